@@ -1,0 +1,35 @@
+import type { ErrorRecord } from './errors.js';
+
+export type AdapterState = 'queued' | 'fetching' | 'validating' | 'ready' | 'draining' | 'failed';
+export type AdapterTier = 'disk' | 'host' | 'device';
+export type AdapterVariant = 'lora' | 'rslora' | 'dora';
+
+/** An adapter as the admin API shows it. Byte counts are what the budget counts. */
+export interface AdapterInfo {
+  readonly name: string;
+  /** Hex SHA-256 of the adapter's files; null until it was read once. */
+  readonly digest: string | null;
+  readonly state: AdapterState;
+  readonly tier: AdapterTier;
+  readonly bytes: number;
+  readonly ranks: { readonly min: number; readonly max: number } | null;
+  readonly variant: readonly AdapterVariant[];
+  readonly modules: { readonly inFile: number; readonly applied: number } | null;
+  readonly baseModel: string | null;
+  /** `dir:PATH`. */
+  readonly source: string;
+  readonly pins: { readonly rows: number; readonly operator: boolean };
+  /** ISO 8601, null while not resident / never used. */
+  readonly loadedAt: string | null;
+  readonly lastUsedAt: string | null;
+  readonly requests: number;
+  readonly failure: ErrorRecord | null;
+}
+
+/** Bytes of one memory tier. */
+export interface TierInfo {
+  readonly tier: AdapterTier;
+  readonly bytes: number;
+  readonly capacity: number;
+  readonly pinned: number;
+}

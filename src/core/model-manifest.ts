@@ -1,0 +1,104 @@
+/** Types of one prepared model on disk: `manifest.json` beside `model.onnx`, `weights.bin` and `tokenizer.json`. */
+
+/** What a base weight is stored as. `f32` is the reference mode. */
+export type Precision = 'f32' | 'w8' | 'w4';
+
+/** Decoder families whose graph we build. */
+export type Architecture = 'llama' | 'mistral' | 'qwen2';
+
+/** The shape of the decoder, normalised from config.json or GGUF metadata. Counts and widths are in elements. */
+export interface DecoderConfig {
+  readonly architecture: Architecture;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly vocabSize: number;
+  /** Longest position the model was made for (after rope scaling). */
+  readonly maxPositions: number;
+  readonly rmsNormEps: number;
+  readonly tieWordEmbeddings: boolean;
+  /** Keys visible to a query counting itself, or null for full attention; one entry per layer. */
+  readonly slidingWindow: readonly (number | null)[];
+  /** Angle per position of rotary pair r (halves layout): [headDim / 2]. */
+  readonly ropeInverseFrequencies: readonly number[];
+  /** cos and sin are both multiplied by this. */
+  readonly ropeScale: number;
+}
+
+/**
+ * Where a base weight [rows, cols] lies in `weights.bin`; offsets are in bytes, 4096-aligned.
+ * - `f32`: rows × cols float32, row-major.
+ * - `w8` / `w4`: MatMulNBits blocks of 32 along cols. data u8 [rows, ceil(cols/32), 32·bits/8] (w4: element 2j in the
+ *   low nibble of byte j), value = (q − 2^(bits−1))·scale + min; scales f32 [rows, ceil(cols/32)];
+ *   mins f32 of the same shape, or null when they are all zero.
+ */
+export interface WeightRef {
+  readonly format: Precision;
+  readonly rows: number;
+  readonly cols: number;
+  readonly dataOffset: number;
+  readonly scalesOffset: number | null;
+  readonly minsOffset: number | null;
+}
+
+/** One linear module inside a (possibly fused) projection. */
+export interface SiteModule {
+  /** Module path as PEFT knows it, without `base_model.model.`: `model.layers.0.self_attn.q_proj`. */
+  readonly name: string;
+  /** First output column of this module within the fused projection. */
+  readonly outOffset: number;
+  readonly outFeatures: number;
+  readonly weight: WeightRef;
+}
+
+/** One place in the graph where `SegmentedLora` adds adapter deltas: a base matmul, maybe of fused modules. */
+export interface LoraSite {
+  /** Dense index, the `site` attribute of the node. */
+  readonly id: number;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  readonly modules: readonly SiteModule[];
+}
+
+/** A file of the cache entry: byte size and CRC-32 (hex), checked at every start. */
+export interface CacheFile {
+  readonly file: string;
+  readonly bytes: number;
+  readonly crc32: string;
+}
+
+/** Sampling defaults that the model ships (generation_config.json); absent ones are null. */
+export interface GenerationDefaults {
+  readonly temperature: number | null;
+  readonly topK: number | null;
+  readonly topP: number | null;
+  readonly repetitionPenalty: number | null;
+}
+
+export interface ModelManifest {
+  readonly formatVersion: number;
+  /** Hex SHA-256 over the source files, the precision and the format version: the name of the cache entry. */
+  readonly digest: string;
+  /** What users call the base: hub id where known, else directory or file name. */
+  readonly modelId: string;
+  readonly precision: Precision;
+  readonly config: DecoderConfig;
+  readonly sites: readonly LoraSite[];
+  readonly graph: CacheFile;
+  readonly weights: CacheFile;
+  readonly tokenizer: CacheFile;
+  /** Ids that end a generation; never empty. */
+  readonly eosTokenIds: readonly number[];
+  readonly bosTokenId: number | null;
+  readonly chatTemplate: string | null;
+  readonly generationDefaults: GenerationDefaults;
+}
+
+/** A manifest whose files were found and checked; paths are absolute. */
+export interface PreparedModel {
+  readonly directory: string;
+  readonly manifest: ModelManifest;
+}

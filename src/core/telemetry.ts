@@ -1,0 +1,35 @@
+/** Facts that the engine worker reports for metrics and logs; sent in the step's one message, never awaited. */
+export type Telemetry =
+  | {
+      readonly kind: 'step';
+      /** Rows by phase; a step with both is `mixed`. */
+      readonly prefillRows: number;
+      readonly decodeRows: number;
+      /** Rows that no adapter touched / some adapter touched. */
+      readonly baseRows: number;
+      readonly loraRows: number;
+      readonly segments: number;
+      /** Real adapters only, base not counted. */
+      readonly distinctAdapters: number;
+      readonly planSeconds: number;
+      readonly runSeconds: number;
+      readonly sampleSeconds: number;
+      /** From the start of planning to committed events. */
+      readonly stepSeconds: number;
+    }
+  | {
+      readonly kind: 'adapter-load';
+      readonly name: string;
+      readonly result: 'ok' | 'failed';
+      readonly code: string | null;
+      readonly seconds: number;
+      readonly bytes: number;
+    }
+  | {
+      readonly kind: 'adapter-evict';
+      readonly name: string;
+      readonly reason: 'capacity' | 'admin' | 'replaced';
+      readonly bytes: number;
+    }
+  | { readonly kind: 'adapter-lookup'; readonly name: string; readonly result: 'hit' | 'miss' }
+  | { readonly kind: 'preemption'; readonly requestId: number };

@@ -1,0 +1,153 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { LoramuxError } from '../core/errors.js';
+import type { StepBatch, StepOutput } from '../core/step.js';
+
+/** Types of the native addon, written by hand beside its exports in native/src/lib.rs. Only this file loads it. */
+export interface NativeBinding {
+  /** Opens onnxruntime-node's library; must come before any engine. Idempotent for the same path. */
+  initRuntime(libraryPath: string): void;
+  /** Kernel set chosen for this CPU: `avx512`, `avx2`, `neon` or `portable`. */
+  instructionSet(): string;
+  /** CRC-32 (IEEE, lower-case hex, 8 digits) of a whole file; runs off the event loop. */
+  crc32File(path: string): Promise<string>;
+  /**
+   * For each name the index of the first pattern that matches all of it, or −1. Linear-time engine: patterns with
+   * look-around or back-references are refused with ERR_ADAPTER_INVALID naming the pattern. Runs off the event loop.
+   */
+  firstMatches(patterns: string[], names: string[]): Promise<Int32Array>;
+  /**
+   * Reads and checks a safetensors file: header bounds, JSON without duplicate keys, ranges that tile the data,
+   * byte counts equal to shape × dtype. Runs off the event loop. ERR_ADAPTER_INVALID names what is wrong.
+   */
+  openAdapterFile(path: string, maxBytes: number): Promise<NativeAdapterFile>;
+  readonly Tokenizer: { fromFile(path: string): NativeTokenizer };
+  readonly Engine: { open(manifestJson: string, options: NativeEngineOptions): Promise<NativeEngine> };
+}
+
+export interface NativeTensorInfo {
+  readonly name: string;
+  /** As the file spells it: `F32`, `F16`, `BF16`, … */
+  readonly dtype: string;
+  readonly shape: number[];
+}
+
+/** A safetensors file held in memory, unchanging once opened. */
+export interface NativeAdapterFile {
+  readonly sha256: string;
+  readonly bytes: number;
+  readonly tensors: NativeTensorInfo[];
+}
+
+/** One linear module of an adapter, as `Engine.compileAdapter` wants it. Tensor names are those of the file. */
+export interface NativeModulePlan {
+  readonly site: number;
+  /** Index into the site's `modules`. */
+  readonly module: number;
+  readonly a: string;
+  readonly b: string;
+  /** DoRA magnitude, or undefined for plain LoRA. */
+  readonly magnitude?: string;
+  readonly rank: number;
+  readonly scaling: number;
+}
+
+export interface NativeEngineOptions {
+  /** Directory of the prepared model. */
+  readonly directory: string;
+  readonly threads: number;
+  readonly maxModelLen: number;
+  readonly maxSequences: number;
+  readonly maxBatchTokens: number;
+  readonly kvBlocks: number;
+  /** Ids at or above this are never sampled. */
+  readonly tokenCount: number;
+}
+
+export interface NativeEngine {
+  /** Tokens per KV block. */
+  readonly blockSize: number;
+  /** One forward pass on the engine's own thread. One at a time; a second call before the first settles is refused. */
+  step(batch: StepBatch): Promise<StepOutput>;
+  /** Converts a checked file to a resident adapter; scans for NaN/Inf; folds DoRA. Runs off both threads. */
+  compileAdapter(file: NativeAdapterFile, modules: NativeModulePlan[]): Promise<{ handle: number; bytes: number }>;
+  /** Forgets an adapter; its memory goes when the last step that uses it ends. */
+  releaseAdapter(handle: number): void;
+  /** Bytes of all adapters not yet freed, and how many. */
+  adapterMemory(): { bytes: number; count: number };
+  close(): Promise<void>;
+}
+
+export interface NativeDecodeStream {
+  /** Text that became certain with this token, or null while it is incomplete (a cut UTF-8 character). */
+  push(token: number): string | null;
+}
+
+export interface NativeTokenizer {
+  /** Runs off the event loop. */
+  encode(text: string, addSpecialTokens: boolean): Promise<Uint32Array>;
+  decode(ids: Uint32Array, skipSpecialTokens: boolean): string;
+  /** The raw vocabulary entry, or null for an id without one. */
+  idToToken(id: number): string | null;
+  isSpecial(id: number): boolean;
+  /** Entries including added tokens: ids are below this. */
+  vocabSize(): number;
+  createDecodeStream(skipSpecialTokens: boolean): NativeDecodeStream;
+}
+
+const require = createRequire(import.meta.url);
+
+/** The package root, found from this file wherever it was built to. */
+export function packageRoot(): string {
+  let directory = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(directory, 'package.json'))) {
+    const parent = dirname(directory);
+    if (parent === directory)
+      throw new LoramuxError('ERR_NATIVE_LOAD', 'no package.json above the loramux sources: reinstall the package');
+    directory = parent;
+  }
+  return directory;
+}
+
+/** Absolute path of the ONNX Runtime library inside the installed `onnxruntime-node`. */
+export function runtimeLibraryPath(): string {
+  const names: Record<string, string> = {
+    linux: 'libonnxruntime.so.1',
+    darwin: 'libonnxruntime.1.30.0.dylib',
+    win32: 'onnxruntime.dll',
+  };
+  const name = names[process.platform] ?? 'libonnxruntime.so.1';
+  const entry = require.resolve('onnxruntime-node/package.json');
+  const path = join(dirname(entry), 'bin', 'napi-v6', process.platform, process.arch, name);
+  if (!existsSync(path)) {
+    throw new LoramuxError(
+      'ERR_NATIVE_LOAD',
+      `expected ONNX Runtime at ${path}, but onnxruntime-node ships no library for ${process.platform}-${process.arch}: run on a platform it supports`,
+    );
+  }
+  return path;
+}
+
+let loaded: NativeBinding | undefined;
+
+/** The addon, loaded once per thread, with ONNX Runtime opened. ERR_NATIVE_LOAD says what was tried. */
+export function loadBinding(): NativeBinding {
+  if (loaded !== undefined) return loaded;
+  const path = join(packageRoot(), 'native', 'loramux.node');
+  let binding: NativeBinding;
+  try {
+    binding = require(path) as NativeBinding;
+  } catch (cause) {
+    throw new LoramuxError(
+      'ERR_NATIVE_LOAD',
+      `could not load the native addon ${path} on ${process.platform}-${process.arch}, Node ${process.version}: run \`npm run build:native\` (needs Rust)`,
+      undefined,
+      { cause },
+    );
+  }
+  binding.initRuntime(runtimeLibraryPath());
+  loaded = binding;
+  return binding;
+}
