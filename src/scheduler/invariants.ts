@@ -1,0 +1,220 @@
+import type { StepBatch } from '../core/step.js';
+import { blocksFor } from './policy.js';
+import type { SchedulerSnapshot, SequenceSnapshot } from './snapshot.js';
+import { blockAt } from './step-batch.js';
+import type { StepPlan } from './step-plan.js';
+
+/** Collects what does not hold, as sentences. */
+class Violations {
+  readonly list: string[] = [];
+
+  expect(holds: boolean, message: string): void {
+    if (!holds) this.list.push(message);
+  }
+
+  equal(actual: unknown, expected: unknown, what: string): void {
+    this.expect(Object.is(actual, expected), `${what}: expected ${String(expected)}, got ${String(actual)}`);
+  }
+
+  equalAll(actual: ArrayLike<number>, expected: readonly number[], what: string): void {
+    const same = actual.length === expected.length && expected.every((value, index) => actual[index] === value);
+    this.expect(same, `${what}: expected [${expected}], got [${Array.from(actual)}]`);
+  }
+}
+
+/**
+ * What must hold of the scheduler at any moment: blocks and slots are conserved and owned once, each owns as many
+ * blocks as its cache needs, every sequence is in exactly one place. Returns the violations; empty when all is well.
+ */
+export function checkSnapshot(snapshot: SchedulerSnapshot): string[] {
+  const violations = new Violations();
+  checkBlocks(snapshot, violations);
+  checkSlots(snapshot, violations);
+  checkPlaces(snapshot, violations);
+  for (const sequence of snapshot.running) checkRunning(sequence, snapshot.limits.blockSize, violations);
+  for (const sequence of [...snapshot.waiting, ...snapshot.waitingForAdapter]) checkWaiting(sequence, violations);
+  for (const sequence of snapshot.waiting) {
+    violations.expect(sequence.adapter !== null, `sequence ${sequence.id} is runnable without an adapter`);
+  }
+  for (const sequence of snapshot.waitingForAdapter) {
+    violations.expect(sequence.adapter === null, `sequence ${sequence.id} waits for an adapter that it has`);
+  }
+  return violations.list;
+}
+
+function checkBlocks(snapshot: SchedulerSnapshot, violations: Violations): void {
+  const { limits, freeBlocks, usedBlocks, freeBlockIds } = snapshot;
+  const owned = snapshot.running.flatMap((sequence) => sequence.blocks);
+  const all = [...owned, ...freeBlockIds];
+  violations.equal(usedBlocks + freeBlocks, limits.kvBlocks, 'used + free blocks');
+  violations.equal(owned.length, usedBlocks, 'blocks of running sequences');
+  violations.equal(new Set(all).size, all.length, 'distinct blocks (each has one owner or is free)');
+  violations.expect(
+    all.every((block) => Number.isInteger(block) && block >= 0 && block < limits.kvBlocks),
+    `block ids are 0 … ${limits.kvBlocks - 1}, got [${all}]`,
+  );
+  // A plan in flight has taken blocks off the free list that count as free until it is settled.
+  if (!snapshot.planInFlight) violations.equal(freeBlockIds.length, freeBlocks, 'length of the free list');
+}
+
+function checkSlots(snapshot: SchedulerSnapshot, violations: Violations): void {
+  const { maxSequences } = snapshot.limits;
+  const taken = snapshot.running.map((sequence) => sequence.slot);
+  violations.expect(taken.length <= maxSequences, `at most ${maxSequences} run, got ${taken.length}`);
+  violations.equal(new Set(taken).size, taken.length, 'distinct slots');
+  violations.equal(taken.length + snapshot.freeSlots, maxSequences, 'taken + free slots');
+  violations.expect(
+    taken.every((slot) => slot >= 0 && slot < maxSequences),
+    `slots are 0 … ${maxSequences - 1}, got [${taken}]`,
+  );
+}
+
+/** Every live request is in one place, and nothing else is anywhere, save what ended while in flight. */
+function checkPlaces(snapshot: SchedulerSnapshot, violations: Violations): void {
+  const held = [...snapshot.running, ...snapshot.waiting, ...snapshot.waitingForAdapter];
+  const ids = held.map((sequence) => sequence.id);
+  violations.equal(new Set(ids).size, ids.length, 'distinct sequences');
+  const live = held.filter((sequence) => !sequence.ended).map((sequence) => sequence.id);
+  violations.equalAll(
+    live.sort((a, b) => a - b),
+    [...snapshot.liveIds].sort((a, b) => a - b),
+    'sequences held against live requests',
+  );
+  for (const sequence of held) {
+    violations.expect(!sequence.ended || sequence.inFlight, `sequence ${sequence.id} ended, yet is held`);
+    violations.expect(
+      !sequence.inFlight || snapshot.planInFlight,
+      `sequence ${sequence.id} is in flight without a plan`,
+    );
+  }
+  const admissions = snapshot.running.map((sequence) => sequence.admission);
+  violations.equalAll(
+    admissions,
+    [...admissions].sort((a, b) => a - b),
+    'running sequences by admission',
+  );
+}
+
+function checkRunning(sequence: SequenceSnapshot, blockSize: number, violations: Violations): void {
+  const { id, computed, prefillLength, length, blocks } = sequence;
+  const cached = Math.max(computed, prefillLength);
+  violations.equal(blocks.length, blocksFor(cached, blockSize), `blocks of sequence ${id} (${cached} tokens)`);
+  if (computed < prefillLength) violations.equal(length, prefillLength, `length of prefilling sequence ${id}`);
+  else violations.equal(computed, length - 1, `computed tokens of decoding sequence ${id}`);
+}
+
+function checkWaiting(sequence: SequenceSnapshot, violations: Violations): void {
+  const { id, slot, blocks, computed } = sequence;
+  violations.expect(
+    slot === -1 && blocks.length === 0 && computed === 0,
+    `waiting sequence ${id} holds nothing, got slot ${slot}, blocks [${blocks}], ${computed} computed tokens`,
+  );
+}
+
+/**
+ * What must hold of a batch built from `plan` and not yet committed: shapes, row order, and each array saying what
+ * the plan says. Returns the violations; empty when all is well.
+ */
+export function checkBatch(
+  batch: StepBatch,
+  plan: StepPlan,
+  limits: { readonly maxBatchTokens: number; readonly blockSize: number },
+): string[] {
+  const violations = new Violations();
+  violations.expect(
+    plan.rows >= 1 && plan.rows <= limits.maxBatchTokens,
+    `a step has 1 … ${limits.maxBatchTokens} rows, got ${plan.rows}`,
+  );
+  violations.equal(batch.tokens.length, plan.rows, 'length of tokens');
+  violations.equal(batch.slotMapping.length, plan.rows, 'length of slotMapping');
+  violations.equal(new Set(batch.slotMapping).size, plan.rows, 'distinct K/V places written');
+  violations.equal(batch.blockTables.length, plan.entries.length * batch.maxBlocks, 'length of blockTables');
+  violations.equal(plan.prefillRows + plan.decodeRows, plan.rows, 'prefill + decode rows');
+  violations.equal(plan.baseRows + plan.loraRows, plan.rows, 'base + adapter rows');
+  checkEntries(batch, plan, limits.blockSize, violations);
+  checkSegments(batch, plan, violations);
+  return violations.list;
+}
+
+function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, violations: Violations): void {
+  const cuSeqlens: number[] = [0];
+  const contextLens: number[] = [];
+  const logitsRows: number[] = [];
+  let row = 0;
+  for (const [index, entry] of plan.entries.entries()) {
+    const { sequence, start, count } = entry;
+    const what = `sequence ${sequence.id}`;
+    const end = start + count;
+    const used = blocksFor(end, blockSize);
+    const table = Array.from({ length: batch.maxBlocks }, (_, block) => (block < used ? blockAt(entry, block) : -1));
+    const positions = Array.from({ length: count }, (_, offset) => start + offset);
+    violations.expect(count >= 1 && end <= sequence.length, `${what}: rows ${start} … ${end} of ${sequence.length}`);
+    violations.equal(entry.samples, end === sequence.length, `${what}: sampled when its last token is reached`);
+    violations.equalAll(
+      batch.tokens.subarray(row, row + count),
+      positions.map((position) => sequence.tokenAt(position)),
+      `${what}: tokens`,
+    );
+    violations.equalAll(
+      batch.slotMapping.subarray(row, row + count),
+      positions.map(
+        (position) => (table[Math.floor(position / blockSize)] as number) * blockSize + (position % blockSize),
+      ),
+      `${what}: slotMapping`,
+    );
+    violations.equalAll(
+      batch.blockTables.subarray(index * batch.maxBlocks, (index + 1) * batch.maxBlocks),
+      table,
+      `${what}: block table`,
+    );
+    row += count;
+    cuSeqlens.push(row);
+    contextLens.push(end);
+    if (!entry.samples) continue;
+    const sampling = batch.sampling[logitsRows.length];
+    logitsRows.push(row - 1);
+    violations.equal(sampling?.position, sequence.length, `${what}: sampled position`);
+    violations.equal(sampling?.slot, entry.slot, `${what}: sampled slot`);
+    const penalised = sequence.request.sampling.repetitionPenalty !== 1;
+    violations.equal(sampling?.history.length, penalised ? sequence.length : 0, `${what}: length of the history`);
+  }
+  violations.equalAll(batch.cuSeqlens, cuSeqlens, 'cuSeqlens');
+  violations.equalAll(batch.contextLens, contextLens, 'contextLens');
+  violations.equalAll(batch.logitsRows, logitsRows, 'logitsRows');
+  violations.equal(batch.sampling.length, logitsRows.length, 'length of sampling');
+}
+
+/** One segment per adapter, ascending by handle with the base first, together covering every row. */
+function checkSegments(batch: StepBatch, plan: StepPlan, violations: Violations): void {
+  const rowAdapters = plan.entries.flatMap((entry) => Array.from({ length: entry.count }, () => entry.adapter));
+  const adapters = [...new Set(rowAdapters)].sort((a, b) => a - b);
+  const starts = adapters.map((adapter) => rowAdapters.indexOf(adapter));
+  const real = adapters.filter((adapter) => adapter >= 0);
+  violations.equalAll(
+    rowAdapters,
+    rowAdapters.toSorted((a, b) => a - b),
+    'adapters of the rows',
+  );
+  violations.equalAll(batch.segmentIndptr, [...starts, plan.rows], 'segmentIndptr');
+  violations.equalAll(
+    batch.segmentAdapters,
+    adapters.map((adapter) => real.indexOf(adapter)),
+    'segmentAdapters',
+  );
+  violations.equalAll(
+    batch.adapterTable.map((terms) => terms[0]?.adapter ?? -1),
+    real,
+    'adapterTable',
+  );
+  violations.expect(
+    batch.adapterTable.every((terms) => terms.length === 1 && terms[0]?.weight === 1),
+    'each entry of the adapter table is one adapter at full weight',
+  );
+  violations.equal(plan.segments, adapters.length, 'segments');
+  violations.equal(plan.distinctAdapters, real.length, 'distinct adapters');
+  for (let index = 1; index < plan.entries.length; index += 1) {
+    const [before, entry] = [plan.entries[index - 1], plan.entries[index]];
+    if (before === undefined || entry === undefined || before.adapter !== entry.adapter) continue;
+    violations.expect(before.admission < entry.admission, `sequence ${entry.sequence.id}: order within its adapter`);
+  }
+}

@@ -1,0 +1,176 @@
+import type { BlockPool } from './block-pool.js';
+import { blocksFor, canAdmit, type SchedulerLimits } from './policy.js';
+import type { Sequence } from './sequence.js';
+import type { SlotPool } from './slot-pool.js';
+import type { PlanEntry, StepPlan } from './step-plan.js';
+
+/** What a plan is made from; nothing in it changes but the pool's reservations. */
+export interface PlanningState {
+  readonly limits: SchedulerLimits;
+  /** In order of admission. */
+  readonly running: readonly Sequence[];
+  /** In the order they are to be admitted. */
+  readonly runnable: readonly Sequence[];
+  readonly pool: BlockPool;
+  readonly slots: SlotPool;
+  /** Rank that the next admission gets. */
+  readonly nextAdmission: number;
+}
+
+/**
+ * Decides the next step, or returns null when nothing can run. Decode rows come first, so that a running sequence
+ * never waits for a prefill; then prefills go on, oldest first; then the queue is admitted in order until rows, slots
+ * or blocks run out. The head of the queue is never passed over, or a long prompt could wait for ever.
+ * Time: O(rows + entries · log entries).
+ */
+export function planStep(state: PlanningState, atMs: number): StepPlan | null {
+  const draft = new Draft(state);
+  draft.decode();
+  draft.continuePrefill();
+  // After a preemption the head of the queue is the sequence just preempted: admitting would only undo it.
+  if (draft.preempted.length === 0) draft.admit();
+  return draft.entries.length === 0 ? null : finishPlan(draft, atMs);
+}
+
+/** A plan being made. */
+class Draft {
+  readonly entries: PlanEntry[] = [];
+  readonly admitted: PlanEntry[] = [];
+  readonly preempted: Sequence[] = [];
+  readonly spareBlocks: number[] = [];
+  readonly #state: PlanningState;
+  /** running[0 … kept − 1] stay; what lies behind was preempted. */
+  #kept: number;
+  #rowsLeft: number;
+
+  constructor(state: PlanningState) {
+    this.#state = state;
+    this.#kept = state.running.length;
+    this.#rowsLeft = state.limits.maxBatchTokens;
+  }
+
+  /** One row for each sequence past its prefill, oldest first; preempts from the other end when blocks run out. */
+  decode(): void {
+    const { running, limits } = this.#state;
+    for (let index = 0; index < this.#kept; index += 1) {
+      const sequence = running[index] as Sequence;
+      if (sequence.prefilling) continue;
+      const newBlocks: number[] = [];
+      if (sequence.length > sequence.blocks.length * limits.blockSize) {
+        const block = this.#blockFor(index);
+        if (block < 0) break;
+        newBlocks.push(block);
+      }
+      this.#addRunning(sequence, 'decode', newBlocks);
+    }
+  }
+
+  continuePrefill(): void {
+    for (let index = 0; index < this.#kept && this.#rowsLeft > 0; index += 1) {
+      const sequence = this.#state.running[index] as Sequence;
+      if (sequence.prefilling) this.#addRunning(sequence, 'prefill', []);
+    }
+  }
+
+  /** Blocks for a whole prefill are handed over at admission, so that a prefill once begun cannot get stuck. */
+  admit(): void {
+    const { runnable, pool, slots, limits, nextAdmission } = this.#state;
+    let slot = -1;
+    for (const sequence of runnable) {
+      const blocks = blocksFor(sequence.length, limits.blockSize);
+      const headroom = {
+        rows: this.#rowsLeft,
+        slots: slots.free - this.admitted.length,
+        blocks: pool.available,
+      };
+      if (!canAdmit(headroom, blocks)) break;
+      slot = slots.nextFree(slot + 1);
+      const newBlocks = Array.from({ length: blocks }, () => pool.reserve());
+      const admission = nextAdmission + this.admitted.length;
+      this.admitted.push(this.#add(sequence, 'prefill', sequence.length, slot, admission, newBlocks));
+    }
+  }
+
+  /**
+   * A block for running[index], taken from the most recently admitted sequence if the pool is empty; −1 when that is
+   * the sequence itself, which then steps back. Never taking from an older one means that the oldest always gets on,
+   * so work ends in bounded time and two sequences cannot preempt each other in turn.
+   */
+  #blockFor(index: number): number {
+    for (;;) {
+      const block = this.spareBlocks.pop() ?? this.#state.pool.reserve();
+      if (block >= 0) return block;
+      this.#kept -= 1;
+      const victim = this.#state.running[this.#kept] as Sequence;
+      this.preempted.push(victim);
+      this.spareBlocks.push(...victim.blocks);
+      if (this.#kept === index) return -1;
+    }
+  }
+
+  #addRunning(sequence: Sequence, phase: PlanEntry['phase'], newBlocks: number[]): void {
+    this.#add(sequence, phase, sequence.length - sequence.computed, sequence.slot, sequence.admission, newBlocks);
+  }
+
+  #add(
+    sequence: Sequence,
+    phase: PlanEntry['phase'],
+    remaining: number,
+    slot: number,
+    admission: number,
+    newBlocks: number[],
+  ): PlanEntry {
+    const count = Math.min(remaining, this.#rowsLeft);
+    this.#rowsLeft -= count;
+    const entry: PlanEntry = {
+      sequence,
+      phase,
+      adapter: sequence.adapter as number,
+      start: sequence.computed,
+      count,
+      slot,
+      admission,
+      samples: count === remaining,
+      newBlocks,
+    };
+    this.entries.push(entry);
+    return entry;
+  }
+}
+
+/** Brings entries into row order and counts what they add up to. */
+function finishPlan(draft: Draft, atMs: number): StepPlan {
+  const { entries, admitted, preempted, spareBlocks } = draft;
+  entries.sort((a, b) => a.adapter - b.adapter || a.admission - b.admission);
+  let prefillRows = 0;
+  let decodeRows = 0;
+  let baseRows = 0;
+  let sampledRows = 0;
+  let segments = 0;
+  let previous: number | undefined;
+  for (const entry of entries) {
+    if (entry.phase === 'prefill') prefillRows += entry.count;
+    else decodeRows += entry.count;
+    if (entry.adapter < 0) baseRows += entry.count;
+    if (entry.samples) sampledRows += 1;
+    if (entry.adapter !== previous) segments += 1;
+    previous = entry.adapter;
+  }
+  const rows = prefillRows + decodeRows;
+  return {
+    atMs,
+    entries,
+    admitted,
+    preempted,
+    spareBlocks,
+    preemptedIds: preempted.map((sequence) => sequence.id),
+    rows,
+    prefillRows,
+    decodeRows,
+    baseRows,
+    loraRows: rows - baseRows,
+    sampledRows,
+    segments,
+    distinctAdapters: baseRows > 0 ? segments - 1 : segments,
+  };
+}

@@ -1,0 +1,297 @@
+import { type ErrorRecord, LoramuxError } from '../core/errors.js';
+import type { GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
+import type { StepBatch, StepOutput } from '../core/step.js';
+import { BlockPool } from './block-pool.js';
+import { planStep } from './planner.js';
+import { checkLimits, checkRequest, finishReason, type SchedulerLimits } from './policy.js';
+import { WaitingQueue } from './queue.js';
+import { Sequence } from './sequence.js';
+import { SlotPool } from './slot-pool.js';
+import { type SchedulerCounts, type SchedulerSnapshot, snapshotSequence } from './snapshot.js';
+import { StepBatchBuilder } from './step-batch.js';
+import type { PlanEntry, StepPlan } from './step-plan.js';
+
+/**
+ * Continuous batching: decides which rows each step holds and keeps the account of slots and KV blocks. Pure
+ * bookkeeping on one thread: no I/O, no timers, no clock (times are passed in).
+ *
+ * A step is `plan` → `buildBatch` → the caller runs it → `commit` or `rollback`; one plan at a time. Between plan and
+ * commit everything else may be called: sequences of the plan keep their slot and blocks until it is settled.
+ * Every request gets exactly one terminal event, from `commit`, `rollback`, `fail` or `failByAdapter`, unless it was
+ * aborted: then none.
+ */
+export class Scheduler {
+  readonly #limits: SchedulerLimits;
+  readonly #pool: BlockPool;
+  readonly #slots: SlotPool;
+  readonly #builder: StepBatchBuilder;
+  readonly #queue = new WaitingQueue();
+  /** Requests without a terminal event yet, by id. */
+  readonly #live = new Map<number, Sequence>();
+  /** In order of admission. */
+  #running: Sequence[] = [];
+  #planInFlight: StepPlan | null = null;
+  #arrivals = 0;
+  #admissions = 0;
+  #steps = 0;
+  #lastStepMs: number | null = null;
+
+  /** Errors: ERR_CONFIG for limits that cannot work. */
+  constructor(limits: SchedulerLimits) {
+    checkLimits(limits);
+    this.#limits = { ...limits };
+    this.#pool = new BlockPool(limits.kvBlocks);
+    this.#slots = new SlotPool(limits.maxSequences);
+    this.#builder = new StepBatchBuilder(limits.blockSize);
+  }
+
+  /**
+   * Accepts a request. `adapter` is a native handle, −1 for the base, or null while it is loading: then
+   * `adapterReady` or `fail` must follow. `servedBy` comes back in the `admitted` event.
+   * Errors: ERR_QUEUE_FULL; ERR_PROMPT_TOO_LONG if it could never fit; ERR_VALIDATION for an empty prompt or output,
+   * or an id in use. A refused request leaves no trace.
+   */
+  enqueue(request: GenerateRequest, adapter: number | null, nowMs: number, servedBy: ServedBy): void {
+    checkRequest(request, this.#limits);
+    if (this.#live.has(request.id)) {
+      throw new LoramuxError(
+        'ERR_VALIDATION',
+        `expected a request id not in use, got ${request.id}: give each its own`,
+      );
+    }
+    if (this.#queue.size >= this.#limits.maxQueue) {
+      throw new LoramuxError(
+        'ERR_QUEUE_FULL',
+        `expected at most ${this.#limits.maxQueue} waiting requests, and that many wait: try again later`,
+      );
+    }
+    const sequence = new Sequence(request, adapter, this.#arrivals, nowMs, servedBy);
+    this.#arrivals += 1;
+    this.#live.set(request.id, sequence);
+    this.#queue.insert(sequence);
+  }
+
+  /**
+   * The adapter of a waiting request is resident; `servedBy` replaces the one given at `enqueue`, for its digest may
+   * not have been known then. Does nothing for a request that ended meanwhile.
+   */
+  adapterReady(id: number, handle: number, servedBy?: ServedBy): void {
+    const sequence = this.#queue.takeLoaded(id);
+    if (sequence === null) return;
+    sequence.adapter = handle;
+    if (servedBy !== undefined) sequence.servedBy = servedBy;
+    this.#queue.insert(sequence);
+  }
+
+  /** Ends a request without an event and frees what it holds, after the step in flight if it is in it. */
+  abort(id: number): boolean {
+    return this.#end(id);
+  }
+
+  /** Ends a request with an error event; null when there is no such request (any more). */
+  fail(id: number, error: ErrorRecord): SequenceEvent | null {
+    return this.#end(id) ? errorEvent(id, error) : null;
+  }
+
+  /** Ends every request of one adapter, waiting or running, with an error event each. */
+  failByAdapter(handle: number, error: ErrorRecord): SequenceEvent[] {
+    const events: SequenceEvent[] = [];
+    for (const sequence of [...this.#live.values()]) {
+      if (sequence.adapter !== handle) continue;
+      this.#end(sequence.id);
+      events.push(errorEvent(sequence.id, error));
+    }
+    return events;
+  }
+
+  /**
+   * Decides the next step; null when nothing can run. No count or snapshot changes until `commit` or `rollback`,
+   * apart from the plan being in flight.
+   */
+  plan(nowMs: number): StepPlan | null {
+    if (this.#planInFlight !== null) {
+      throw new LoramuxError('ERR_ENGINE_FATAL', 'expected the plan in flight to be settled: commit or roll it back');
+    }
+    const plan = planStep(
+      {
+        limits: this.#limits,
+        running: this.#running,
+        runnable: this.#queue.runnable,
+        pool: this.#pool,
+        slots: this.#slots,
+        nextAdmission: this.#admissions,
+      },
+      nowMs,
+    );
+    if (plan === null) return null;
+    this.#planInFlight = plan;
+    setInFlight(plan, true);
+    return plan;
+  }
+
+  /** The plan as arrays for the native step; they are reused, so valid until the next `buildBatch`. */
+  buildBatch(plan: StepPlan, options: { readonly returnLogits: boolean } = { returnLogits: false }): StepBatch {
+    this.#expectInFlight(plan);
+    return this.#builder.build(plan, options.returnLogits);
+  }
+
+  /**
+   * Makes a step that ran part of the visible state. Events per request: `admitted` (first time only, at the time of
+   * the plan), `token`, `finish`.
+   * Errors: ERR_NATIVE when the output does not fit the plan; nothing has changed then, so roll back.
+   */
+  commit(plan: StepPlan, output: StepOutput, nowMs: number): SequenceEvent[] {
+    this.#expectInFlight(plan);
+    if (output.tokens.length !== plan.sampledRows || output.logprobs.length !== plan.sampledRows) {
+      throw new LoramuxError(
+        'ERR_NATIVE',
+        `expected a step output of ${plan.sampledRows} tokens and logprobs, got ${output.tokens.length} and ` +
+          `${output.logprobs.length}: roll the step back and report a fault of the engine`,
+      );
+    }
+    const events: SequenceEvent[] = [];
+    this.#settle(plan);
+    for (const entry of plan.admitted) this.#admit(entry, plan.atMs, events);
+
+    let sampled = 0;
+    for (const { sequence, newBlocks, count, samples } of plan.entries) {
+      for (const block of newBlocks) sequence.blocks.push(block);
+      sequence.computed += count;
+      if (samples) {
+        const token = output.tokens[sampled] as number;
+        const logprob = sequence.request.logprobs ? (output.logprobs[sampled] as number) : Number.NaN;
+        sampled += 1;
+        if (!sequence.ended) this.#accept(sequence, token, logprob, events);
+      }
+      if (sequence.ended) this.#release(sequence);
+    }
+    this.#dropReleased();
+    this.#steps += 1;
+    this.#lastStepMs = nowMs;
+    return events;
+  }
+
+  /**
+   * Settles a step that failed: its sequences end with an error event each, all others go on as before. Sequences
+   * that the plan preempted stay preempted, since the failed step may have overwritten their blocks.
+   */
+  rollback(plan: StepPlan, error: ErrorRecord): SequenceEvent[] {
+    this.#expectInFlight(plan);
+    const events: SequenceEvent[] = [];
+    this.#settle(plan);
+    for (const { sequence, newBlocks } of plan.entries) {
+      this.#pool.release(newBlocks);
+      if (sequence.slot >= 0) this.#release(sequence);
+      else this.#queue.remove(sequence);
+      if (sequence.ended) continue;
+      sequence.ended = true;
+      this.#live.delete(sequence.id);
+      events.push(errorEvent(sequence.id, error));
+    }
+    this.#dropReleased();
+    return events;
+  }
+
+  counts(): SchedulerCounts {
+    return {
+      waiting: this.#queue.size,
+      waitingForAdapter: this.#queue.loadingCount,
+      running: this.#running.length,
+      totalBlocks: this.#pool.total,
+      usedBlocks: this.#pool.used,
+      steps: this.#steps,
+      lastStepMs: this.#lastStepMs,
+    };
+  }
+
+  /** A copy of all state; costs time in proportion to it. */
+  snapshot(): SchedulerSnapshot {
+    return {
+      limits: this.#limits,
+      planInFlight: this.#planInFlight !== null,
+      running: this.#running.map(snapshotSequence),
+      waiting: this.#queue.runnable.map(snapshotSequence),
+      waitingForAdapter: Array.from(this.#queue.loading(), snapshotSequence),
+      liveIds: [...this.#live.keys()],
+      freeBlockIds: this.#pool.availableIds(),
+      freeBlocks: this.#pool.free,
+      usedBlocks: this.#pool.used,
+      freeSlots: this.#slots.free,
+    };
+  }
+
+  #expectInFlight(plan: StepPlan): void {
+    if (plan !== this.#planInFlight) {
+      throw new LoramuxError('ERR_ENGINE_FATAL', 'expected the plan in flight, got another: settle each plan once');
+    }
+  }
+
+  /** What commit and rollback share: the plan is over, and what it preempted goes back to the head of the queue. */
+  #settle(plan: StepPlan): void {
+    this.#planInFlight = null;
+    setInFlight(plan, false);
+    this.#pool.settle();
+    this.#pool.release(plan.spareBlocks);
+    for (const victim of plan.preempted) {
+      this.#slots.release(victim.slot);
+      victim.detach();
+      if (!victim.ended) this.#queue.pushFront(victim);
+    }
+  }
+
+  #admit({ sequence, slot, admission }: PlanEntry, atMs: number, events: SequenceEvent[]): void {
+    this.#queue.remove(sequence);
+    if (!sequence.ended && !sequence.everAdmitted) {
+      events.push({ kind: 'admitted', id: sequence.id, atMs, servedBy: sequence.servedBy });
+    }
+    sequence.admit(slot, admission);
+    this.#slots.take(slot);
+    this.#running.push(sequence);
+    this.#admissions = admission + 1;
+  }
+
+  #accept(sequence: Sequence, token: number, logprob: number, events: SequenceEvent[]): void {
+    sequence.append(token);
+    events.push({ kind: 'token', id: sequence.id, token, logprob });
+    const reason = finishReason(sequence.request, sequence.generated, token);
+    if (reason === null) return;
+    sequence.ended = true;
+    this.#live.delete(sequence.id);
+    events.push({ kind: 'finish', id: sequence.id, reason });
+  }
+
+  /** Ends a live request; false when there is none of that id. */
+  #end(id: number): boolean {
+    const sequence = this.#live.get(id);
+    if (sequence === undefined) return false;
+    this.#live.delete(id);
+    sequence.ended = true;
+    if (sequence.inFlight) return true;
+    if (sequence.slot < 0) this.#queue.remove(sequence);
+    else {
+      this.#release(sequence);
+      this.#dropReleased();
+    }
+    return true;
+  }
+
+  /** Gives slot and blocks of a running sequence back. Call `#dropReleased` before anyone looks. */
+  #release(sequence: Sequence): void {
+    this.#pool.release(sequence.blocks);
+    this.#slots.release(sequence.slot);
+    sequence.detach();
+  }
+
+  #dropReleased(): void {
+    this.#running = this.#running.filter((sequence) => sequence.slot >= 0);
+  }
+}
+
+function setInFlight(plan: StepPlan, inFlight: boolean): void {
+  for (const entry of plan.entries) entry.sequence.inFlight = inFlight;
+  for (const sequence of plan.preempted) sequence.inFlight = inFlight;
+}
+
+function errorEvent(id: number, error: ErrorRecord): SequenceEvent {
+  return { kind: 'error', id, error: error instanceof LoramuxError ? error.toRecord() : error };
+}

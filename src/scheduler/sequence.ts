@@ -1,0 +1,101 @@
+import type { GenerateRequest, ServedBy } from '../core/request.js';
+
+/**
+ * One request while the scheduler holds it. Its tokens are prompt and output in one run, because after a preemption
+ * both are prefilled again alike.
+ */
+export class Sequence {
+  readonly request: GenerateRequest;
+  /** Rank by time of arrival. */
+  readonly arrival: number;
+  readonly arrivedMs: number;
+  /** Native handle, −1 = base, null = the adapter is still loading. */
+  adapter: number | null;
+  servedBy: ServedBy;
+
+  /** Tokens whose K/V is in the cache. */
+  computed = 0;
+  /** Tokens that were there at the last admission: below this, rows are prefill. */
+  prefillLength = 0;
+  /** −1 while waiting. */
+  slot = -1;
+  /** Physical blocks in logical order. Prefill owns all it will need from the start, decode one at a time. */
+  readonly blocks: number[] = [];
+  /** Rank by time of (the latest) admission; −1 before the first. */
+  admission = -1;
+  /** Part of the plan in flight: its slot and blocks must stay until that is settled. */
+  inFlight = false;
+  /** Has had its terminal event, or was aborted; only kept while in flight. */
+  ended = false;
+
+  #tokens: Uint32Array;
+  #length: number;
+
+  constructor(request: GenerateRequest, adapter: number | null, arrival: number, nowMs: number, servedBy: ServedBy) {
+    this.request = request;
+    this.servedBy = servedBy;
+    this.adapter = adapter;
+    this.arrival = arrival;
+    this.arrivedMs = nowMs;
+    // The prompt is not copied until the first append outgrows it.
+    this.#tokens = request.promptIds;
+    this.#length = request.promptIds.length;
+  }
+
+  get id(): number {
+    return this.request.id;
+  }
+
+  /** Prompt plus output so far. */
+  get length(): number {
+    return this.#length;
+  }
+
+  get generated(): number {
+    return this.#length - this.request.promptIds.length;
+  }
+
+  get prefilling(): boolean {
+    return this.computed < this.prefillLength;
+  }
+
+  /** True once it ran, also while it waits to run again after a preemption. */
+  get everAdmitted(): boolean {
+    return this.admission >= 0;
+  }
+
+  tokenAt(position: number): number {
+    return this.#tokens[position] as number;
+  }
+
+  /** Prompt and output; a view that is valid until the next `append`. */
+  tokens(): Uint32Array {
+    return this.#tokens.subarray(0, this.#length);
+  }
+
+  append(token: number): void {
+    if (this.#length === this.#tokens.length) {
+      const most = this.request.promptIds.length + this.request.maxNewTokens;
+      const grown = new Uint32Array(Math.min(most, Math.max(64, this.#length * 2)));
+      grown.set(this.#tokens);
+      this.#tokens = grown;
+    }
+    this.#tokens[this.#length] = token;
+    this.#length += 1;
+  }
+
+  /** Starts running: everything known so far is to be prefilled. */
+  admit(slot: number, admission: number): void {
+    this.slot = slot;
+    this.admission = admission;
+    this.prefillLength = this.#length;
+  }
+
+  /** Forgets slot, blocks and cache; tokens stay. The caller gives slot and blocks back to their pools. */
+  detach(): void {
+    this.slot = -1;
+    this.blocks.length = 0;
+    this.computed = 0;
+    this.prefillLength = 0;
+  }
+}

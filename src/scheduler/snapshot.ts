@@ -1,0 +1,67 @@
+import type { SchedulerLimits } from './policy.js';
+import type { Sequence } from './sequence.js';
+
+/** One sequence as it stands; plain data. */
+export interface SequenceSnapshot {
+  readonly id: number;
+  readonly adapter: number | null;
+  readonly arrivedMs: number;
+  readonly promptLength: number;
+  readonly length: number;
+  readonly computed: number;
+  readonly prefillLength: number;
+  readonly slot: number;
+  readonly blocks: readonly number[];
+  readonly admission: number;
+  readonly inFlight: boolean;
+  readonly ended: boolean;
+}
+
+/** Everything the scheduler holds, copied: for invariants, tests and debugging. */
+export interface SchedulerSnapshot {
+  readonly limits: SchedulerLimits;
+  readonly planInFlight: boolean;
+  /** In order of admission. */
+  readonly running: readonly SequenceSnapshot[];
+  /** Runnable, in the order they will be admitted. */
+  readonly waiting: readonly SequenceSnapshot[];
+  readonly waitingForAdapter: readonly SequenceSnapshot[];
+  /** Requests that still owe their terminal event. */
+  readonly liveIds: readonly number[];
+  /** Without those reserved by a plan in flight. */
+  readonly freeBlockIds: readonly number[];
+  readonly freeBlocks: number;
+  readonly usedBlocks: number;
+  readonly freeSlots: number;
+}
+
+/** Cheap totals for probes and metrics. */
+export interface SchedulerCounts {
+  /** Requests that do not run, those waiting for an adapter included. */
+  readonly waiting: number;
+  readonly waitingForAdapter: number;
+  readonly running: number;
+  readonly totalBlocks: number;
+  readonly usedBlocks: number;
+  /** Steps committed so far. */
+  readonly steps: number;
+  /** When the last step was committed, on the caller's clock; null before the first. */
+  readonly lastStepMs: number | null;
+}
+
+export function snapshotSequence(sequence: Sequence): SequenceSnapshot {
+  return {
+    id: sequence.id,
+    adapter: sequence.adapter,
+    arrivedMs: sequence.arrivedMs,
+    promptLength: sequence.request.promptIds.length,
+    length: sequence.length,
+    computed: sequence.computed,
+    prefillLength: sequence.prefillLength,
+    slot: sequence.slot,
+    blocks: [...sequence.blocks],
+    admission: sequence.admission,
+    inFlight: sequence.inFlight,
+    ended: sequence.ended,
+  };
+}

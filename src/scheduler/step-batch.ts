@@ -1,0 +1,135 @@
+import type { AdapterTerm, RowSampling, StepBatch } from '../core/step.js';
+import { blocksFor } from './policy.js';
+import type { PlanEntry, StepPlan } from './step-plan.js';
+
+const NO_HISTORY = new Uint32Array(0);
+
+/** An int32 array that only ever grows; `view` hands out its front part. */
+class GrowableInt32 {
+  #data = new Int32Array(64);
+
+  /** A view of `length` elements whose contents are left over from earlier use. Ends the validity of earlier views. */
+  view(length: number): Int32Array {
+    if (length > this.#data.length) this.#data = new Int32Array(Math.max(length, this.#data.length * 2));
+    return this.#data.subarray(0, length);
+  }
+}
+
+/** Turns plans into step batches. Keeps the arrays: a batch is valid until the next `build`. */
+export class StepBatchBuilder {
+  readonly #blockSize: number;
+  readonly #tokens = new GrowableInt32();
+  readonly #cuSeqlens = new GrowableInt32();
+  readonly #contextLens = new GrowableInt32();
+  readonly #blockTables = new GrowableInt32();
+  readonly #slotMapping = new GrowableInt32();
+  readonly #segmentIndptr = new GrowableInt32();
+  readonly #segmentAdapters = new GrowableInt32();
+  readonly #logitsRows = new GrowableInt32();
+
+  constructor(blockSize: number) {
+    this.#blockSize = blockSize;
+  }
+
+  /** Reads the plan and its sequences, changes neither. One segment per adapter, base first. */
+  build(plan: StepPlan, returnLogits: boolean): StepBatch {
+    const { entries } = plan;
+    const tokens = this.#tokens.view(plan.rows);
+    const slotMapping = this.#slotMapping.view(plan.rows);
+    const cuSeqlens = this.#cuSeqlens.view(entries.length + 1);
+    const contextLens = this.#contextLens.view(entries.length);
+    const segmentIndptr = this.#segmentIndptr.view(plan.segments + 1);
+    const segmentAdapters = this.#segmentAdapters.view(plan.segments);
+    const logitsRows = this.#logitsRows.view(plan.sampledRows);
+    const maxBlocks = this.#widestTable(entries);
+    const blockTables = this.#blockTables.view(entries.length * maxBlocks).fill(-1);
+    const adapterTable: (readonly AdapterTerm[])[] = [];
+    const sampling: RowSampling[] = [];
+
+    let row = 0;
+    let segment = 0;
+    let previous: number | undefined;
+    for (const [index, entry] of entries.entries()) {
+      if (entry.adapter !== previous) {
+        previous = entry.adapter;
+        segmentIndptr[segment] = row;
+        segmentAdapters[segment] = entry.adapter < 0 ? -1 : adapterTable.length;
+        if (entry.adapter >= 0) adapterTable.push([{ adapter: entry.adapter, weight: 1 }]);
+        segment += 1;
+      }
+      cuSeqlens[index] = row;
+      contextLens[index] = entry.start + entry.count;
+      this.#fillTable(blockTables.subarray(index * maxBlocks, (index + 1) * maxBlocks), entry);
+      row = this.#fillRows(tokens, slotMapping, row, entry);
+      if (entry.samples) {
+        logitsRows[sampling.length] = row - 1;
+        sampling.push(rowSampling(entry));
+      }
+    }
+    cuSeqlens[entries.length] = row;
+    segmentIndptr[segment] = row;
+
+    return {
+      tokens,
+      cuSeqlens,
+      contextLens,
+      blockTables,
+      maxBlocks,
+      slotMapping,
+      segmentIndptr,
+      segmentAdapters,
+      adapterTable,
+      logitsRows,
+      sampling,
+      returnLogits,
+    };
+  }
+
+  #widestTable(entries: readonly PlanEntry[]): number {
+    let widest = 0;
+    for (const entry of entries) widest = Math.max(widest, blocksFor(entry.start + entry.count, this.#blockSize));
+    return widest;
+  }
+
+  /** Only blocks that attention will read are listed: a prefill may own more. */
+  #fillTable(table: Int32Array, entry: PlanEntry): void {
+    const used = blocksFor(entry.start + entry.count, this.#blockSize);
+    for (let index = 0; index < used; index += 1) table[index] = blockAt(entry, index);
+  }
+
+  /** Returns the row after the entry's last one. */
+  #fillRows(tokens: Int32Array, slotMapping: Int32Array, firstRow: number, entry: PlanEntry): number {
+    const blockSize = this.#blockSize;
+    let row = firstRow;
+    for (let position = entry.start; position < entry.start + entry.count; position += 1) {
+      const offset = position % blockSize;
+      tokens[row] = entry.sequence.tokenAt(position);
+      slotMapping[row] = blockAt(entry, (position - offset) / blockSize) * blockSize + offset;
+      row += 1;
+    }
+    return row;
+  }
+}
+
+/** Physical block `index` of the entry's sequence, counting what the plan gives it. */
+export function blockAt(entry: PlanEntry, index: number): number {
+  const owned = entry.sequence.blocks;
+  return (index < owned.length ? owned[index] : entry.newBlocks[index - owned.length]) as number;
+}
+
+function rowSampling({ sequence, slot }: PlanEntry): RowSampling {
+  const params = sequence.request.sampling;
+  return {
+    greedy: params.greedy,
+    temperature: params.temperature,
+    topK: params.topK,
+    topP: params.topP,
+    repetitionPenalty: params.repetitionPenalty,
+    seed: params.seed,
+    choice: 0,
+    position: sequence.length,
+    logprob: sequence.request.logprobs,
+    slot,
+    history: params.repetitionPenalty === 1 ? NO_HISTORY : sequence.tokens(),
+  };
+}

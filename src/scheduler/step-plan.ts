@@ -1,0 +1,43 @@
+import type { Sequence } from './sequence.js';
+
+/** Rows of one sequence in one step: positions start … start + count − 1. */
+export interface PlanEntry {
+  readonly sequence: Sequence;
+  readonly phase: 'prefill' | 'decode';
+  /** Native handle, −1 = base. */
+  readonly adapter: number;
+  readonly start: number;
+  readonly count: number;
+  readonly slot: number;
+  /** Rank by time of admission. */
+  readonly admission: number;
+  /** Reaches the last known token, so its last row is sampled. */
+  readonly samples: boolean;
+  /** Blocks the sequence receives, to follow those it owns. */
+  readonly newBlocks: readonly number[];
+}
+
+/** One step as decided, before anything of it has happened. Ends in exactly one `commit` or `rollback`. */
+export interface StepPlan {
+  readonly atMs: number;
+  /** In row order: by adapter handle (base first), then by admission. Never empty. */
+  readonly entries: readonly PlanEntry[];
+  /** Entries that start to run with this step, in queue order. */
+  readonly admitted: readonly PlanEntry[];
+  /** Sequences that give up slot and blocks, most recently admitted first. */
+  readonly preempted: readonly Sequence[];
+  /** Blocks of preempted sequences that no entry took over. */
+  readonly spareBlocks: readonly number[];
+  /** Request ids of `preempted`, for telemetry. */
+  readonly preemptedIds: readonly number[];
+  readonly rows: number;
+  readonly prefillRows: number;
+  readonly decodeRows: number;
+  readonly baseRows: number;
+  readonly loraRows: number;
+  /** Rows that are sampled. */
+  readonly sampledRows: number;
+  readonly segments: number;
+  /** Real adapters only. */
+  readonly distinctAdapters: number;
+}
