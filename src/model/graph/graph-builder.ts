@@ -1,0 +1,171 @@
+import type { LayerPlan, LinearPlan, ModelPlan } from './model-plan.js';
+import { QUANT_BLOCK } from './model-plan.js';
+import { type OnnxConstant, type OnnxNode, writeOnnxModel } from './onnx-writer.js';
+
+const CONTRIB = 'com.microsoft';
+const OWN = 'loramux';
+
+/**
+ * Builds the decoder graph over packed rows. Inputs `input_ids` int64 [T] and `logits_rows` int64 [L]; output `logits`
+ * float32 [L, V]. Every base matmul is followed by `loramux.SegmentedLora` (attribute `site`), then by its bias;
+ * rotary, KV pages and attention are `loramux.PagedAttention`. Only `logits_rows` reach the head.
+ * @param weightsFile name of the file beside the model that holds the plan's regions.
+ * @returns a serialised ONNX ModelProto.
+ */
+export function buildGraph(plan: ModelPlan, weightsFile: string): Uint8Array {
+  return new GraphBuilder(plan).build(weightsFile);
+}
+
+/** Two tensors whose sum is the residual stream; the next norm adds them. */
+interface Residual {
+  readonly stream: string;
+  readonly delta: string;
+}
+
+class GraphBuilder {
+  readonly #plan: ModelPlan;
+  readonly #nodes: OnnxNode[] = [];
+  readonly #constants = new Map<string, OnnxConstant>();
+  readonly #epsilon: { readonly float: number };
+  #nextSite = 0;
+
+  constructor(plan: ModelPlan) {
+    this.#plan = plan;
+    this.#epsilon = { float: plan.config.rmsNormEps };
+  }
+
+  build(weightsFile: string): Uint8Array {
+    const { config, embedding, layers, finalNorm, layout } = this.#plan;
+    const embedded = this.#add('Gather', 'embed', [embedding.region.name, 'input_ids'], { axis: 0 });
+    let residual: Residual = { stream: embedded, delta: '' };
+    layers.forEach((layer, index) => {
+      residual = this.#layer(layer, index, residual);
+    });
+    const { normed } = this.#norm('final_norm', residual, finalNorm.region.name);
+    const selected = this.#add('Gather', 'logits_rows_of_final_norm', [normed, 'logits_rows'], { axis: 0 });
+    this.#head(selected);
+    return writeOnnxModel({
+      name: `${config.architecture}-${this.#plan.precision}`,
+      inputs: [
+        { name: 'input_ids', type: 'int64', shape: ['T'] },
+        { name: 'logits_rows', type: 'int64', shape: ['L'] },
+      ],
+      outputs: [{ name: 'logits', type: 'float32', shape: ['L', config.vocabSize] }],
+      nodes: this.#nodes,
+      constants: [...this.#constants.values()],
+      weights: layout.regions,
+      weightsFile,
+    });
+  }
+
+  #layer(layer: LayerPlan, index: number, residual: Residual): Residual {
+    const { heads, kvHeads, headDim, slidingWindow } = this.#plan.config;
+    const scope = `layers.${index}`;
+    const attentionIn = this.#norm(`${scope}.input_norm`, residual, layer.inputNorm.region.name);
+    const attended = this.#own(
+      'PagedAttention',
+      `${scope}.attention`,
+      [this.#linear(`${scope}.qkv`, attentionIn.normed, layer.qkv)],
+      {
+        layer: index,
+        num_heads: heads,
+        kv_num_heads: kvHeads,
+        head_dim: headDim,
+        scale: { float: 1 / Math.sqrt(headDim) },
+        local_window: slidingWindow[index] ?? -1,
+      },
+    );
+    const attentionOut = this.#linear(`${scope}.o`, attended, layer.output);
+    const mlpIn = this.#norm(
+      `${scope}.post_norm`,
+      { stream: attentionIn.sum, delta: attentionOut },
+      layer.postNorm.region.name,
+    );
+    const activated = this.#own('GatedSilu', `${scope}.act`, [
+      this.#linear(`${scope}.gate_up`, mlpIn.normed, layer.gateUp),
+    ]);
+    return { stream: mlpIn.sum, delta: this.#linear(`${scope}.down`, activated, layer.down) };
+  }
+
+  /** RMS norm of the residual stream, and the stream itself with its pending delta added. */
+  #norm(name: string, { stream, delta }: Residual, gamma: string): { normed: string; sum: string } {
+    const attributes = { epsilon: this.#epsilon };
+    if (delta === '') {
+      const normed = this.#add('SimplifiedLayerNormalization', name, [stream, gamma], { axis: -1, ...attributes });
+      return { normed, sum: stream };
+    }
+    const sum = `${name}.sum`;
+    this.#nodes.push({
+      type: 'SkipSimplifiedLayerNormalization',
+      domain: CONTRIB,
+      name,
+      inputs: [stream, delta, gamma],
+      // Outputs 1 and 2 (mean, inverse deviation) are not computed; the sum is output 3.
+      outputs: [name, '', '', sum],
+      attributes,
+    });
+    return { normed: name, sum };
+  }
+
+  #linear(name: string, x: string, linear: LinearPlan): string {
+    const product = this.#matmul(name, x, linear);
+    const adapted = this.#own('SegmentedLora', `${name}.lora`, [product, x], { site: this.#nextSite++ });
+    return linear.bias === null ? adapted : this.#add('Add', `${name}.biased`, [adapted, linear.bias.name]);
+  }
+
+  /** `x · Wᵀ`. Block minima enter as `blocksum(x) · Minsᵀ`, which keeps the quantised kernel free of zero points. */
+  #matmul(name: string, x: string, linear: LinearPlan, output = name): string {
+    const { format, rows, cols, data, scales, mins } = linear;
+    if (format === 'f32' || scales === null) return this.#gemm(name, [x, data.name], output);
+    const quantised = mins === null ? output : `${name}.quantised`;
+    this.#nodes.push({
+      type: 'MatMulNBits',
+      domain: CONTRIB,
+      name: quantised,
+      inputs: [x, data.name, scales.name],
+      outputs: [quantised],
+      attributes: { K: cols, N: rows, bits: format === 'w8' ? 8 : 4, block_size: QUANT_BLOCK, accuracy_level: 4 },
+    });
+    if (mins === null) return output;
+    const blocked = this.#add('Reshape', `${name}.blocks`, [x, this.#constant([-1, cols / QUANT_BLOCK, QUANT_BLOCK])]);
+    const sums = this.#add('ReduceSum', `${name}.block_sums`, [blocked, this.#constant([2])], { keepdims: 0 });
+    return this.#gemm(name, [sums, mins.name, quantised], output);
+  }
+
+  #head(x: string): void {
+    const { head, embedding } = this.#plan;
+    if (head === null) this.#gemm('logits', [x, embedding.region.name], 'logits');
+    else this.#matmul('lm_head', x, head, 'logits');
+  }
+
+  #gemm(name: string, inputs: readonly string[], output: string): string {
+    this.#nodes.push({ type: 'Gemm', name, inputs, outputs: [output], attributes: { transB: 1 } });
+    return output;
+  }
+
+  #own(
+    type: string,
+    name: string,
+    inputs: readonly string[],
+    attributes: NonNullable<OnnxNode['attributes']> = {},
+  ): string {
+    this.#nodes.push({ type, domain: OWN, name, inputs, outputs: [name], attributes });
+    return name;
+  }
+
+  #add(
+    type: string,
+    name: string,
+    inputs: readonly string[],
+    attributes: NonNullable<OnnxNode['attributes']> = {},
+  ): string {
+    this.#nodes.push({ type, name, inputs, outputs: [name], attributes });
+    return name;
+  }
+
+  #constant(values: readonly number[]): string {
+    const name = `const.${values.join('x')}`;
+    this.#constants.set(name, { name, values });
+    return name;
+  }
+}

@@ -1,0 +1,237 @@
+import type { DecoderConfig, LoraSite, Precision } from '../../core/model-manifest.js';
+import { invalidModel } from '../model-errors.js';
+import type { ModelSource } from '../sources/model-source.js';
+import { type Region, WeightLayout } from './weight-layout.js';
+
+/** Elements along the input dimension that share a scale. */
+export const QUANT_BLOCK = 32;
+
+/** One module's rows inside a fused matrix. */
+export interface LinearPart {
+  /** `model.layers.0.self_attn.q_proj` */
+  readonly module: string;
+  readonly firstRow: number;
+  readonly rows: number;
+}
+
+/** A (fused) matrix [rows, cols] and where its parts are stored. */
+export interface LinearPlan {
+  readonly format: Precision;
+  readonly rows: number;
+  readonly cols: number;
+  readonly parts: readonly LinearPart[];
+  /** f32 [rows, cols], or u8 [rows, cols / 32, 4 · bits]. */
+  readonly data: Region;
+  /** float32 [rows, cols / 32]; null for f32. */
+  readonly scales: Region | null;
+  /** float32 [rows, cols / 32]; null when every minimum is zero. */
+  readonly mins: Region | null;
+  /** float32 [rows]. */
+  readonly bias: Region | null;
+}
+
+/** A float32 tensor stored as it is. */
+export interface PlainPlan {
+  readonly tensor: string;
+  readonly region: Region;
+}
+
+export interface LayerPlan {
+  readonly inputNorm: PlainPlan;
+  readonly qkv: LinearPlan;
+  readonly output: LinearPlan;
+  readonly postNorm: PlainPlan;
+  readonly gateUp: LinearPlan;
+  readonly down: LinearPlan;
+}
+
+/** Everything that `weights.bin` holds and the graph refers to. */
+export interface ModelPlan {
+  readonly config: DecoderConfig;
+  readonly precision: Precision;
+  readonly embedding: PlainPlan;
+  readonly layers: readonly LayerPlan[];
+  readonly finalNorm: PlainPlan;
+  /** Null when the head multiplies by the embedding initializer itself (tied, f32). */
+  readonly head: LinearPlan | null;
+  readonly layout: WeightLayout;
+}
+
+const EMBEDDING = 'model.embed_tokens';
+const HEAD = 'lm_head';
+
+/**
+ * Lays out all weights for one precision, checking that every tensor is there in its right shape and that the file
+ * holds none that would go unused. Reads no weights. A matrix whose input width is no multiple of 32 stays f32.
+ * ERR_MODEL_INVALID names the tensor.
+ */
+export function planModel(source: ModelSource, precision: Precision): ModelPlan {
+  return new Planner(source, precision).plan();
+}
+
+class Planner {
+  readonly #source: ModelSource;
+  readonly #precision: Precision;
+  readonly #layout = new WeightLayout();
+  readonly #used = new Set<string>();
+
+  constructor(source: ModelSource, precision: Precision) {
+    this.#source = source;
+    this.#precision = precision;
+  }
+
+  plan(): ModelPlan {
+    const { config } = this.#source;
+    const { hiddenSize, vocabSize } = config;
+    const embedding = this.#plain(`${EMBEDDING}.weight`, [vocabSize, hiddenSize]);
+    const layers = Array.from({ length: config.layers }, (_, layer) => this.#layer(layer));
+    const finalNorm = this.#plain('model.norm.weight', [hiddenSize]);
+    const plan: ModelPlan = {
+      config,
+      precision: this.#precision,
+      embedding,
+      layers,
+      finalNorm,
+      head: this.#head(),
+      layout: this.#layout,
+    };
+    if (config.tieWordEmbeddings) this.#used.add(`${HEAD}.weight`);
+    this.#refuseUnused();
+    return plan;
+  }
+
+  #head(): LinearPlan | null {
+    const { tieWordEmbeddings, hiddenSize, vocabSize } = this.#source.config;
+    if (tieWordEmbeddings && this.#format(hiddenSize) === 'f32') return null;
+    return this.#linear(HEAD, hiddenSize, [[tieWordEmbeddings ? EMBEDDING : HEAD, vocabSize]], false);
+  }
+
+  #layer(layer: number): LayerPlan {
+    const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = this.#source.config;
+    const { requiredBiases } = this.#source;
+    const prefix = `model.layers.${layer}`;
+    const attention = `${prefix}.self_attn`;
+    const mlp = `${prefix}.mlp`;
+    return {
+      inputNorm: this.#plain(`${prefix}.input_layernorm.weight`, [hiddenSize]),
+      qkv: this.#linear(
+        `${attention}.qkv_proj`,
+        hiddenSize,
+        [
+          [`${attention}.q_proj`, heads * headDim],
+          [`${attention}.k_proj`, kvHeads * headDim],
+          [`${attention}.v_proj`, kvHeads * headDim],
+        ],
+        requiredBiases.qkv,
+      ),
+      output: this.#linear(
+        `${attention}.o_proj`,
+        heads * headDim,
+        [[`${attention}.o_proj`, hiddenSize]],
+        requiredBiases.output,
+      ),
+      postNorm: this.#plain(`${prefix}.post_attention_layernorm.weight`, [hiddenSize]),
+      gateUp: this.#linear(
+        `${mlp}.gate_up_proj`,
+        hiddenSize,
+        [
+          [`${mlp}.gate_proj`, intermediateSize],
+          [`${mlp}.up_proj`, intermediateSize],
+        ],
+        requiredBiases.mlp,
+      ),
+      down: this.#linear(`${mlp}.down_proj`, intermediateSize, [[`${mlp}.down_proj`, hiddenSize]], requiredBiases.mlp),
+    };
+  }
+
+  #plain(tensor: string, shape: readonly number[]): PlainPlan {
+    this.#check(tensor, shape);
+    return { tensor, region: this.#layout.add(tensor, 'float32', shape) };
+  }
+
+  #linear(
+    name: string,
+    cols: number,
+    modules: readonly (readonly [module: string, rows: number])[],
+    requireBias: boolean,
+  ): LinearPlan {
+    const format = this.#format(cols);
+    const parts: LinearPart[] = [];
+    let rows = 0;
+    let hasMins = false;
+    for (const [module, partRows] of modules) {
+      const { encoding } = this.#check(`${module}.weight`, [partRows, cols]);
+      // Q4_0 quants are symmetric already; everything else gets a minimum per block at 4 bits.
+      hasMins ||= format === 'w4' && encoding.name !== 'Q4_0';
+      parts.push({ module, firstRow: rows, rows: partRows });
+      rows += partRows;
+    }
+    const hasBias = requireBias || modules.some(([module]) => this.#source.tensorNames.has(`${module}.bias`));
+    if (hasBias) for (const [module, partRows] of modules) this.#check(`${module}.bias`, [partRows]);
+    return { format, rows, cols, parts, ...this.#regions(name, format, rows, cols, hasMins, hasBias) };
+  }
+
+  #regions(name: string, format: Precision, rows: number, cols: number, hasMins: boolean, hasBias: boolean) {
+    const blocks = cols / QUANT_BLOCK;
+    const isF32 = format === 'f32';
+    return {
+      data: isF32
+        ? this.#layout.add(`${name}.weight`, 'float32', [rows, cols])
+        : this.#layout.add(`${name}.weight.quants`, 'uint8', [
+            rows,
+            blocks,
+            format === 'w8' ? QUANT_BLOCK : QUANT_BLOCK / 2,
+          ]),
+      scales: isF32 ? null : this.#layout.add(`${name}.weight.scales`, 'float32', [rows, blocks]),
+      mins: hasMins ? this.#layout.add(`${name}.weight.mins`, 'float32', [rows, blocks]) : null,
+      bias: hasBias ? this.#layout.add(`${name}.bias`, 'float32', [rows]) : null,
+    };
+  }
+
+  #format(cols: number): Precision {
+    return cols % QUANT_BLOCK === 0 ? this.#precision : 'f32';
+  }
+
+  #check(name: string, shape: readonly number[]) {
+    this.#used.add(name);
+    return this.#source.tensor(name, shape);
+  }
+
+  #refuseUnused(): void {
+    const unused = [...this.#source.tensorNames].filter((name) => !this.#used.has(name));
+    if (unused.length === 0) return;
+    throw invalidModel(
+      this.#source.path,
+      `${unused.length} tensors have no place in a ${this.#source.config.architecture} decoder, first ${unused.slice(0, 3).join(', ')}: the file is for another architecture, or its configuration is wrong`,
+      unused[0],
+    );
+  }
+}
+
+/** The places where adapters attach, four a layer: qkv, o, gate_up, down. Ids are dense and in graph order. */
+export function loraSites(plan: ModelPlan): LoraSite[] {
+  const linears = plan.layers.flatMap((layer) => [layer.qkv, layer.output, layer.gateUp, layer.down]);
+  return linears.map((linear, id) => ({
+    id,
+    inFeatures: linear.cols,
+    outFeatures: linear.rows,
+    modules: linear.parts.map((part) => ({
+      name: part.module,
+      outOffset: part.firstRow,
+      outFeatures: part.rows,
+      weight: {
+        format: linear.format,
+        rows: part.rows,
+        cols: linear.cols,
+        dataOffset: rowOffset(linear.data, part.firstRow),
+        scalesOffset: linear.scales === null ? null : rowOffset(linear.scales, part.firstRow),
+        minsOffset: linear.mins === null ? null : rowOffset(linear.mins, part.firstRow),
+      },
+    })),
+  }));
+}
+
+/** Byte offset of one row of a region whose first axis is rows. */
+export function rowOffset(region: Region, row: number): number {
+  return region.offset + (region.bytes / (region.shape[0] as number)) * row;
+}

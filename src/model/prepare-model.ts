@@ -1,0 +1,78 @@
+import { basename } from 'node:path';
+import type { Precision, PreparedModel } from '../core/model-manifest.js';
+import { type ChecksumFile, FORMAT_VERSION, ModelCache } from './cache/model-cache.js';
+import { entryDigest, fileDigest } from './cache/source-digest.js';
+import { convertModel } from './convert.js';
+import { planModel } from './graph/model-plan.js';
+import { type HubOptions, locateModel, type ModelLocation } from './locate-model.js';
+import type { ProgressReport } from './progress.js';
+
+export interface PrepareModelOptions {
+  /** `demo`, a Hugging Face directory, a .gguf file, or a hub id `org/name[@revision]`. */
+  readonly model: string;
+  /**
+   * What base weights are stored as. `auto` takes f32 when its weights fit in half of `memoryBytes`, else w8 when that
+   * does, else w4.
+   */
+  readonly precision: Precision | 'auto';
+  /** Holds downloads, digests and converted models; created when absent. Processes may share it. */
+  readonly cacheDir: string;
+  readonly checksumFile: ChecksumFile;
+  readonly onProgress: ProgressReport;
+  readonly hub?: HubOptions;
+  /** Memory this process may use, in bytes. */
+  readonly memoryBytes: number;
+}
+
+/**
+ * Finds a model, converts it on first use, and returns its checked cache entry. A warm start reads no source weights:
+ * it costs one checksum pass over the entry.
+ *
+ * ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID and ERR_MODEL_UNSUPPORTED name file and field; ERR_CACHE_CORRUPT names the
+ * entry to delete; ERR_TOOL_MISSING what to install; ERR_CONFIG a full disk.
+ */
+export async function prepareModel(options: PrepareModelOptions): Promise<PreparedModel> {
+  const { cacheDir, onProgress } = options;
+  const location = await locateModel(options.model, cacheDir, onProgress, options.hub ?? {});
+  const precision =
+    options.precision === 'auto' ? await choosePrecision(location, options.memoryBytes) : options.precision;
+  const files = await Promise.all(
+    location.files.map(async (path) => ({ name: basename(path), sha256: await fileDigest(path, cacheDir) })),
+  );
+  // A GGUF file may be renamed freely; the files of a directory are told apart by their names.
+  const named = location.kind === 'gguf' ? files.map(({ sha256 }) => ({ name: 'gguf', sha256 })) : files;
+  const digest = entryDigest(FORMAT_VERSION, precision, named);
+
+  const cache = new ModelCache(cacheDir, options.checksumFile);
+  onProgress({ phase: 'verify', label: location.modelId, done: 0, total: 0 });
+  const prepared = (await cache.open(digest)) ?? (await convert(cache, digest, location, precision, onProgress));
+  // The entry may have been made from the same bytes under another name.
+  return { ...prepared, manifest: { ...prepared.manifest, modelId: location.modelId } };
+}
+
+async function convert(
+  cache: ModelCache,
+  digest: string,
+  location: ModelLocation,
+  precision: Precision,
+  onProgress: ProgressReport,
+): Promise<PreparedModel> {
+  const source = await location.open();
+  try {
+    return await cache.create(digest, (directory) =>
+      convertModel(source, location.modelId, precision, directory, onProgress),
+    );
+  } finally {
+    await source.close();
+  }
+}
+
+async function choosePrecision(location: ModelLocation, memoryBytes: number): Promise<Precision> {
+  const source = await location.open();
+  try {
+    const fits = (precision: Precision) => planModel(source, precision).layout.totalBytes <= memoryBytes / 2;
+    return (['f32', 'w8'] as const).find(fits) ?? 'w4';
+  } finally {
+    await source.close();
+  }
+}

@@ -1,0 +1,110 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { type LinearPlan, type ModelPlan, type PlainPlan, rowOffset } from '../graph/model-plan.js';
+import type { Region } from '../graph/weight-layout.js';
+import type { ModelSource } from '../sources/model-source.js';
+import { readFloat32 } from '../sources/tensor.js';
+import { type QuantisedRows, quantiseRows } from './quantise.js';
+
+/** Float32 bytes of one streamed piece: what bounds the memory of a conversion. */
+const PIECE_BYTES = 8 * 2 ** 20;
+
+/**
+ * Streams every weight of the plan into a new file, tensor by tensor, in pieces of 8 MiB.
+ * @param onBytes called with the bytes written so far.
+ * ERR_MODEL_INVALID names a tensor that is cut short or not finite.
+ */
+export async function writeWeights(
+  plan: ModelPlan,
+  source: ModelSource,
+  path: string,
+  onBytes: (done: number) => void,
+): Promise<void> {
+  const handle = await open(path, 'wx');
+  try {
+    await handle.truncate(plan.layout.totalBytes);
+    await new WeightWriter(plan, source, handle, onBytes).writeAll();
+    await handle.datasync();
+  } finally {
+    await handle.close();
+  }
+}
+
+class WeightWriter {
+  #done = 0;
+
+  constructor(
+    private readonly plan: ModelPlan,
+    private readonly source: ModelSource,
+    private readonly handle: FileHandle,
+    private readonly onBytes: (done: number) => void,
+  ) {}
+
+  async writeAll(): Promise<void> {
+    const { plan } = this;
+    await this.plain(plan.embedding);
+    for (const layer of plan.layers) {
+      await this.plain(layer.inputNorm);
+      await this.linear(layer.qkv);
+      await this.linear(layer.output);
+      await this.plain(layer.postNorm);
+      await this.linear(layer.gateUp);
+      await this.linear(layer.down);
+    }
+    await this.plain(plan.finalNorm);
+    if (plan.head !== null) await this.linear(plan.head);
+  }
+
+  private async plain({ tensor, region }: PlainPlan): Promise<void> {
+    await this.floats(tensor, region, 0, region.shape);
+  }
+
+  private async linear(linear: LinearPlan): Promise<void> {
+    for (const { module, firstRow, rows } of linear.parts) {
+      const weight = `${module}.weight`;
+      if (linear.format === 'f32') await this.floats(weight, linear.data, firstRow, [rows, linear.cols]);
+      else await this.quants(weight, linear, linear.format, firstRow, rows);
+      if (linear.bias !== null) await this.floats(`${module}.bias`, linear.bias, firstRow, [rows]);
+    }
+  }
+
+  private async floats(name: string, region: Region, firstRow: number, shape: readonly number[]): Promise<void> {
+    const tensor = this.source.tensor(name, shape);
+    for (const { first, count } of pieces(tensor.rows, tensor.cols)) {
+      await this.write(await readFloat32(tensor, first, count), rowOffset(region, firstRow + first));
+    }
+  }
+
+  private async quants(
+    name: string,
+    linear: LinearPlan,
+    format: 'w8' | 'w4',
+    firstRow: number,
+    rows: number,
+  ): Promise<void> {
+    const tensor = this.source.tensor(name, [rows, linear.cols]);
+    for (const { first, count } of pieces(rows, linear.cols)) {
+      const quantised: QuantisedRows = await quantiseRows(tensor, format, first, count);
+      const row = firstRow + first;
+      await this.write(quantised.data, rowOffset(linear.data, row));
+      if (linear.scales !== null) await this.write(quantised.scales, rowOffset(linear.scales, row));
+      if (linear.mins !== null) await this.write(quantised.mins, rowOffset(linear.mins, row));
+    }
+  }
+
+  private async write(values: Float32Array | Uint8Array, position: number): Promise<void> {
+    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    let written = 0;
+    while (written < bytes.length) {
+      const result = await this.handle.write(bytes, written, bytes.length - written, position + written);
+      written += result.bytesWritten;
+    }
+    this.#done += bytes.length;
+    this.onBytes(this.#done);
+  }
+}
+
+/** Cuts `rows` into runs of about PIECE_BYTES of float32, at least one row each. */
+function* pieces(rows: number, cols: number): Generator<{ first: number; count: number }> {
+  const step = Math.max(1, Math.floor(PIECE_BYTES / (4 * cols)));
+  for (let first = 0; first < rows; first += step) yield { first, count: Math.min(step, rows - first) };
+}
