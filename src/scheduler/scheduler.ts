@@ -89,12 +89,12 @@ export class Scheduler {
   }
 
   /** Ends a request with an error event; null when there is no such request (any more). */
-  fail(id: number, error: ErrorRecord): SequenceEvent | null {
+  fail(id: number, error: ErrorRecord | LoramuxError): SequenceEvent | null {
     return this.#end(id) ? errorEvent(id, error) : null;
   }
 
   /** Ends every request of one adapter, waiting or running, with an error event each. */
-  failByAdapter(handle: number, error: ErrorRecord): SequenceEvent[] {
+  failByAdapter(handle: number, error: ErrorRecord | LoramuxError): SequenceEvent[] {
     const events: SequenceEvent[] = [];
     for (const sequence of [...this.#live.values()]) {
       if (sequence.adapter !== handle) continue;
@@ -175,7 +175,7 @@ export class Scheduler {
    * Settles a step that failed: its sequences end with an error event each, all others go on as before. Sequences
    * that the plan preempted stay preempted, since the failed step may have overwritten their blocks.
    */
-  rollback(plan: StepPlan, error: ErrorRecord): SequenceEvent[] {
+  rollback(plan: StepPlan, error: ErrorRecord | LoramuxError): SequenceEvent[] {
     this.#expectInFlight(plan);
     const events: SequenceEvent[] = [];
     this.#settle(plan);
@@ -292,6 +292,6 @@ function setInFlight(plan: StepPlan, inFlight: boolean): void {
   for (const sequence of plan.preempted) sequence.inFlight = inFlight;
 }
 
-function errorEvent(id: number, error: ErrorRecord): SequenceEvent {
+function errorEvent(id: number, error: ErrorRecord | LoramuxError): SequenceEvent {
   return { kind: 'error', id, error: error instanceof LoramuxError ? error.toRecord() : error };
 }

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { StepBatch } from '../../../src/core/step.js';
+import { checkBatch, checkSnapshot } from '../../../src/scheduler/invariants.js';
+import type { SchedulerSnapshot, SequenceSnapshot } from '../../../src/scheduler/snapshot.js';
+import { Harness } from './requests.js';
+
+function busyHarness(): Harness {
+  const harness = new Harness({ maxSequences: 2 });
+  harness.enqueue(1, 5, 9, 3);
+  harness.enqueue(2, 3, 9, -1);
+  harness.enqueue(3, 3, 9, -1);
+  harness.enqueue(4, 3, 9, null);
+  harness.step();
+  return harness;
+}
+
+test('every broken snapshot is noticed', () => {
+  const good = busyHarness().scheduler.snapshot();
+  assert.deepEqual(checkSnapshot(good), []);
+  const [first, second] = good.running as readonly [SequenceSnapshot, SequenceSnapshot];
+  const withFirst = (change: Partial<SequenceSnapshot>) => ({ ...good, running: [{ ...first, ...change }, second] });
+  const [waiting] = good.waiting as readonly [SequenceSnapshot];
+  const broken: readonly [string, SchedulerSnapshot, RegExp][] = [
+    ['a lost block', { ...good, freeBlocks: good.freeBlocks - 1 }, /used \+ free blocks/],
+    [
+      'a shared block',
+      withFirst({ blocks: [first.blocks[0] as number, second.blocks[0] as number] }),
+      /distinct blocks/,
+    ],
+    ['a block both used and free', { ...good, freeBlockIds: [...good.freeBlockIds, 0] }, /distinct blocks/],
+    ['a block too few', withFirst({ blocks: first.blocks.slice(1) }), /blocks of sequence 1/],
+    ['a block that does not exist', withFirst({ blocks: [0, 99] }), /block ids/],
+    ['a shared slot', withFirst({ slot: second.slot }), /distinct slots/],
+    ['a slot out of range', withFirst({ slot: 2 }), /slots are 0/],
+    ['a lost slot', { ...good, freeSlots: 1 }, /taken \+ free slots/],
+    ['too many running', { ...good, limits: { ...good.limits, maxSequences: 1 } }, /at most 1 run/],
+    ['a sequence twice', { ...good, waiting: [waiting, { ...waiting }] }, /distinct sequences/],
+    ['a sequence lost', { ...good, waiting: [] }, /live requests/],
+    ['an ended sequence kept', withFirst({ ended: true }), /ended, yet is held/],
+    ['in flight without a plan', withFirst({ inFlight: true }), /without a plan/],
+    ['out of order', { ...good, running: [second, first] }, /by admission/],
+    ['tokens skipped', withFirst({ computed: 4 }), /prefilling sequence 1/],
+    ['tokens ahead', withFirst({ computed: 6 }), /computed tokens of decoding sequence 1/],
+    ['a waiting sequence with a slot', { ...good, waiting: [{ ...waiting, slot: 1 }] }, /holds nothing/],
+    ['runnable without an adapter', { ...good, waiting: [{ ...waiting, adapter: null }] }, /without an adapter/],
+    [
+      'waiting for nothing',
+      { ...good, waitingForAdapter: good.waitingForAdapter.map((sequence) => ({ ...sequence, adapter: 1 })) },
+      /waits for an adapter that it has/,
+    ],
+  ];
+  for (const [what, snapshot, pattern] of broken) {
+    assert.match(checkSnapshot(snapshot).join('\n'), pattern, what);
+  }
+});
+
+test('every broken batch is noticed', () => {
+  const harness = busyHarness();
+  harness.step((plan) => {
+    const good = harness.scheduler.buildBatch(plan);
+    const copy = (array: Int32Array, index: number, value: number) => array.with(index, value);
+    const broken: readonly [Partial<StepBatch>, RegExp][] = [
+      [{ tokens: copy(good.tokens, 0, 21) }, /sequence 2: tokens/],
+      [{ cuSeqlens: copy(good.cuSeqlens, 1, 2) }, /cuSeqlens/],
+      [{ contextLens: copy(good.contextLens, 1, 9) }, /contextLens/],
+      [{ blockTables: copy(good.blockTables, 0, 7) }, /sequence 2: block table/],
+      [{ slotMapping: copy(good.slotMapping, 0, good.slotMapping[1] as number) }, /distinct K\/V places/],
+      [{ slotMapping: copy(good.slotMapping, 1, 99) }, /sequence 1: slotMapping/],
+      [{ segmentIndptr: copy(good.segmentIndptr, 1, 0) }, /segmentIndptr/],
+      [{ segmentAdapters: copy(good.segmentAdapters, 0, 0) }, /segmentAdapters/],
+      [{ adapterTable: [[{ adapter: 4, weight: 1 }]] }, /adapterTable/],
+      [{ adapterTable: [[{ adapter: 3, weight: 0.5 }]] }, /full weight/],
+      [{ logitsRows: copy(good.logitsRows, 0, 1) }, /logitsRows/],
+      [{ sampling: good.sampling.toReversed() }, /sampled slot/],
+      [{ sampling: [] }, /length of sampling/],
+    ];
+    for (const [change, pattern] of broken) {
+      assert.match(checkBatch({ ...good, ...change }, plan, harness.limits).join('\n'), pattern);
+    }
+    assert.match(checkBatch(good, plan, { ...harness.limits, maxBatchTokens: 1 }).join('\n'), /1 … 1 rows, got 2/);
+  });
+});

@@ -1,0 +1,329 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { LoramuxError } from '../../../src/core/errors.js';
+import type { SequenceEvent, ServedBy } from '../../../src/core/request.js';
+import { checkBatch, checkSnapshot } from '../../../src/scheduler/invariants.js';
+import { blocksFor, type SchedulerLimits } from '../../../src/scheduler/policy.js';
+import { Scheduler } from '../../../src/scheduler/scheduler.js';
+import type { SchedulerSnapshot } from '../../../src/scheduler/snapshot.js';
+import type { StepPlan } from '../../../src/scheduler/step-plan.js';
+import { FakeModel, soloRun, VOCABULARY } from './fake-model.js';
+import { makeRequest } from './requests.js';
+
+/** Fixed, so that a failure is the same for everyone; `fc.assert` prints the shrunk scenario. */
+const SEED = 20_260_301;
+
+/** When something happens to a request: before the plan of tick `tick`, or between its plan and its settlement. */
+interface Moment {
+  readonly tick: number;
+  readonly midStep: boolean;
+}
+
+interface Scripted {
+  readonly arrival: Moment;
+  readonly prompt: number;
+  readonly maxNew: number;
+  /** −1 = base. */
+  readonly adapter: number;
+  /** Ticks until the adapter is there; 0 = it is at arrival. */
+  readonly loadTicks: number;
+  readonly loadFails: boolean;
+  readonly stopId: number | null;
+  readonly penalty: boolean;
+  readonly abort: Moment | null;
+}
+
+interface Scenario {
+  readonly limits: SchedulerLimits;
+  readonly requests: readonly Scripted[];
+  /** Ticks whose step fails. */
+  readonly failingTicks: readonly number[];
+  /** An adapter that is taken away, failing its requests. */
+  readonly unload: { readonly moment: Moment; readonly adapter: number } | null;
+}
+
+/** How one request fared. */
+interface Outcome {
+  readonly events: SequenceEvent[];
+  aborted: boolean;
+  refused: boolean;
+  /** Tick of each event. */
+  readonly ticks: number[];
+}
+
+const LAST_TICK = 25;
+const moment = fc.record({ tick: fc.nat(LAST_TICK), midStep: fc.boolean() });
+
+/** Blocks are so few that preemption is the rule; what is too long for them is refused at the door. */
+const limits = fc
+  .record({
+    maxSequences: fc.integer({ min: 1, max: 5 }),
+    spareRows: fc.nat(6),
+    maxQueue: fc.integer({ min: 1, max: 12 }),
+    kvBlocks: fc.integer({ min: 3, max: 10 }),
+    blockSize: fc.integer({ min: 1, max: 4 }),
+  })
+  .map(({ spareRows, ...rest }) => ({ ...rest, maxBatchTokens: rest.maxSequences + spareRows, maxModelLen: 20 }));
+
+const scripted: fc.Arbitrary<Scripted> = fc.record({
+  arrival: moment,
+  prompt: fc.integer({ min: 1, max: 10 }),
+  maxNew: fc.integer({ min: 1, max: 10 }),
+  adapter: fc.integer({ min: -1, max: 3 }),
+  loadTicks: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.integer({ min: 1, max: 12 })),
+  loadFails: fc.oneof({ weight: 4, arbitrary: fc.constant(false) }, fc.constant(true)),
+  stopId: fc.option(fc.nat(VOCABULARY - 1)),
+  penalty: fc.boolean(),
+  abort: fc.option(moment, { freq: 5 }),
+});
+
+const scenario: fc.Arbitrary<Scenario> = fc.record({
+  limits,
+  requests: fc.array(scripted, { minLength: 1, maxLength: 14 }),
+  failingTicks: fc.array(fc.nat(40), { maxLength: 2 }),
+  unload: fc.option(fc.record({ moment, adapter: fc.integer({ min: 0, max: 3 }) }), { freq: 5 }),
+});
+
+/** What the random runs came across, so that a green run cannot mean that nothing happened. */
+const met = { preempted: 0, midStepAborts: 0, failedSteps: 0, refused: 0, mixedSteps: 0, chunks: 0, failedLoads: 0 };
+
+/** Plays a scenario tick by tick, checking every law of a step as it goes. */
+class Run {
+  readonly outcomes: Outcome[];
+  readonly scheduler: Scheduler;
+  readonly #scenario: Scenario;
+  readonly #model: FakeModel;
+  #tick = 0;
+
+  constructor(scenarioToPlay: Scenario) {
+    this.#scenario = scenarioToPlay;
+    this.scheduler = new Scheduler(scenarioToPlay.limits);
+    this.#model = new FakeModel(scenarioToPlay.limits.blockSize);
+    this.outcomes = scenarioToPlay.requests.map(() => ({ events: [], aborted: false, refused: false, ticks: [] }));
+  }
+
+  /**
+   * Nobody starves: the sequence admitted longest ago is never preempted and advances by a row in every step, so once
+   * nothing new happens, as many steps suffice as there are tokens.
+   */
+  play(): void {
+    const { requests } = this.#scenario;
+    const tokens = requests.reduce((sum, { prompt, maxNew }) => sum + prompt + maxNew, 0);
+    const lastChange = LAST_TICK + Math.max(...requests.map(({ loadTicks }) => loadTicks));
+    for (; this.#tick <= lastChange + tokens; this.#tick += 1) {
+      this.#changes(false);
+      const plan = this.#plan();
+      if (plan === null) this.#changes(true);
+      else this.#run(plan);
+      this.#checkSnapshot();
+      if (this.#tick > lastChange && this.scheduler.snapshot().liveIds.length === 0) break;
+    }
+    const { waiting, running, usedBlocks } = this.scheduler.counts();
+    assert.deepEqual({ waiting, running, usedBlocks }, { waiting: 0, running: 0, usedBlocks: 0 }, 'nothing is left');
+    assert.equal(this.scheduler.snapshot().freeSlots, this.#scenario.limits.maxSequences);
+  }
+
+  #plan(): StepPlan | null {
+    const before = this.scheduler.snapshot();
+    const counts = this.scheduler.counts();
+    const plan = this.scheduler.plan(this.#tick);
+    assert.deepEqual(this.scheduler.counts(), counts, 'planning changes no count');
+    assert.deepEqual(withoutPlan(this.scheduler.snapshot()), withoutPlan(before), 'planning changes no sequence');
+    this.#checkSnapshot();
+    if (plan === null) assert.equal(before.running.length + before.waiting.length, 0, 'idle only without work');
+    else checkBatchingLaw(plan, before);
+    return plan;
+  }
+
+  #run(plan: StepPlan): void {
+    const batch = this.scheduler.buildBatch(plan);
+    assert.deepEqual(checkBatch(batch, plan, this.#scenario.limits), []);
+    this.#changes(true);
+    this.#checkSnapshot();
+    met.preempted += plan.preempted.length;
+    if (plan.decodeRows > 0 && plan.prefillRows > 0) met.mixedSteps += 1;
+    if (plan.entries.some((entry) => !entry.samples)) met.chunks += 1;
+    if (this.#scenario.failingTicks.includes(this.#tick)) {
+      met.failedSteps += 1;
+      this.#model.runAndFail(batch);
+      this.#record(this.scheduler.rollback(plan, { code: 'ERR_STEP_FAILED', message: 'scripted' }));
+    } else {
+      this.#record(this.scheduler.commit(plan, this.#model.run(batch), this.#tick));
+    }
+  }
+
+  /** Everything from outside that is scripted for this moment. */
+  #changes(midStep: boolean): void {
+    const now = ({ tick, midStep: mid }: Moment) => tick === this.#tick && mid === midStep;
+    const { requests, unload } = this.#scenario;
+    for (const [id, request] of requests.entries()) {
+      const outcome = this.outcomes[id] as Outcome;
+      if (now(request.arrival)) this.#arrive(id, request, outcome);
+      const { loadTicks, arrival } = request;
+      if (loadTicks > 0 && now({ ...arrival, tick: arrival.tick + loadTicks })) this.#loaded(id, request);
+      if (request.abort !== null && now(request.abort) && this.scheduler.abort(id)) {
+        outcome.aborted = true;
+        if (midStep) met.midStepAborts += 1;
+      }
+    }
+    if (unload !== null && now(unload.moment)) {
+      this.#record(this.scheduler.failByAdapter(unload.adapter, { code: 'ERR_ADAPTER_UNLOADED', message: 'scripted' }));
+    }
+  }
+
+  #arrive(id: number, request: Scripted, outcome: Outcome): void {
+    const { kvBlocks, blockSize, maxModelLen, maxQueue } = this.#scenario.limits;
+    const tooLong =
+      request.prompt + request.maxNew > maxModelLen ||
+      blocksFor(request.prompt + request.maxNew - 1, blockSize) > kvBlocks;
+    const full = this.scheduler.counts().waiting >= maxQueue;
+    try {
+      const adapter = request.loadTicks > 0 ? null : request.adapter;
+      this.scheduler.enqueue(toRequest(id, request), adapter, this.#tick, servedBy(id));
+      assert.ok(!tooLong && !full, 'what cannot fit or wait is refused');
+    } catch (error) {
+      assert.ok(error instanceof LoramuxError);
+      assert.equal(error.code, tooLong ? 'ERR_PROMPT_TOO_LONG' : 'ERR_QUEUE_FULL');
+      assert.ok(tooLong || full, 'what fits and may wait is accepted');
+      outcome.refused = true;
+      met.refused += 1;
+    }
+  }
+
+  #loaded(id: number, request: Scripted): void {
+    if (!request.loadFails) {
+      this.scheduler.adapterReady(id, request.adapter);
+      return;
+    }
+    const event = this.scheduler.fail(id, { code: 'ERR_ADAPTER_INVALID', message: 'scripted' });
+    if (event === null) return;
+    met.failedLoads += 1;
+    this.#record([event]);
+  }
+
+  #record(events: readonly SequenceEvent[]): void {
+    for (const event of events) {
+      const outcome = this.outcomes[event.id] as Outcome;
+      assert.equal(outcome.aborted, false, `no event after request ${event.id} was aborted`);
+      outcome.events.push(event);
+      outcome.ticks.push(this.#tick);
+    }
+  }
+
+  #checkSnapshot(): void {
+    assert.deepEqual(checkSnapshot(this.scheduler.snapshot()), []);
+  }
+}
+
+function toRequest(id: number, { prompt, maxNew, stopId, penalty }: Scripted) {
+  const request = makeRequest(id, prompt, maxNew, { stopIds: stopId === null ? [] : [stopId] });
+  return { ...request, sampling: { ...request.sampling, repetitionPenalty: penalty ? 1.2 : 1 } };
+}
+
+function servedBy(id: number): ServedBy {
+  return { adapter: `adapter-${id}`, digest: null, tierAtArrival: 'disk' };
+}
+
+/** A snapshot without what a plan may touch: its marks, and which free blocks are set aside. */
+function withoutPlan(snapshot: SchedulerSnapshot) {
+  const plain = (sequences: SchedulerSnapshot['running']) =>
+    sequences.map((sequence) => ({ ...sequence, inFlight: false }));
+  return {
+    ...snapshot,
+    planInFlight: false,
+    freeBlockIds: [],
+    running: plain(snapshot.running),
+    waiting: plain(snapshot.waiting),
+    waitingForAdapter: plain(snapshot.waitingForAdapter),
+  };
+}
+
+/** A step is no larger than allowed and no smaller than possible: whatever is left out was stopped by a limit. */
+function checkBatchingLaw(plan: StepPlan, before: SchedulerSnapshot): void {
+  const { maxBatchTokens, kvBlocks, blockSize } = before.limits;
+  assert.ok(plan.rows <= maxBatchTokens);
+  const rows = new Map(plan.entries.map((entry) => [entry.sequence.id, entry.count]));
+  const preempted = new Set(plan.preemptedIds);
+  const kept = before.running.filter(({ id }) => !preempted.has(id));
+  for (const { id, computed, prefillLength } of kept) {
+    if (computed >= prefillLength) assert.equal(rows.get(id), 1, 'every running sequence past its prefill decodes');
+    else if (plan.rows < maxBatchTokens)
+      assert.equal(rows.get(id), prefillLength - computed, 'prefills use what is left');
+  }
+  const last = before.running.at(-preempted.size - 1);
+  assert.deepEqual(kept.at(-1), preempted.size > 0 ? last : before.running.at(-1), 'the most recent are preempted');
+
+  const admitted = plan.admitted.map(({ sequence }) => sequence.id);
+  assert.deepEqual(
+    admitted,
+    before.waiting.slice(0, admitted.length).map(({ id }) => id),
+    'admission in queue order',
+  );
+  const next = before.waiting[admitted.length];
+  if (next === undefined || plan.rows === maxBatchTokens || preempted.size > 0) return;
+  const blocks = kept.reduce((sum, sequence) => sum + sequence.blocks.length, 0);
+  const given = plan.entries.reduce((sum, entry) => sum + entry.newBlocks.length, 0);
+  const outOfSlots = before.freeSlots === admitted.length;
+  const outOfBlocks = blocksFor(next.length, blockSize) > kvBlocks - blocks - given;
+  assert.ok(outOfSlots || outOfBlocks, `request ${next.id} could have been admitted`);
+}
+
+/** Each request got what it would have got alone, or a true beginning of it, and one terminal event at most. */
+function checkOutcome(id: number, request: Scripted, outcome: Outcome): void {
+  const kinds = outcome.events.map((event) => event.kind);
+  const terminal = kinds.filter((kind) => kind === 'finish' || kind === 'error');
+  if (outcome.refused) {
+    assert.deepEqual(kinds, [], 'a refused request hears nothing more');
+    return;
+  }
+  assert.equal(terminal.length, outcome.aborted ? 0 : 1, `terminal events of request ${id}: ${kinds}`);
+  if (!outcome.aborted) assert.equal(kinds.at(-1), terminal[0], 'the terminal event is the last');
+
+  const solo = soloRun(toRequest(id, request), request.adapter);
+  const tokens = outcome.events.flatMap((event) => (event.kind === 'token' ? [event.token] : []));
+  const finish = outcome.events.find((event) => event.kind === 'finish');
+  assert.deepEqual(tokens, finish === undefined ? solo.tokens.slice(0, tokens.length) : solo.tokens);
+  if (finish !== undefined) assert.equal(finish.reason, solo.reason);
+
+  assert.equal(kinds.lastIndexOf('admitted'), tokens.length > 0 || kinds.includes('admitted') ? 0 : -1);
+  const [admitted] = outcome.events;
+  if (admitted?.kind !== 'admitted') return;
+  assert.deepEqual(admitted.servedBy, servedBy(id));
+  assert.equal(admitted.atMs, outcome.ticks[0], 'admitted at the time of its first plan');
+}
+
+test('random runs: every request answers as if alone, one terminal event each, nothing left behind', () => {
+  fc.assert(
+    fc.property(scenario, (play) => {
+      const run = new Run(play);
+      run.play();
+      for (const [id, request] of play.requests.entries()) checkOutcome(id, request, run.outcomes[id] as Outcome);
+    }),
+    { seed: SEED, numRuns: 600 },
+  );
+  for (const [what, times] of Object.entries(met)) assert.ok(times >= 50, `${what} came up ${times} times`);
+});
+
+test('random runs: requests whose adapter never comes change nothing for the others', () => {
+  const onlyReady = scripted.map((request) => ({ ...request, loadTicks: 0, loadFails: false }));
+  const scenarios = fc.record({
+    limits: limits.map((drawn) => ({ ...drawn, maxQueue: 100 })),
+    requests: fc.array(onlyReady, { minLength: 1, maxLength: 10 }),
+    stuck: fc.array(scripted, { minLength: 1, maxLength: 10 }),
+  });
+  fc.assert(
+    fc.property(scenarios, ({ stuck, ...play }) => {
+      const quiet = { ...play, failingTicks: [], unload: null };
+      const alone = new Run(quiet);
+      alone.play();
+      // Still loading when all else is done; then the load fails.
+      const loadTicks = 500;
+      const never = stuck.map((request) => ({ ...request, loadTicks, loadFails: true, abort: null }));
+      const beside = new Run({ ...quiet, requests: [...play.requests, ...never] });
+      beside.play();
+      assert.deepEqual(beside.outcomes.slice(0, play.requests.length), alone.outcomes);
+    }),
+    { seed: SEED, numRuns: 60 },
+  );
+});

@@ -1,0 +1,347 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { LoramuxError } from '../../../src/core/errors.js';
+import { soloRun } from './fake-model.js';
+import { Harness, makeRequest, rowsOf, SERVED_BY } from './requests.js';
+
+const FAILURE = { code: 'ERR_STEP_FAILED', message: 'the step failed' } as const;
+
+describe('batching', () => {
+  test('running sequences get their row before any prefill', () => {
+    const harness = new Harness({ maxBatchTokens: 6, maxSequences: 3 });
+    harness.enqueue(1, 2, 9);
+    harness.enqueue(2, 20, 9);
+    harness.enqueue(3, 4, 9);
+    const steps = Array.from({ length: 6 }, () => rowsOf(harness.step()));
+    assert.deepEqual(steps, ['1:p2 2:p4', '1:1 2:p5', '1:1 2:p5', '1:1 2:p5', '1:1 2:p1 3:p4', '1:1 2:1 3:1']);
+  });
+
+  test('the oldest prefill goes on before the next is admitted', () => {
+    const harness = new Harness({ maxBatchTokens: 4 });
+    harness.enqueue(1, 6, 1);
+    harness.enqueue(2, 6, 1);
+    const steps = Array.from({ length: 3 }, () => rowsOf(harness.step()));
+    assert.deepEqual(steps, ['1:p4', '1:p2 2:p2', '2:p4']);
+    assert.equal(harness.scheduler.plan(9), null);
+  });
+
+  test('slots are reused lowest first', () => {
+    const harness = new Harness({ maxSequences: 3 });
+    harness.enqueue(1, 2, 1);
+    harness.enqueue(2, 2, 8);
+    harness.enqueue(3, 2, 1);
+    harness.enqueue(4, 2, 8);
+    harness.step();
+    assert.deepEqual(harness.runningIds(), [2]);
+    harness.step();
+    const slots = harness.scheduler.snapshot().running.map(({ id, slot }) => [id, slot]);
+    assert.deepEqual(slots, [
+      [2, 1],
+      [4, 0],
+    ]);
+  });
+
+  test('the plan counts what telemetry reports', () => {
+    const harness = new Harness();
+    harness.enqueue(1, 3, 4, 7);
+    harness.step();
+    harness.enqueue(2, 4, 4, -1);
+    harness.enqueue(3, 5, 4, 8);
+    const plan = harness.step();
+    const { rows, prefillRows, decodeRows, baseRows, loraRows, sampledRows, segments, distinctAdapters } = plan;
+    assert.deepEqual(
+      { rows, prefillRows, decodeRows, baseRows, loraRows, sampledRows, segments, distinctAdapters },
+      {
+        rows: 10,
+        prefillRows: 9,
+        decodeRows: 1,
+        baseRows: 4,
+        loraRows: 6,
+        sampledRows: 3,
+        segments: 3,
+        distinctAdapters: 2,
+      },
+    );
+  });
+});
+
+describe('admission', () => {
+  test('a request whose adapter is loading holds nobody back', () => {
+    const harness = new Harness({ maxSequences: 2 });
+    harness.enqueue(1, 2, 3, null);
+    harness.enqueue(2, 2, 3, 5);
+    harness.enqueue(3, 2, 9, 5);
+    assert.equal(rowsOf(harness.step()), '2:p2 3:p2');
+    harness.enqueue(4, 2, 3, 5);
+    harness.scheduler.adapterReady(1, 4, { adapter: 'late', digest: 'abc', tierAtArrival: 'disk' });
+    assert.deepEqual(harness.waitingIds(), [1, 4]);
+    harness.step();
+    harness.step();
+    assert.equal(rowsOf(harness.step()), '1:p2 3:1');
+    const [admitted] = harness.eventsOf(1);
+    assert.deepEqual(admitted, {
+      kind: 'admitted',
+      id: 1,
+      atMs: 3,
+      servedBy: { adapter: 'late', digest: 'abc', tierAtArrival: 'disk' },
+    });
+  });
+
+  test('nothing runnable means no plan', () => {
+    const harness = new Harness();
+    assert.equal(harness.scheduler.plan(0), null);
+    harness.enqueue(1, 2, 2, null);
+    assert.equal(harness.scheduler.plan(0), null);
+  });
+
+  test('blocks promised to an earlier prefill are not promised twice', () => {
+    const harness = new Harness({ maxBatchTokens: 4, kvBlocks: 5, blockSize: 4 });
+    harness.enqueue(1, 14, 1);
+    harness.enqueue(2, 8, 1);
+    harness.enqueue(3, 2, 1);
+    const steps = Array.from({ length: 5 }, () => rowsOf(harness.step()));
+    // 1 owns 4 of 5 blocks from the start; 2 waits for two, and 3 does not overtake it.
+    assert.deepEqual(steps, ['1:p4', '1:p4', '1:p4', '1:p2', '2:p4']);
+  });
+
+  test('the queue is bounded, loading requests included', () => {
+    const harness = new Harness({ maxQueue: 2 });
+    harness.enqueue(1, 2, 2);
+    harness.enqueue(2, 2, 2, null);
+    assert.throws(() => harness.enqueue(3, 2, 2), { code: 'ERR_QUEUE_FULL', message: /at most 2/ });
+    assert.deepEqual(harness.scheduler.snapshot().liveIds, [1, 2]);
+    harness.step();
+    assert.doesNotThrow(() => harness.enqueue(3, 2, 2));
+  });
+
+  test('what could never fit is refused at once', () => {
+    const harness = new Harness({ kvBlocks: 2, blockSize: 4, maxModelLen: 20 });
+    assert.throws(() => harness.enqueue(1, 8, 2), { code: 'ERR_PROMPT_TOO_LONG', message: /at most 2 KV blocks/ });
+    assert.throws(() => harness.enqueue(1, 18, 3), { code: 'ERR_PROMPT_TOO_LONG', message: /at most 20, got 18 \+ 3/ });
+    harness.enqueue(1, 8, 1);
+    assert.throws(() => harness.enqueue(1, 8, 1), { code: 'ERR_VALIDATION' });
+    harness.runToEnd();
+  });
+});
+
+describe('preemption', () => {
+  /** Two sequences of one block each in a pool of three: the first to need another takes it, the next is short. */
+  function crowded(): Harness {
+    const harness = new Harness({ kvBlocks: 3, blockSize: 4, maxModelLen: 12 });
+    harness.enqueue(1, 3, 8);
+    harness.enqueue(2, 3, 8);
+    for (let steps = 0; steps < 2; steps += 1) harness.step();
+    return harness;
+  }
+
+  test('the most recently admitted goes back to the front and is computed again', () => {
+    const harness = crowded();
+    harness.enqueue(3, 1, 1);
+    const plan = harness.step();
+    assert.equal(rowsOf(plan), '1:1');
+    assert.deepEqual(plan.preemptedIds, [2]);
+    assert.deepEqual(harness.waitingIds(), [2, 3]);
+    harness.runToEnd();
+    for (const id of [1, 2, 3]) {
+      const request = id === 3 ? makeRequest(3, 1, 1) : makeRequest(id, 3, 8);
+      assert.deepEqual(harness.tokensOf(id), soloRun(request, -1).tokens);
+      assert.equal(harness.eventsOf(id).filter((event) => event.kind === 'admitted').length, 1);
+      assert.equal(harness.eventsOf(id).at(-1)?.kind, 'finish');
+    }
+    assert.equal(harness.scheduler.counts().usedBlocks, 0);
+  });
+
+  test('a failed step leaves its victims preempted and everyone else alone', () => {
+    const harness = crowded();
+    const plan = harness.scheduler.plan(5);
+    assert.ok(plan);
+    harness.model.runAndFail(harness.scheduler.buildBatch(plan));
+    const events = harness.scheduler.rollback(plan, FAILURE);
+    assert.deepEqual(events, [{ kind: 'error', id: 1, error: FAILURE }]);
+    harness.check();
+    assert.deepEqual(harness.waitingIds(), [2]);
+    harness.runToEnd();
+    assert.deepEqual(harness.tokensOf(2), soloRun(makeRequest(2, 3, 8), -1).tokens);
+  });
+
+  test('a victim aborted before the commit does not come back', () => {
+    const harness = crowded();
+    harness.step(() => assert.equal(harness.scheduler.abort(2), true));
+    assert.deepEqual(harness.waitingIds(), []);
+    harness.runToEnd();
+    assert.deepEqual(harness.tokensOf(1), soloRun(makeRequest(1, 3, 8), -1).tokens);
+  });
+
+  test('takes as many as it must, most recent first', () => {
+    const harness = new Harness({ kvBlocks: 4, blockSize: 2, maxModelLen: 8 });
+    for (const id of [1, 2, 3, 4]) harness.enqueue(id, 2, 5);
+    harness.step();
+    const plan = harness.step();
+    assert.equal(rowsOf(plan), '1:1 2:1');
+    assert.deepEqual(plan.preemptedIds, [4, 3]);
+    assert.deepEqual(harness.waitingIds(), [3, 4]);
+    harness.runToEnd();
+    for (const id of [1, 2, 3, 4]) assert.deepEqual(harness.tokensOf(id), soloRun(makeRequest(id, 2, 5), -1).tokens);
+  });
+});
+
+describe('plan, commit, rollback', () => {
+  test('planning changes nothing that can be seen', () => {
+    const harness = new Harness({ kvBlocks: 3, maxModelLen: 12 });
+    harness.enqueue(1, 3, 8);
+    harness.enqueue(2, 3, 8);
+    harness.step();
+    harness.step();
+    harness.enqueue(3, 3, 2);
+    const counts = harness.scheduler.counts();
+    const plan = harness.scheduler.plan(9);
+    assert.ok(plan);
+    assert.deepEqual(harness.scheduler.counts(), counts);
+    harness.check();
+    harness.scheduler.rollback(plan, FAILURE);
+  });
+
+  test('a failed step fails its sequences, admitted ones included, and no others', () => {
+    const harness = new Harness({ maxBatchTokens: 4 });
+    harness.enqueue(1, 2, 4);
+    harness.enqueue(2, 4, 4, 3);
+    harness.enqueue(3, 4, 4);
+    harness.step();
+    const plan = harness.scheduler.plan(1);
+    assert.ok(plan);
+    assert.equal(rowsOf(plan), '1:1 3:p1 2:p2');
+    const error = new LoramuxError('ERR_STEP_FAILED', 'out of luck', { field: 'x' });
+    assert.deepEqual(
+      harness.scheduler.rollback(plan, error),
+      [1, 3, 2].map((id) => ({ kind: 'error', id, error: error.toRecord() })),
+    );
+    harness.check();
+    assert.deepEqual(harness.scheduler.counts(), {
+      waiting: 0,
+      waitingForAdapter: 0,
+      running: 0,
+      totalBlocks: 32,
+      usedBlocks: 0,
+      steps: 1,
+      lastStepMs: 1,
+    });
+  });
+
+  test('an output that does not fit the plan is refused before anything changes', () => {
+    const harness = new Harness();
+    harness.enqueue(1, 2, 4);
+    const plan = harness.scheduler.plan(0);
+    assert.ok(plan);
+    const output = { logits: null, runSeconds: 0, sampleSeconds: 0 };
+    const empty = { ...output, tokens: new Uint32Array(0), logprobs: new Float32Array(0) };
+    assert.throws(() => harness.scheduler.commit(plan, empty, 0), {
+      code: 'ERR_NATIVE',
+      message: /of 1 tokens.*got 0/,
+    });
+    assert.deepEqual(harness.scheduler.rollback(plan, FAILURE), [{ kind: 'error', id: 1, error: FAILURE }]);
+    harness.check();
+  });
+
+  test('each plan is settled once, and only one is made at a time', () => {
+    const harness = new Harness();
+    harness.enqueue(1, 2, 4);
+    const plan = harness.step(() => assert.throws(() => harness.scheduler.plan(0), { code: 'ERR_ENGINE_FATAL' }));
+    assert.throws(() => harness.scheduler.rollback(plan, FAILURE), { code: 'ERR_ENGINE_FATAL' });
+    assert.throws(() => harness.scheduler.buildBatch(plan), { code: 'ERR_ENGINE_FATAL' });
+  });
+
+  test('the log-probability is reported only where it was asked for', () => {
+    const harness = new Harness();
+    harness.scheduler.enqueue(makeRequest(1, 2, 1, { logprobs: true }), -1, 0, SERVED_BY);
+    harness.enqueue(2, 2, 1);
+    harness.step();
+    const [token] = soloRun(makeRequest(1, 2, 1), -1).tokens;
+    assert.deepEqual(harness.eventsOf(1).at(1), { kind: 'token', id: 1, token, logprob: -(token ?? 0) });
+    const other = harness.eventsOf(2).at(1);
+    assert.ok(other?.kind === 'token' && Number.isNaN(other.logprob));
+  });
+
+  test('a stop id ends the generation after it was reported', () => {
+    const harness = new Harness();
+    const plain = soloRun(makeRequest(1, 2, 6), -1).tokens;
+    const stop = plain[2] as number;
+    harness.scheduler.enqueue(makeRequest(1, 2, 6, { stopIds: [stop] }), -1, 0, SERVED_BY);
+    harness.runToEnd();
+    assert.deepEqual(harness.tokensOf(1), plain.slice(0, plain.indexOf(stop) + 1));
+    assert.deepEqual(harness.eventsOf(1).at(-1), { kind: 'finish', id: 1, reason: 'eos_token' });
+  });
+});
+
+describe('abort and fail', () => {
+  test('an abort outside the step frees everything at once, without an event', () => {
+    const harness = new Harness();
+    harness.enqueue(1, 5, 4);
+    harness.step();
+    harness.enqueue(2, 5, 4);
+    harness.enqueue(3, 5, 4, null);
+    for (const id of [1, 2, 3]) assert.equal(harness.scheduler.abort(id), true);
+    harness.check();
+    const { running, waiting, usedBlocks } = harness.scheduler.counts();
+    assert.deepEqual({ running, waiting, usedBlocks }, { running: 0, waiting: 0, usedBlocks: 0 });
+    for (const id of [1, 2, 3, 4]) assert.equal(harness.scheduler.abort(id), false);
+    harness.scheduler.adapterReady(3, 7);
+    assert.equal(harness.scheduler.plan(0), null);
+  });
+
+  test('an abort during the step takes effect when it is settled', () => {
+    const harness = new Harness();
+    harness.enqueue(1, 5, 4);
+    harness.step();
+    harness.enqueue(2, 5, 4);
+    harness.step(() => {
+      assert.equal(harness.scheduler.abort(1), true);
+      assert.equal(harness.scheduler.abort(1), false);
+      assert.equal(harness.scheduler.abort(2), true);
+      assert.ok(harness.scheduler.counts().usedBlocks > 0);
+      harness.check();
+    });
+    assert.equal(harness.scheduler.counts().usedBlocks, 0);
+    assert.equal(harness.tokensOf(1).length, 1);
+    assert.deepEqual(harness.eventsOf(2), []);
+  });
+
+  test('a request that waits outside the step can be aborted during it', () => {
+    const harness = new Harness({ maxBatchTokens: 4 });
+    harness.enqueue(1, 9, 9);
+    harness.enqueue(2, 1, 9);
+    harness.step((plan) => {
+      assert.equal(rowsOf(plan), '1:p4');
+      harness.scheduler.abort(2);
+      assert.deepEqual(harness.waitingIds(), [1]); // 1 is admitted when the step is committed
+      harness.check();
+    });
+  });
+
+  test('fail gives one error event, whatever the request was doing', () => {
+    const harness = new Harness();
+    const error = { code: 'ERR_ADAPTER_INVALID', message: 'bad' } as const;
+    harness.enqueue(1, 2, 4, null);
+    assert.deepEqual(harness.scheduler.fail(1, error), { kind: 'error', id: 1, error });
+    assert.equal(harness.scheduler.fail(1, error), null);
+    harness.enqueue(2, 2, 4);
+    harness.step(() => assert.deepEqual(harness.scheduler.fail(2, error), { kind: 'error', id: 2, error }));
+    assert.deepEqual(harness.eventsOf(2), []);
+  });
+
+  test('failByAdapter takes those of one adapter, waiting or running', () => {
+    const harness = new Harness({ maxSequences: 2 });
+    harness.enqueue(1, 2, 9, 5);
+    harness.enqueue(2, 2, 9, 6);
+    harness.enqueue(3, 2, 9, 5);
+    harness.step();
+    const error = { code: 'ERR_ADAPTER_UNLOADED', message: 'gone' } as const;
+    harness.step(() =>
+      assert.deepEqual(
+        harness.scheduler.failByAdapter(5, error),
+        [1, 3].map((id) => ({ kind: 'error', id, error })),
+      ),
+    );
+    assert.deepEqual(harness.runningIds(), [2]);
+    assert.equal(harness.scheduler.counts().waiting, 0);
+  });
+});

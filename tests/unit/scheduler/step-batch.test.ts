@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { StepBatch } from '../../../src/core/step.js';
+import { Harness, makeRequest, rowsOf, SERVED_BY } from './requests.js';
+
+/** Runs one step and copies its batch: the arrays are reused. */
+function nextBatch(harness: Harness): { batch: StepBatch; rows: string } {
+  const captured: { batch?: StepBatch } = {};
+  const plan = harness.step((planned) => {
+    captured.batch = structuredClone(harness.scheduler.buildBatch(planned));
+  });
+  assert.ok(captured.batch);
+  return { batch: captured.batch, rows: rowsOf(plan) };
+}
+
+test('a mixed step: rows by adapter, base first, one segment each', () => {
+  const harness = new Harness({ maxBatchTokens: 8, blockSize: 4 });
+  harness.enqueue(1, 3, 4, 9);
+  harness.enqueue(2, 2, 4, -1);
+  harness.enqueue(3, 9, 4, 5);
+  harness.enqueue(4, 1, 4, 9);
+
+  const first = nextBatch(harness);
+  assert.equal(first.rows, '2:p2 3:p3 1:p3');
+  assert.deepEqual([...first.batch.tokens], [14, 17, 1, 4, 7, 7, 10, 13]);
+  assert.deepEqual([...first.batch.cuSeqlens], [0, 2, 5, 8]);
+  assert.deepEqual([...first.batch.contextLens], [2, 3, 3]);
+  assert.equal(first.batch.maxBlocks, 1);
+  assert.deepEqual([...first.batch.blockTables], [1, 2, 0]);
+  assert.deepEqual([...first.batch.slotMapping], [4, 5, 8, 9, 10, 0, 1, 2]);
+  assert.deepEqual([...first.batch.segmentIndptr], [0, 2, 5, 8]);
+  assert.deepEqual([...first.batch.segmentAdapters], [-1, 0, 1]);
+  assert.deepEqual(first.batch.adapterTable, [[{ adapter: 5, weight: 1 }], [{ adapter: 9, weight: 1 }]]);
+  assert.deepEqual([...first.batch.logitsRows], [1, 7]); // 3 has not reached the end of its prompt
+  assert.deepEqual(
+    first.batch.sampling.map(({ slot, position }) => [slot, position]),
+    [
+      [1, 2],
+      [0, 3],
+    ],
+  );
+
+  const second = nextBatch(harness);
+  assert.equal(second.rows, '2:1 3:p6 1:1');
+  assert.deepEqual([...second.batch.contextLens], [3, 9, 4]);
+  assert.equal(second.batch.maxBlocks, 3);
+  assert.deepEqual([...second.batch.blockTables], [1, -1, -1, 2, 3, 4, 0, -1, -1]);
+  assert.deepEqual([...second.batch.slotMapping], [6, 11, 12, 13, 14, 15, 16, 3]);
+  assert.deepEqual([...second.batch.logitsRows], [0, 6, 7]);
+
+  const third = nextBatch(harness);
+  assert.equal(third.rows, '2:1 3:1 1:1 4:p1');
+  assert.deepEqual([...third.batch.segmentIndptr], [0, 1, 2, 4]);
+  assert.deepEqual([...third.batch.slotMapping], [7, 17, 20, 24]); // 1 enters a second block, after 4 is admitted
+});
+
+test('sampling carries the request’s parameters, and the history only for a penalty', () => {
+  const harness = new Harness();
+  const sampling = { greedy: false, temperature: 0.7, topK: 40, topP: 0.9, repetitionPenalty: 1.3, seed: 2n ** 63n };
+  harness.scheduler.enqueue(makeRequest(1, 3, 4, { sampling, logprobs: true }), -1, 0, SERVED_BY);
+  harness.enqueue(2, 3, 4);
+  const prompt = [...makeRequest(1, 3, 4).promptIds];
+
+  const first = nextBatch(harness).batch.sampling;
+  const history = Uint32Array.from(prompt);
+  assert.deepEqual(first[0], { ...sampling, choice: 0, position: 3, logprob: true, slot: 0, history });
+  assert.equal(first[1]?.history.length, 0);
+
+  const second = nextBatch(harness).batch.sampling;
+  assert.equal(second[0]?.position, 4);
+  assert.deepEqual([...(second[0]?.history ?? [])], [...prompt, harness.tokensOf(1)[0]]);
+});
+
+test('raw logits are handed on only when asked for', () => {
+  const harness = new Harness();
+  harness.enqueue(1, 3, 4);
+  harness.step((plan) => {
+    assert.equal(harness.scheduler.buildBatch(plan).returnLogits, false);
+    assert.equal(harness.scheduler.buildBatch(plan, { returnLogits: true }).returnLogits, true);
+  });
+});
+
+test('arrays grow with the step and are reused', () => {
+  const harness = new Harness({ maxBatchTokens: 300, maxModelLen: 400, kvBlocks: 100 });
+  harness.enqueue(1, 2, 40);
+  const buffers = new Set<ArrayBufferLike>();
+  const record = () => harness.step((plan) => buffers.add(harness.scheduler.buildBatch(plan).tokens.buffer));
+  record();
+  record();
+  assert.equal(buffers.size, 1);
+  harness.enqueue(2, 290, 2);
+  record();
+  record();
+  assert.equal(buffers.size, 2);
+});
