@@ -1,0 +1,7 @@
+//! Adapters: the file as it came, checked; and the resident form that operators read.
+
+pub mod compile;
+pub mod patterns;
+pub mod resident;
+pub mod safetensors;
+pub mod store;

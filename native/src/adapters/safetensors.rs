@@ -1,0 +1,211 @@
+//! Safetensors, read whole and checked before anything is believed.
+//!
+//! Format: u64 little-endian header length, JSON header (`name → {dtype, shape, data_offsets}`), data. Offsets count
+//! from the end of the header.
+
+use crate::error::{Code, Error, Result};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::fmt;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::Path;
+
+/// Largest header believed: ours are far below 1 MB, the format allows 100 MB.
+const MAX_HEADER: u64 = 8 << 20;
+const MAX_TENSORS: usize = 20_000;
+const MAX_DIMENSIONS: usize = 8;
+
+/// One tensor of the file; `start .. end` are byte offsets into [`File::data`].
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    pub name: String,
+    pub dtype: String,
+    pub shape: Vec<usize>,
+    start: usize,
+    end: usize,
+}
+
+/// A checked file held in memory.
+pub struct File {
+    /// File name only, for messages.
+    pub label: String,
+    pub sha256: String,
+    pub tensors: Vec<Tensor>,
+    bytes: Vec<u8>,
+    data_start: usize,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("label", &self.label).field("tensors", &self.tensors.len()).finish_non_exhaustive()
+    }
+}
+
+impl File {
+    /// Reads, hashes and checks the file at `path`.
+    ///
+    /// # Errors
+    /// `ERR_ADAPTER_NOT_FOUND`, `ERR_ADAPTER_TOO_LARGE`, or `ERR_ADAPTER_INVALID` naming the file and what is wrong.
+    pub fn open(path: &Path, max_bytes: u64) -> Result<Self> {
+        let shown = path.display();
+        let fail = |e: std::io::Error| {
+            let code = if e.kind() == std::io::ErrorKind::NotFound { Code::AdapterNotFound } else { Code::AdapterInvalid };
+            Error::new(code, format!("{shown}: {e}"))
+        };
+        let mut file = std::fs::File::open(path).map_err(fail)?;
+        let size = file.metadata().map_err(fail)?.len();
+        if size > max_bytes {
+            return Err(Error::new(
+                Code::AdapterTooLarge,
+                format!("{shown}: expected at most {max_bytes} bytes, got {size}: raise the limit or use a smaller adapter"),
+            ));
+        }
+        let mut bytes = Vec::new();
+        // One byte more than promised, so that a file growing meanwhile cannot exceed the cap unnoticed.
+        file.by_ref().take(size.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
+        if bytes.len() as u64 != size {
+            return Err(Error::new(Code::AdapterInvalid, format!("{shown}: the file changed while it was read: try again")));
+        }
+        let label = path.file_name().map_or_else(|| shown.to_string(), |name| name.to_string_lossy().into_owned());
+        Self::parse(label, bytes)
+    }
+
+    /// Checks bytes already in memory.
+    ///
+    /// # Errors
+    /// `ERR_ADAPTER_INVALID` naming the file, the tensor and what was expected.
+    pub fn parse(label: String, bytes: Vec<u8>) -> Result<Self> {
+        let invalid = |what: String| {
+            Error::new(Code::AdapterInvalid, format!("{label}: {what}: save the adapter again with save_pretrained(safe_serialization=True)"))
+        };
+        let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+            return Err(invalid(format!("expected a safetensors header, got a file of {} bytes", bytes.len())));
+        };
+        let length = u64::from_le_bytes(*length);
+        if length > MAX_HEADER || length > rest.len() as u64 {
+            return Err(invalid(format!(
+                "header length {length} is out of range: expected at most {} (the file has {} bytes, the limit is {MAX_HEADER})",
+                MAX_HEADER.min(rest.len() as u64),
+                bytes.len()
+            )));
+        }
+        let header = &rest[..usize::try_from(length).unwrap_or(usize::MAX)];
+        if header.first() != Some(&b'{') {
+            return Err(invalid("the header is not a JSON object".to_owned()));
+        }
+        let header: Header = serde_json::from_slice(header).map_err(|e| invalid(format!("header: {e}")))?;
+        if header.tensors.len() > MAX_TENSORS {
+            return Err(invalid(format!("expected at most {MAX_TENSORS} tensors, got {}", header.tensors.len())));
+        }
+        let data_start = 8 + usize::try_from(length).unwrap_or(usize::MAX);
+        let tensors = check_ranges(header.tensors, bytes.len() - data_start).map_err(invalid)?;
+        let mut sha256 = String::with_capacity(64);
+        for byte in Sha256::digest(&bytes) {
+            let _ = write!(sha256, "{byte:02x}");
+        }
+        Ok(Self { label, sha256, tensors, bytes, data_start })
+    }
+
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// The raw little-endian bytes of one of this file's tensors.
+    #[must_use]
+    pub fn data(&self, tensor: &Tensor) -> &[u8] {
+        &self.bytes[self.data_start + tensor.start..self.data_start + tensor.end]
+    }
+}
+
+/// Bytes of an element, for the dtypes the format knows.
+fn element_size(dtype: &str) -> Option<usize> {
+    Some(match dtype {
+        "F64" | "I64" | "U64" => 8,
+        "F32" | "I32" | "U32" => 4,
+        "F16" | "BF16" | "I16" | "U16" => 2,
+        "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" => 1,
+        _ => return None,
+    })
+}
+
+/// Every range inside the data, as long as shape × dtype says, and together covering it without gap or overlap.
+fn check_ranges(entries: Vec<(String, Entry)>, data: usize) -> std::result::Result<Vec<Tensor>, String> {
+    let mut tensors = Vec::with_capacity(entries.len());
+    for (name, entry) in entries {
+        let [start, end] = entry.data_offsets;
+        let size = element_size(&entry.dtype).ok_or_else(|| format!("tensor {name}: unknown dtype {}", entry.dtype))?;
+        if entry.shape.len() > MAX_DIMENSIONS {
+            return Err(format!("tensor {name}: expected at most {MAX_DIMENSIONS} dimensions, got {}", entry.shape.len()));
+        }
+        let wanted = entry.shape.iter().try_fold(size, |product, &n| product.checked_mul(n));
+        if start > end || end > data {
+            return Err(format!("tensor {name}: bytes {start}..{end} lie outside the data of {data} bytes (truncated file?)"));
+        }
+        if wanted != Some(end - start) {
+            return Err(format!("tensor {name}: {} {:?} does not take the {} bytes of its range", entry.dtype, entry.shape, end - start));
+        }
+        tensors.push(Tensor { name, dtype: entry.dtype, shape: entry.shape, start, end });
+    }
+    tensors.sort_by_key(|tensor| (tensor.start, tensor.end));
+    let mut covered = 0;
+    for tensor in &tensors {
+        if tensor.start != covered {
+            return Err(format!("tensor {}: its bytes begin at {}, expected {covered} (gap or overlap)", tensor.name, tensor.start));
+        }
+        covered = tensor.end;
+    }
+    if covered != data {
+        return Err(format!("the tensors cover {covered} of {data} data bytes"));
+    }
+    Ok(tensors)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [usize; 2],
+}
+
+/// The header, with duplicate keys refused: JSON parsers that keep the last one would hide a tensor.
+struct Header {
+    tensors: Vec<(String, Entry)>,
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct HeaderVisitor;
+        impl<'de> Visitor<'de> for HeaderVisitor {
+            type Value = Header;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of tensors")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
+                let mut seen = HashSet::new();
+                let mut tensors = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if !seen.insert(name.clone()) {
+                        return Err(serde::de::Error::custom(format!("duplicate key {name}")));
+                    }
+                    if name == "__metadata__" {
+                        map.next_value::<std::collections::HashMap<String, String>>()?;
+                    } else {
+                        tensors.push((name, map.next_value()?));
+                    }
+                }
+                Ok(Header { tensors })
+            }
+        }
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}

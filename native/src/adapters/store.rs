@@ -1,0 +1,61 @@
+//! Resident adapters by handle. A step holds its own references, so releasing never pulls memory from under it.
+
+use super::resident::Adapter;
+use crate::error::{Code, Error, Result};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// All adapters of one engine.
+#[derive(Default)]
+pub struct AdapterStore {
+    next: AtomicU32,
+    adapters: Mutex<HashMap<u32, Arc<Adapter>>>,
+    /// Released but perhaps still read by a step.
+    leaving: Mutex<Vec<Weak<Adapter>>>,
+    resident_bytes: AtomicUsize,
+}
+
+impl AdapterStore {
+    /// A handle never used before.
+    pub fn next_handle(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn insert(&self, adapter: Arc<Adapter>) {
+        self.resident_bytes.fetch_add(adapter.bytes, Ordering::Relaxed);
+        lock(&self.adapters).insert(adapter.handle, adapter);
+    }
+
+    /// # Errors
+    /// `ERR_STEP_FAILED` for a handle that is not resident.
+    pub fn get(&self, handle: u32) -> Result<Arc<Adapter>> {
+        lock(&self.adapters).get(&handle).cloned().ok_or_else(|| {
+            Error::new(Code::StepFailed, format!("adapter handle {handle} is not resident: it was released before its rows ended"))
+        })
+    }
+
+    /// Forgets an adapter; harmless when it is not there.
+    pub fn release(&self, handle: u32) {
+        let removed = lock(&self.adapters).remove(&handle);
+        if let Some(adapter) = removed {
+            self.resident_bytes.fetch_sub(adapter.bytes, Ordering::Relaxed);
+            let mut leaving = lock(&self.leaving);
+            leaving.retain(|weak| weak.strong_count() > 0);
+            leaving.push(Arc::downgrade(&adapter));
+        }
+    }
+
+    /// Bytes and number of adapters whose memory is not freed yet, released ones included.
+    #[must_use]
+    pub fn memory(&self) -> (usize, usize) {
+        let count = lock(&self.adapters).len();
+        let leaving: Vec<_> = lock(&self.leaving).iter().filter_map(Weak::upgrade).map(|a| a.bytes).collect();
+        (self.resident_bytes.load(Ordering::Relaxed) + leaving.iter().sum::<usize>(), count + leaving.len())
+    }
+}
+
+/// Locks whatever happened to earlier holders: the maps stay consistent between statements.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,190 @@
+//! Attention of one query row over paged keys and values, for the query heads that share one key/value head.
+//!
+//! Keys lie transposed in their page, `[dim, slot]`, so that the scores of a page's 16 slots are one vector and need no
+//! lane sums; values lie `[slot, dim]`. Pages are walked in absolute order and each page starts at a multiple of its
+//! size, so a row's sums have one order whatever the batch or the prefill chunk.
+
+use super::simd::{LANES, Simd};
+
+/// Slots of one KV page: as many as a vector has lanes.
+pub const PAGE: usize = LANES;
+
+/// One row's attention within one group of query heads.
+pub struct Attend {
+    /// f32 [group, dim]: rotated queries in, outputs out.
+    pub q: *mut f32,
+    pub group: usize,
+    pub dim: usize,
+    /// `dim` rounded up to LANES: the row length of a page of values.
+    pub padded_dim: usize,
+    /// Page `b` of this layer and head: keys f32 [dim, PAGE] at `keys + b · key_stride`,
+    /// values f32 [PAGE, padded_dim] at `values + b · value_stride`.
+    pub keys: *const f32,
+    pub key_stride: usize,
+    pub values: *const f32,
+    pub value_stride: usize,
+    /// int32 [ceil(end / PAGE)]: page of each 16 positions.
+    pub block_table: *const i32,
+    /// Visible positions `begin .. end`.
+    pub begin: usize,
+    pub end: usize,
+    pub scale: f32,
+    /// Scratch f32, at least `group · (end rounded up to PAGE)`.
+    pub scores: *mut f32,
+}
+
+/// `q[g] ← softmax(scale · q[g] · Kᵀ) · V` over the visible positions.
+///
+/// # Safety
+/// The pointers of `args` cover what their docs say, every used entry of `block_table` is a page of the pool,
+/// `begin < end`, and the CPU has `S`.
+#[inline(always)]
+pub unsafe fn attend<S: Simd>(args: &Attend) {
+    let mut head = 0;
+    while head < args.group {
+        // SAFETY: head + tile ≤ group; everything else is passed on.
+        unsafe {
+            match args.group - head {
+                1 => attend_heads::<S, 1>(args, head),
+                2 => attend_heads::<S, 2>(args, head),
+                3 => attend_heads::<S, 3>(args, head),
+                _ => attend_heads::<S, 4>(args, head),
+            }
+        }
+        head += 4;
+    }
+}
+
+#[inline(always)]
+unsafe fn attend_heads<S: Simd, const G: usize>(args: &Attend, head: usize) {
+    // SAFETY: see `attend`; scratch rows are `stride` long, one per head of the tile.
+    unsafe {
+        let first_page = args.begin / PAGE;
+        let last_page = args.end.div_ceil(PAGE);
+        let stride = last_page * PAGE;
+        let q = args.q.add(head * args.dim);
+
+        let mut top = [S::splat(f32::NEG_INFINITY); G];
+        for page in first_page..last_page {
+            let keys = args.keys.add(page_index(args, page) * args.key_stride);
+            let mut even = [S::splat(0.0); G];
+            let mut odd = [S::splat(0.0); G];
+            let mut d = 0;
+            while d + 2 <= args.dim {
+                let k0 = S::load(keys.add(d * PAGE));
+                let k1 = S::load(keys.add((d + 1) * PAGE));
+                for g in 0..G {
+                    even[g] = S::mul_add(S::splat(*q.add(g * args.dim + d)), k0, even[g]);
+                    odd[g] = S::mul_add(S::splat(*q.add(g * args.dim + d + 1)), k1, odd[g]);
+                }
+                d += 2;
+            }
+            if d < args.dim {
+                let k0 = S::load(keys.add(d * PAGE));
+                for g in 0..G {
+                    even[g] = S::mul_add(S::splat(*q.add(g * args.dim + d)), k0, even[g]);
+                }
+            }
+            for g in 0..G {
+                let out = args.scores.add(g * stride + page * PAGE);
+                S::store(out, S::mul(S::add(even[g], odd[g]), S::splat(args.scale)));
+                mask_page(args, page, out);
+                top[g] = S::max(top[g], S::load(out));
+            }
+        }
+
+        let mut inverse = [0.0f32; G];
+        for g in 0..G {
+            let top = S::splat(-S::max_lane(top[g]));
+            let mut total = S::splat(0.0);
+            for page in first_page..last_page {
+                let p = args.scores.add(g * stride + page * PAGE);
+                S::store(p, S::exp(S::add(S::load(p), top)));
+                // The exponential of a masked slot is tiny, not zero: take it out of the sum.
+                zero_page(args, page, p);
+                total = S::add(total, S::load(p));
+            }
+            inverse[g] = 1.0 / S::sum(total);
+        }
+
+        let mut c = 0;
+        while c < args.dim {
+            weigh_values::<S, G>(args, q, c, first_page, last_page, stride, &inverse);
+            c += 2 * LANES;
+        }
+    }
+}
+
+/// Columns `c .. c + 2·LANES` of the output.
+#[inline(always)]
+unsafe fn weigh_values<S: Simd, const G: usize>(
+    args: &Attend,
+    out: *mut f32,
+    c: usize,
+    first_page: usize,
+    last_page: usize,
+    stride: usize,
+    inverse: &[f32; G],
+) {
+    // SAFETY: values have padded_dim columns, so a full vector at any c < dim is readable; stores stop at dim.
+    unsafe {
+        let two = c + LANES < args.padded_dim;
+        let mut acc = [[S::splat(0.0); 2]; G];
+        for page in first_page..last_page {
+            let values = args.values.add(page_index(args, page) * args.value_stride + c);
+            let from = args.begin.max(page * PAGE) - page * PAGE;
+            let to = args.end.min((page + 1) * PAGE) - page * PAGE;
+            for slot in from..to {
+                let v = values.add(slot * args.padded_dim);
+                let v0 = S::load(v);
+                let v1 = if two { S::load(v.add(LANES)) } else { S::splat(0.0) };
+                for (g, sums) in acc.iter_mut().enumerate() {
+                    let p = S::splat(*args.scores.add(g * stride + page * PAGE + slot));
+                    sums[0] = S::mul_add(p, v0, sums[0]);
+                    sums[1] = S::mul_add(p, v1, sums[1]);
+                }
+            }
+        }
+        for (g, sums) in acc.iter().enumerate() {
+            for (half, &sum) in sums.iter().enumerate() {
+                let column = c + half * LANES;
+                if column < args.dim {
+                    let n = (args.dim - column).min(LANES);
+                    S::store_partial(out.add(g * args.dim + column), n, S::mul(sum, S::splat(inverse[g])));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::cast_sign_loss)]
+unsafe fn page_index(args: &Attend, page: usize) -> usize {
+    // SAFETY: page < ceil(end / PAGE), the table's length; the step context checked that its entries are pages.
+    unsafe { *args.block_table.add(page) as usize }
+}
+
+#[inline(always)]
+unsafe fn mask_page(args: &Attend, page: usize, scores: *mut f32) {
+    // SAFETY: scores holds PAGE elements.
+    unsafe { fill_invisible(args, page, scores, f32::NEG_INFINITY) }
+}
+
+#[inline(always)]
+unsafe fn zero_page(args: &Attend, page: usize, weights: *mut f32) {
+    // SAFETY: weights holds PAGE elements.
+    unsafe { fill_invisible(args, page, weights, 0.0) }
+}
+
+#[inline(always)]
+unsafe fn fill_invisible(args: &Attend, page: usize, p: *mut f32, value: f32) {
+    let start = page * PAGE;
+    for slot in 0..args.begin.saturating_sub(start).min(PAGE) {
+        // SAFETY: slot < PAGE.
+        unsafe { *p.add(slot) = value };
+    }
+    for slot in (args.end - start).min(PAGE)..PAGE {
+        // SAFETY: slot < PAGE.
+        unsafe { *p.add(slot) = value };
+    }
+}

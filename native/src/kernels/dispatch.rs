@@ -1,0 +1,97 @@
+//! The kernel set of this CPU, chosen once.
+
+use super::{activation, attention, lora};
+use std::sync::OnceLock;
+
+/// Every kernel, compiled for one instruction set. Safety of each function: see the generic it instantiates.
+pub struct Kernels {
+    pub name: &'static str,
+    pub shrink: unsafe fn(&lora::Shrink),
+    pub expand: unsafe fn(&lora::Expand),
+    pub attend: unsafe fn(&attention::Attend),
+    /// `(gate, up, out, width)`.
+    pub gated_silu: unsafe fn(*const f32, *const f32, *mut f32, usize),
+}
+
+macro_rules! kernel_set {
+    ($table:ident, $module:ident, $isa:ty, $name:literal $(, $features:literal)?) => {
+        mod $module {
+            use super::*;
+            // SAFETY (all four): the caller keeps the generic's contract; the table is handed out only where the CPU
+            // has these features.
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn shrink(args: &lora::Shrink) {
+                unsafe { lora::shrink::<$isa>(args) }
+            }
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn expand(args: &lora::Expand) {
+                unsafe { lora::expand::<$isa>(args) }
+            }
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn attend(args: &attention::Attend) {
+                unsafe { attention::attend::<$isa>(args) }
+            }
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn gated_silu(gate: *const f32, up: *const f32, out: *mut f32, width: usize) {
+                unsafe { activation::gated_silu::<$isa>(gate, up, out, width) }
+            }
+        }
+        static $table: Kernels = Kernels {
+            name: $name,
+            shrink: $module::shrink,
+            expand: $module::expand,
+            attend: $module::attend,
+            gated_silu: $module::gated_silu,
+        };
+    };
+}
+
+#[allow(clippy::undocumented_unsafe_blocks)]
+mod sets {
+    use super::*;
+    kernel_set!(PORTABLE, portable, crate::kernels::simd::Portable, "portable");
+    #[cfg(target_arch = "x86_64")]
+    kernel_set!(AVX2, avx2, crate::kernels::x86::Avx2, "avx2", "avx2,fma,f16c");
+    #[cfg(target_arch = "x86_64")]
+    kernel_set!(AVX512, avx512, crate::kernels::x86::Avx512, "avx512", "avx512f,avx512bw,avx512vl,avx2,fma,f16c");
+
+    /// The sets this CPU can run, best first; `portable` is always last.
+    pub fn available() -> Vec<&'static Kernels> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+            {
+                sets.push(&AVX512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+                sets.push(&AVX2);
+            }
+        }
+        sets.push(&PORTABLE);
+        sets
+    }
+}
+pub use sets::available;
+
+/// The best set of this CPU, or the one that the environment variable `LORAMUX_ISA` names (tests, bug reports).
+///
+/// # Errors
+/// A name that is unknown or that this CPU lacks, with the names it has.
+pub fn choose() -> Result<&'static Kernels, String> {
+    static CHOSEN: OnceLock<Result<&'static Kernels, String>> = OnceLock::new();
+    CHOSEN
+        .get_or_init(|| {
+            let sets = available();
+            match std::env::var("LORAMUX_ISA") {
+                Err(_) => sets.first().copied().ok_or_else(|| "no kernel set".to_owned()),
+                Ok(name) => sets.iter().copied().find(|set| set.name == name).ok_or_else(|| {
+                    let names: Vec<_> = sets.iter().map(|set| set.name).collect();
+                    format!("LORAMUX_ISA={name} is not one of this CPU's kernel sets ({}): unset it or name one of them", names.join(", "))
+                }),
+            }
+        })
+        .clone()
+}

@@ -1,0 +1,253 @@
+//! SGMV in two halves, for rows that use one adapter: shrink `h = s · (x · Aᵀ)`, expand `y ← g ⊙ (y + h · Bᵀ)`.
+//!
+//! Source: Punica (arXiv 2310.18547) for the split and its names, DoRA (arXiv 2402.09353) for the gain. Each row's sums
+//! run in one fixed order whatever the tile, so a row's result never depends on the rows beside it.
+
+use super::simd::{Dtype, LANES, Simd};
+
+/// Output columns of one panel of packed B.
+pub const PANEL: usize = 2 * LANES;
+
+/// `h[i, j] = scale[j] · Σ_c x[i, c] · a[j, c]` for `rows` rows and adapter rows `j` of `ranks`.
+pub struct Shrink {
+    /// f32 [rows, width], rows `x_stride` apart.
+    pub x: *const f32,
+    pub x_stride: usize,
+    pub rows: usize,
+    pub width: usize,
+    /// `dtype` [rank, a_stride]; `a_stride` is `width` rounded up to LANES, the padding zero.
+    pub a: *const u8,
+    pub a_stride: usize,
+    pub dtype: Dtype,
+    /// Adapter rows to compute, `ranks.0 .. ranks.1`.
+    pub ranks: (usize, usize),
+    /// f32 [rank]: scaling of each adapter row, times the segment's strength.
+    pub scale: *const f32,
+    pub strength: f32,
+    /// f32 [rows, h_stride], overwritten in columns `ranks`.
+    pub h: *mut f32,
+    pub h_stride: usize,
+}
+
+/// `y[i, n] += Σ_j h[i, j] · b[j, n]` for the columns of panels `panels`, then `y[i, n] *= gain[n]` if there is a gain.
+pub struct Expand {
+    /// f32 [rows, h_stride]; column 0 is the module's first adapter row.
+    pub h: *const f32,
+    pub h_stride: usize,
+    pub rows: usize,
+    pub rank: usize,
+    /// `dtype` [panels, rank, PANEL]; columns past `width` are zero.
+    pub b: *const u8,
+    pub dtype: Dtype,
+    /// Panels to compute, `panels.0 .. panels.1`.
+    pub panels: (usize, usize),
+    /// Output columns of the module.
+    pub width: usize,
+    /// f32 [rows, y_stride], updated in place; column 0 is the module's first.
+    pub y: *mut f32,
+    pub y_stride: usize,
+    /// f32 [width] or null: DoRA's `g`.
+    pub gain: *const f32,
+}
+
+/// Widens LANES stored elements.
+trait Element {
+    const SIZE: usize;
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V;
+}
+struct F32;
+struct F16;
+struct Bf16;
+impl Element for F32 {
+    const SIZE: usize = 4;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
+        // SAFETY: the caller vouches for LANES elements at p.
+        unsafe { S::load(p.cast()) }
+    }
+}
+impl Element for F16 {
+    const SIZE: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
+        // SAFETY: the caller vouches for LANES elements at p.
+        unsafe { S::load_f16(p.cast()) }
+    }
+}
+impl Element for Bf16 {
+    const SIZE: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
+        // SAFETY: the caller vouches for LANES elements at p.
+        unsafe { S::load_bf16(p.cast()) }
+    }
+}
+
+/// # Safety
+/// The pointers of `args` cover the shapes that their docs give; `h` overlaps nothing else; the CPU has `S`.
+#[inline(always)]
+pub unsafe fn shrink<S: Simd>(args: &Shrink) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match args.dtype {
+            Dtype::F32 => shrink_as::<S, F32>(args),
+            Dtype::F16 => shrink_as::<S, F16>(args),
+            Dtype::Bf16 => shrink_as::<S, Bf16>(args),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn shrink_as<S: Simd, E: Element>(args: &Shrink) {
+    let (first, last) = args.ranks;
+    let mut i = 0;
+    while i < args.rows {
+        // Many rows: widen each element of A once for four rows. One row: four rows of A share its loads.
+        let tall = args.rows - i >= 4;
+        let mut j = first;
+        while j < last {
+            // SAFETY: i and j stay below rows and rank; tiles never pass them.
+            unsafe {
+                if tall {
+                    if last - j >= 2 {
+                        shrink_tile::<S, E, 4, 2>(args, i, j);
+                        j += 2;
+                    } else {
+                        shrink_tile::<S, E, 4, 1>(args, i, j);
+                        j += 1;
+                    }
+                } else if last - j >= 4 {
+                    shrink_tile::<S, E, 1, 4>(args, i, j);
+                    j += 4;
+                } else {
+                    shrink_tile::<S, E, 1, 1>(args, i, j);
+                    j += 1;
+                }
+            }
+        }
+        i += if tall { 4 } else { 1 };
+    }
+}
+
+#[inline(always)]
+unsafe fn shrink_tile<S: Simd, E: Element, const R: usize, const J: usize>(args: &Shrink, i: usize, j: usize) {
+    // SAFETY: the caller keeps i + R ≤ rows and j + J ≤ rank; columns run to width, A's padding to a_stride.
+    unsafe {
+        let x = args.x.add(i * args.x_stride);
+        let a = args.a.add(j * args.a_stride * E::SIZE);
+        let mut acc = [[S::splat(0.0); J]; R];
+        let whole = args.width / LANES * LANES;
+        let mut c = 0;
+        while c < whole {
+            let mut av = [S::splat(0.0); J];
+            for (jj, v) in av.iter_mut().enumerate() {
+                *v = E::load::<S>(a.add((jj * args.a_stride + c) * E::SIZE));
+            }
+            for (ii, row) in acc.iter_mut().enumerate() {
+                let xv = S::load(x.add(ii * args.x_stride + c));
+                for (jj, sum) in row.iter_mut().enumerate() {
+                    *sum = S::mul_add(xv, av[jj], *sum);
+                }
+            }
+            c += LANES;
+        }
+        if whole < args.width {
+            for (ii, row) in acc.iter_mut().enumerate() {
+                let xv = S::load_partial(x.add(ii * args.x_stride + whole), args.width - whole);
+                for (jj, sum) in row.iter_mut().enumerate() {
+                    *sum = S::mul_add(xv, E::load::<S>(a.add((jj * args.a_stride + whole) * E::SIZE)), *sum);
+                }
+            }
+        }
+        for (ii, row) in acc.iter().enumerate() {
+            for (jj, sum) in row.iter().enumerate() {
+                let scale = *args.scale.add(j + jj) * args.strength;
+                *args.h.add((i + ii) * args.h_stride + j + jj) = S::sum(*sum) * scale;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The pointers of `args` cover the shapes that their docs give; `y` overlaps nothing else; the CPU has `S`.
+#[inline(always)]
+pub unsafe fn expand<S: Simd>(args: &Expand) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match args.dtype {
+            Dtype::F32 => expand_as::<S, F32>(args),
+            Dtype::F16 => expand_as::<S, F16>(args),
+            Dtype::Bf16 => expand_as::<S, Bf16>(args),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn expand_as<S: Simd, E: Element>(args: &Expand) {
+    for panel in args.panels.0..args.panels.1 {
+        let mut i = 0;
+        while i < args.rows {
+            // SAFETY: i stays below rows; tiles of 4 run only where 4 rows are left.
+            unsafe {
+                if args.rows - i >= 4 {
+                    expand_tile::<S, E, 4>(args, panel, i);
+                    i += 4;
+                } else {
+                    expand_tile::<S, E, 1>(args, panel, i);
+                    i += 1;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel: usize, i: usize) {
+    // SAFETY: the caller keeps i + R ≤ rows and panel in range; partial loads and stores stop at the module's width.
+    unsafe {
+        let column = panel * PANEL;
+        let left = args.width - column;
+        let lanes = [left.min(LANES), left.saturating_sub(LANES).min(LANES)];
+        let b = args.b.add(panel * args.rank * PANEL * E::SIZE);
+        let mut acc = [[S::splat(0.0); 2]; R];
+        for (ii, row) in acc.iter_mut().enumerate() {
+            let y = args.y.add((i + ii) * args.y_stride + column);
+            for (half, v) in row.iter_mut().enumerate() {
+                *v = match lanes[half] {
+                    LANES => S::load(y.add(half * LANES)),
+                    0 => S::splat(0.0),
+                    n => S::load_partial(y.add(half * LANES), n),
+                };
+            }
+        }
+        for j in 0..args.rank {
+            let p = b.add(j * PANEL * E::SIZE);
+            let low = E::load::<S>(p);
+            let high = E::load::<S>(p.add(LANES * E::SIZE));
+            for (ii, row) in acc.iter_mut().enumerate() {
+                let h = S::splat(*args.h.add((i + ii) * args.h_stride + j));
+                row[0] = S::mul_add(h, low, row[0]);
+                row[1] = S::mul_add(h, high, row[1]);
+            }
+        }
+        for (ii, row) in acc.iter().enumerate() {
+            let y = args.y.add((i + ii) * args.y_stride + column);
+            for (half, &sum) in row.iter().enumerate() {
+                let n = lanes[half];
+                if n == 0 {
+                    continue;
+                }
+                let value = if args.gain.is_null() {
+                    sum
+                } else {
+                    S::mul(sum, S::load_partial(args.gain.add(column + half * LANES), n))
+                };
+                if n == LANES {
+                    S::store(y.add(half * LANES), value);
+                } else {
+                    S::store_partial(y.add(half * LANES), n, value);
+                }
+            }
+        }
+    }
+}

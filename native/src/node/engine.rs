@@ -1,0 +1,205 @@
+//! The engine class: a step thread that owns the session, and what other threads may ask meanwhile.
+
+use super::adapter_file::AdapterFile;
+use super::job::{Job, JsError, js_error, rejection};
+use super::step::{StepBatchObject, StepOutputObject};
+use crate::adapters::compile::ModulePlan;
+use crate::error::{Code, Error, Result, guard};
+use crate::kernels::attention::PAGE;
+use crate::manifest::Manifest;
+use crate::session::context::StepLimits;
+use crate::session::engine::{Engine as Core, EngineOptions, Shared, StepRequest};
+use napi::bindgen_prelude::{AsyncTask, Object};
+use napi::{Env, JsDeferred};
+use napi_derive::napi;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+#[napi(object, object_to_js = false)]
+pub struct EngineOptionsObject {
+    pub directory: String,
+    pub threads: u32,
+    pub max_model_len: u32,
+    pub max_sequences: u32,
+    pub max_batch_tokens: u32,
+    pub kv_blocks: u32,
+    pub token_count: u32,
+}
+
+#[napi(object, object_to_js = false)]
+pub struct ModulePlanObject {
+    pub site: u32,
+    pub module: u32,
+    pub a: String,
+    pub b: String,
+    pub magnitude: Option<String>,
+    pub rank: u32,
+    pub scaling: f64,
+}
+
+#[napi(object, object_from_js = false)]
+pub struct CompiledAdapterObject {
+    pub handle: u32,
+    pub bytes: f64,
+}
+
+#[napi(object, object_from_js = false)]
+pub struct AdapterMemoryObject {
+    pub bytes: f64,
+    pub count: u32,
+}
+
+type Resolver = Box<dyn FnOnce(Env) -> napi::Result<StepOutputObject> + Send>;
+type Deferred = JsDeferred<StepOutputObject, Resolver>;
+
+/// The step thread and the way to it.
+pub struct StepThread {
+    steps: Mutex<Option<mpsc::Sender<(StepRequest, Deferred)>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    busy: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+impl StepThread {
+    /// Opens the engine on a thread of its own and waits until it is ready.
+    fn start(manifest: Manifest, options: EngineOptions) -> Result<Self> {
+        let (steps, inbox) = mpsc::channel::<(StepRequest, Deferred)>();
+        let (ready, opened) = mpsc::channel();
+        let busy = Arc::new(AtomicBool::new(false));
+        let stepping = busy.clone();
+        let thread = std::thread::Builder::new()
+            .name("loramux-step".to_owned())
+            .spawn(move || {
+                let mut core = match guard(|| Core::open(manifest, &options)) {
+                    Ok(core) => core,
+                    Err(e) => return drop(ready.send(Err(e))),
+                };
+                if ready.send(Ok(core.shared())).is_err() {
+                    return;
+                }
+                drop(ready);
+                while let Ok((request, deferred)) = inbox.recv() {
+                    let result = guard(|| core.step(&request));
+                    drop(request);
+                    stepping.store(false, Ordering::Release);
+                    deferred.resolve(Box::new(move |env| match result {
+                        Ok(output) => Ok(output.into()),
+                        Err(e) => Err(rejection(env, e)),
+                    }));
+                }
+            })
+            .map_err(|e| Error::new(Code::Native, format!("starting the step thread: {e}")))?;
+        let shared = opened.recv().unwrap_or_else(|_| Err(Error::new(Code::Native, "the step thread ended while opening")))?;
+        Ok(Self { steps: Mutex::new(Some(steps)), thread: Mutex::new(Some(thread)), busy, shared })
+    }
+
+    /// Lets a step in flight end, then frees the session. Again: nothing happens.
+    fn stop(&self) {
+        drop(self.steps.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[napi]
+pub struct Engine {
+    inner: Arc<StepThread>,
+}
+
+#[napi]
+impl Engine {
+    #[napi(ts_return_type = "Promise<Engine>", catch_unwind)]
+    pub fn open(manifest_json: String, options: EngineOptionsObject) -> AsyncTask<Job<Arc<StepThread>, Engine>> {
+        let work = move || {
+            let manifest = Manifest::parse(&manifest_json)?;
+            let options = EngineOptions {
+                directory: options.directory.into(),
+                threads: options.threads as usize,
+                limits: StepLimits {
+                    max_batch_tokens: options.max_batch_tokens as usize,
+                    max_sequences: options.max_sequences as usize,
+                    max_model_len: options.max_model_len as usize,
+                    kv_pages: options.kv_blocks as usize,
+                },
+                token_count: options.token_count as usize,
+            };
+            StepThread::start(manifest, options).map(Arc::new)
+        };
+        Job::new(work, |env, inner| {
+            // A worker that is terminated must not leave a thread stepping into a dead environment.
+            env.add_env_cleanup_hook(inner.clone(), |inner: Arc<StepThread>| inner.stop())?;
+            Ok(Engine { inner })
+        })
+    }
+
+    #[napi(getter, catch_unwind)]
+    #[allow(clippy::cast_possible_truncation, clippy::unused_self)]
+    pub fn block_size(&self) -> u32 {
+        PAGE as u32
+    }
+
+    #[napi(ts_return_type = "Promise<StepOutput>", catch_unwind)]
+    pub fn step<'env>(&self, env: &'env Env, batch: StepBatchObject) -> std::result::Result<Object<'env>, JsError> {
+        let request = batch.into_request().map_err(js_error)?;
+        let steps = self.inner.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(steps) = steps.as_ref() else {
+            return Err(js_error(Error::new(Code::EngineClosed, "the engine is closed: open another")));
+        };
+        if self.inner.busy.swap(true, Ordering::AcqRel) {
+            return Err(js_error(Error::new(Code::StepFailed, "a step is in flight: wait for it before the next")));
+        }
+        let internal = |e: napi::Error| js_error(Error::new(Code::Native, e.reason.clone()));
+        let (deferred, promise) = env.create_deferred::<StepOutputObject, Resolver>().map_err(internal)?;
+        if steps.send((request, deferred)).is_err() {
+            return Err(js_error(Error::new(Code::EngineClosed, "the step thread has ended: open another engine")));
+        }
+        Ok(promise)
+    }
+
+    #[napi(ts_return_type = "Promise<{ handle: number, bytes: number }>", catch_unwind)]
+    pub fn compile_adapter(&self, file: &AdapterFile, modules: Vec<ModulePlanObject>) -> AsyncTask<Job<(u32, usize), CompiledAdapterObject>> {
+        let (shared, file) = (self.inner.shared.clone(), file.file.clone());
+        let plan = |m: ModulePlanObject| ModulePlan {
+            site: m.site as usize,
+            module: m.module as usize,
+            a: m.a,
+            b: m.b,
+            magnitude: m.magnitude,
+            rank: m.rank as usize,
+            scaling: m.scaling,
+        };
+        let modules: Vec<_> = modules.into_iter().map(plan).collect();
+        #[allow(clippy::cast_precision_loss)]
+        Job::new(
+            move || shared.compile_adapter(&file, &modules),
+            |_, (handle, bytes)| Ok(CompiledAdapterObject { handle, bytes: bytes as f64 }),
+        )
+    }
+
+    #[napi(catch_unwind)]
+    pub fn release_adapter(&self, handle: u32) {
+        self.inner.shared.adapters.release(handle);
+    }
+
+    #[napi(catch_unwind)]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn adapter_memory(&self) -> AdapterMemoryObject {
+        let (bytes, count) = self.inner.shared.adapters.memory();
+        AdapterMemoryObject { bytes: bytes as f64, count: u32::try_from(count).unwrap_or(u32::MAX) }
+    }
+
+    #[napi(ts_return_type = "Promise<void>", catch_unwind)]
+    pub fn close(&self) -> AsyncTask<Job<(), ()>> {
+        let inner = self.inner.clone();
+        Job::new(
+            move || {
+                inner.stop();
+                Ok(())
+            },
+            |_, ()| Ok(()),
+        )
+    }
+}

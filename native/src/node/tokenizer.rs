@@ -1,0 +1,67 @@
+//! The tokenizer class. Encoding runs on libuv's pool; decoding a token is short and stays on the calling thread.
+
+use super::job::{Job, JsError, js_error};
+use crate::tokenizer;
+use napi::bindgen_prelude::{AsyncTask, Uint32Array};
+use napi_derive::napi;
+use std::path::Path;
+use std::sync::Arc;
+
+#[napi]
+pub struct Tokenizer {
+    inner: Arc<tokenizer::Tokenizer>,
+}
+
+#[napi]
+impl Tokenizer {
+    #[napi(factory, catch_unwind)]
+    pub fn from_file(path: String) -> Result<Self, JsError> {
+        let inner = tokenizer::Tokenizer::from_file(Path::new(&path)).map_err(js_error)?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn encode(&self, text: String, add_special_tokens: bool) -> AsyncTask<Job<Vec<u32>, Uint32Array>> {
+        let inner = self.inner.clone();
+        Job::new(move || inner.encode(&text, add_special_tokens), |_, ids| Ok(ids.into()))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, JsError> {
+        self.inner.decode(ids, skip_special_tokens).map_err(js_error)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn id_to_token(&self, id: u32) -> napi::Either<String, napi::bindgen_prelude::Null> {
+        self.inner.id_to_token(id).map_or(napi::Either::B(napi::bindgen_prelude::Null), napi::Either::A)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.is_special(id)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn vocab_size(&self) -> u32 {
+        u32::try_from(self.inner.vocab_size()).unwrap_or(u32::MAX)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn create_decode_stream(&self, skip_special_tokens: bool) -> DecodeStream {
+        DecodeStream { inner: tokenizer::DecodeStream::new(self.inner.clone(), skip_special_tokens) }
+    }
+}
+
+#[napi]
+pub struct DecodeStream {
+    inner: tokenizer::DecodeStream,
+}
+
+#[napi]
+impl DecodeStream {
+    #[napi(catch_unwind)]
+    pub fn push(&mut self, token: u32) -> Result<napi::Either<String, napi::bindgen_prelude::Null>, JsError> {
+        let piece = self.inner.push(token).map_err(js_error)?;
+        Ok(piece.map_or(napi::Either::B(napi::bindgen_prelude::Null), napi::Either::A))
+    }
+}

@@ -1,0 +1,138 @@
+//! Operators of the ONNX domain `loramux`. Each reads the step's facts from the context slot.
+
+mod gated_silu;
+mod paged_attention;
+mod segmented_lora;
+
+use crate::error::{Code, Error, Result, guard};
+use crate::kernels::dispatch::Kernels;
+use crate::kv::pages::KvPages;
+use crate::kv::rope::Rope;
+use crate::manifest::DecoderConfig;
+use crate::session::context::ContextSlot;
+use ort::operator::{ComputeContext, OperatorDomain, OperatorInput, OperatorOutput, ShapeInferenceContext};
+use ort::value::{TensorElementType, ValueType};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What all operators of one session share.
+pub struct OpEnv {
+    pub kernels: &'static Kernels,
+    pub context: Arc<ContextSlot>,
+    pub threads: usize,
+    pub kv: KvPages,
+    pub rope: Rope,
+    pub config: DecoderConfig,
+    /// Per site: input and output features.
+    pub sites: Vec<(usize, usize)>,
+}
+
+/// The domain that a session's graph refers to.
+///
+/// # Errors
+/// `ERR_NATIVE_LOAD` when the runtime refuses an operator.
+pub fn domain(env: &Arc<OpEnv>) -> Result<OperatorDomain> {
+    OperatorDomain::new("loramux")
+        .and_then(|domain| domain.add(segmented_lora::SegmentedLora(env.clone())))
+        .and_then(|domain| domain.add(paged_attention::PagedAttention(env.clone())))
+        .and_then(|domain| domain.add(gated_silu::GatedSilu(env.clone())))
+        .map_err(|e| Error::new(Code::NativeLoad, format!("registering operators: {e}")))
+}
+
+fn float_input() -> OperatorInput {
+    OperatorInput::required(TensorElementType::Float32)
+}
+
+fn float_output() -> OperatorOutput {
+    OperatorOutput::required(TensorElementType::Float32)
+}
+
+/// Output 0 has input 0's rows and `width` columns.
+fn infer_rows_by(ctx: &mut ShapeInferenceContext, width: impl Fn(i64) -> i64) -> ort::Result<()> {
+    let inputs = ctx.inputs();
+    if let Some(ValueType::Tensor { ty, shape, dimension_symbols }) = inputs.first() {
+        let mut shape = shape.clone();
+        if let Some(last) = shape.last_mut() {
+            *last = if *last < 0 { -1 } else { width(*last) };
+            return ctx.set_output(0, &ValueType::Tensor { ty: *ty, shape, dimension_symbols: dimension_symbols.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Runs an operator's body so that neither an error nor a panic leaves it as anything but a coded message.
+fn compute(name: &str, body: impl FnOnce() -> Result<()>) -> ort::Result<()> {
+    guard(body).map_err(|e| ort::Error::new(format!("{}: {name}: {}", e.code.as_str(), e.message)))
+}
+
+fn from_ort(e: ort::Error) -> Error {
+    Error::new(Code::StepFailed, e.to_string())
+}
+
+fn attribute(value: Option<i64>, name: &str) -> ort::Result<usize> {
+    value
+        .and_then(|v| usize::try_from(v).ok())
+        .ok_or_else(|| ort::Error::new(format!("ERR_MODEL_INVALID: expected attribute {name} as an integer ≥ 0: delete the model's cache entry")))
+}
+
+/// Runs `body` for 0 … count − 1 on the session's own pool; alone in this thread when there is nothing to share.
+fn parallel(ctx: &ComputeContext, threads: usize, count: usize, body: impl Fn(usize) + Sync + Send) -> Result<()> {
+    if count <= 1 || threads <= 1 {
+        (0..count).for_each(body);
+        return Ok(());
+    }
+    let panicked = AtomicBool::new(false);
+    ctx.par_for(count, 0, |i| {
+        // A panic must not unwind into the runtime's C++ frames.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(i))).is_err() {
+            panicked.store(true, Ordering::Relaxed);
+        }
+    })
+    .map_err(from_ort)?;
+    if panicked.load(Ordering::Relaxed) {
+        return Err(Error::new(Code::Native, "a parallel part panicked: please report it"));
+    }
+    Ok(())
+}
+
+/// A float32 tensor [rows, columns] as its parts.
+struct Matrix {
+    data: *const f32,
+    rows: usize,
+    columns: usize,
+}
+
+/// Input `index` as a matrix of `columns` columns (any number when None).
+fn matrix(ctx: &ComputeContext, index: usize, columns: Option<usize>) -> Result<Matrix> {
+    let value = ctx.input(index).map_err(from_ort)?.ok_or_else(|| Error::new(Code::StepFailed, format!("input {index} is missing")))?;
+    let (shape, data) = value.try_extract_tensor::<f32>().map_err(from_ort)?;
+    match shape[..] {
+        [rows, found] if columns.is_none_or(|wanted| i64::try_from(wanted) == Ok(found)) => Ok(Matrix {
+            data: data.as_ptr(),
+            rows: usize::try_from(rows).unwrap_or(0),
+            columns: usize::try_from(found).unwrap_or(0),
+        }),
+        _ => Err(Error::new(Code::StepFailed, format!("input {index}: expected [rows, {}], got {shape}", columns.map_or("columns".to_owned(), |c| c.to_string())))),
+    }
+}
+
+/// Output 0 [rows, columns], allocated by the runtime.
+fn output(ctx: &ComputeContext, rows: usize, columns: usize) -> Result<*mut f32> {
+    let shape = [i64::try_from(rows), i64::try_from(columns)].map(|n| n.unwrap_or(-1));
+    let mut value = ctx.output(0, shape).map_err(from_ort)?.ok_or_else(|| Error::new(Code::StepFailed, "output 0 is missing"))?;
+    let (_, data) = value.try_extract_tensor_mut::<f32>().map_err(from_ort)?;
+    Ok(data.as_mut_ptr())
+}
+
+/// Lets a raw pointer into parallel closures. Whoever uses it says why the parts do not overlap.
+#[derive(Clone, Copy)]
+struct Shared<T>(*mut T);
+// SAFETY: a plain address; each use states which part it owns.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+impl<T> Shared<T> {
+    fn get(self) -> *mut T {
+        self.0
+    }
+}

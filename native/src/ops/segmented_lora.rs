@@ -1,0 +1,205 @@
+//! `SegmentedLora(y f32 [T, out], x f32 [T, in]) → y'`, in place where the runtime permits:
+//! `y'[i] = g ⊙ (y[i] + Σ_k w_k · s_k · B_k (A_k x[i]))` over the adapters of row i's segment; base rows pass through.
+//!
+//! Source: Punica's SGMV (arXiv 2310.18547), S-LoRA (arXiv 2311.03285) for adapters of different rank in one batch.
+
+use super::{OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, parallel};
+use crate::adapters::resident::{Part, SiteDelta};
+use crate::error::Result;
+use crate::kernels::lora::{Expand, Shrink};
+use crate::session::context::StepContext;
+use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+pub struct SegmentedLora(pub Arc<OpEnv>);
+
+/// Rows of one tile: long segments are cut so that all threads get some.
+const TILE_ROWS: usize = 16;
+/// Multiply-adds below which a lone tile is not worth waking another thread for.
+const SPLIT_WORK: usize = 1 << 16;
+
+thread_local! {
+    /// The [rows, rank] intermediate of one tile.
+    static SHRUNK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Operator for SegmentedLora {
+    type Kernel<'a> = BoxedKernel<'a>;
+    const INPLACES: &'static [(u32, u32)] = &[(0, 0)];
+
+    fn name(&self) -> &'static str {
+        "SegmentedLora"
+    }
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [float_input(), float_input()]
+    }
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [float_output()]
+    }
+    fn infer_shape(&self, ctx: &mut ShapeInferenceContext) -> ort::Result<()> {
+        infer_rows_by(ctx, |width| width)
+    }
+    fn create_kernel<'a>(&self, info: &KernelContext<'a>) -> ort::Result<BoxedKernel<'a>> {
+        let env = self.0.clone();
+        let site = attribute(info.get("site"), "site")?;
+        if site >= env.sites.len() {
+            return Err(ort::Error::new(format!(
+                "ERR_MODEL_INVALID: SegmentedLora: the graph names site {site}, the manifest has {}: delete the model's cache entry",
+                env.sites.len()
+            )));
+        }
+        Ok(Box::new(move |ctx: &ComputeContext| compute("SegmentedLora", || run(&env, site, ctx))))
+    }
+}
+
+/// Rows `start .. end` of one segment, and what its adapters add here.
+struct Tile<'a> {
+    start: usize,
+    end: usize,
+    terms: &'a [(&'a SiteDelta, f32)],
+}
+
+/// The operator's two matrices.
+#[derive(Clone, Copy)]
+struct Io {
+    x: Shared<f32>,
+    y: Shared<f32>,
+    in_features: usize,
+    out_features: usize,
+}
+
+fn run(env: &OpEnv, site: usize, ctx: &ComputeContext) -> Result<()> {
+    let (in_features, out_features) = env.sites[site];
+    let base = matrix(ctx, 0, Some(out_features))?;
+    let x = matrix(ctx, 1, Some(in_features))?;
+    let y = output(ctx, base.rows, out_features)?;
+    if y.cast_const() != base.data {
+        // SAFETY: both are [rows, out_features] and the runtime gave distinct buffers.
+        unsafe { std::ptr::copy_nonoverlapping(base.data, y, base.rows * out_features) };
+    }
+    let step = env.context.get()?;
+    if step.segments.is_empty() {
+        return Ok(());
+    }
+    let io = Io { x: Shared(x.data.cast_mut()), y: Shared(y), in_features, out_features };
+    let deltas = deltas_at(&step, site);
+    let tiles = tiles_of(&step, &deltas);
+    let lone_work = |tile: &Tile<'_>| tile.terms.iter().map(|(d, _)| d.rank * (in_features + out_features)).sum::<usize>() * (tile.end - tile.start);
+    if env.threads > 1 && tiles.len() == 1 && lone_work(&tiles[0]) >= SPLIT_WORK {
+        return split_tile(env, ctx, io, &tiles[0]);
+    }
+    parallel(ctx, env.threads, tiles.len(), |i| whole_tile(env, io, &tiles[i]))
+}
+
+/// For each segment, what its adapters add at `site`.
+fn deltas_at(step: &StepContext, site: usize) -> Vec<Vec<(&SiteDelta, f32)>> {
+    let at = |segment: &'_ crate::session::context::Segment| segment.terms.len();
+    step.segments
+        .iter()
+        .map(|segment| {
+            let mut terms = Vec::with_capacity(at(segment));
+            terms.extend(segment.terms.iter().filter_map(|(adapter, weight)| adapter.sites[site].as_ref().map(|delta| (delta, *weight))));
+            terms
+        })
+        .collect()
+}
+
+fn tiles_of<'a>(step: &StepContext, deltas: &'a [Vec<(&'a SiteDelta, f32)>]) -> Vec<Tile<'a>> {
+    let mut tiles = Vec::with_capacity(step.segments.len());
+    for (segment, terms) in step.segments.iter().zip(deltas) {
+        if terms.is_empty() {
+            continue;
+        }
+        for start in (segment.start..segment.end).step_by(TILE_ROWS) {
+            tiles.push(Tile { start, end: segment.end.min(start + TILE_ROWS), terms });
+        }
+    }
+    tiles
+}
+
+/// Shrink and expand of one tile in this thread.
+fn whole_tile(env: &OpEnv, io: Io, tile: &Tile<'_>) {
+    SHRUNK.with_borrow_mut(|h| {
+        for &(delta, strength) in tile.terms {
+            let rows = tile.end - tile.start;
+            if h.len() < rows * delta.rank {
+                h.resize(rows * delta.rank, 0.0);
+            }
+            // SAFETY: h holds [rows, rank]; this task owns the tile's rows of y.
+            unsafe {
+                (env.kernels.shrink)(&shrink_args(io, tile, delta, strength, (0, delta.rank), h.as_mut_ptr()));
+                for part in &delta.parts {
+                    (env.kernels.expand)(&expand_args(io, tile, delta, part, (0, part.panels()), h.as_ptr()));
+                }
+            }
+        }
+    });
+}
+
+/// One tile over all threads: adapter rows of the shrink, then panels of the expand.
+fn split_tile(env: &OpEnv, ctx: &ComputeContext, io: Io, tile: &Tile<'_>) -> Result<()> {
+    let rows = tile.end - tile.start;
+    for &(delta, strength) in tile.terms {
+        let mut h = vec![0.0f32; rows * delta.rank];
+        let shrunk = Shared(h.as_mut_ptr());
+        // Multiples of four adapter rows: what the kernel computes at once.
+        let chunk = delta.rank.div_ceil(env.threads).next_multiple_of(4);
+        parallel(ctx, env.threads, delta.rank.div_ceil(chunk), |i| {
+            let ranks = (i * chunk, delta.rank.min((i + 1) * chunk));
+            // SAFETY: tasks write distinct columns of h [rows, rank].
+            unsafe { (env.kernels.shrink)(&shrink_args(io, tile, delta, strength, ranks, shrunk.get())) }
+        })?;
+        let total: usize = delta.parts.iter().map(Part::panels).sum();
+        let chunk = total.div_ceil(env.threads);
+        parallel(ctx, env.threads, total.div_ceil(chunk), |i| {
+            let (from, to) = (i * chunk, total.min((i + 1) * chunk));
+            let mut first = 0;
+            for part in &delta.parts {
+                let panels = (from.max(first) - first, to.clamp(first, first + part.panels()) - first);
+                if panels.0 < panels.1 {
+                    // SAFETY: tasks own distinct panels of y, h is only read.
+                    unsafe { (env.kernels.expand)(&expand_args(io, tile, delta, part, panels, shrunk.get())) };
+                }
+                first += part.panels();
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn shrink_args(io: Io, tile: &Tile<'_>, delta: &SiteDelta, strength: f32, ranks: (usize, usize), h: *mut f32) -> Shrink {
+    Shrink {
+        // SAFETY: the tile's rows are rows of x.
+        x: unsafe { io.x.get().add(tile.start * io.in_features) },
+        x_stride: io.in_features,
+        rows: tile.end - tile.start,
+        width: io.in_features,
+        a: delta.a.as_ptr(),
+        a_stride: delta.a_stride,
+        dtype: delta.dtype,
+        ranks,
+        scale: delta.scale.as_ptr(),
+        strength,
+        h,
+        h_stride: delta.rank,
+    }
+}
+
+fn expand_args(io: Io, tile: &Tile<'_>, delta: &SiteDelta, part: &Part, panels: (usize, usize), h: *const f32) -> Expand {
+    Expand {
+        // SAFETY: the part's adapter rows lie inside h's columns.
+        h: unsafe { h.add(part.rank_offset) },
+        h_stride: delta.rank,
+        rows: tile.end - tile.start,
+        rank: part.rank,
+        b: part.b.as_ptr(),
+        dtype: delta.dtype,
+        panels,
+        width: part.out_features,
+        // SAFETY: the tile's rows are rows of y, the part's columns lie inside them (checked with the manifest).
+        y: unsafe { io.y.get().add(tile.start * io.out_features + part.out_offset) },
+        y_stride: io.out_features,
+        gain: part.gain.as_ref().map_or(std::ptr::null(), Vec::as_ptr),
+    }
+}

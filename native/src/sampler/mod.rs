@@ -1,0 +1,138 @@
+//! From a row of logits to a token. Order: repetition penalty, temperature, top-k, top-p, draw.
+//!
+//! Probabilities are summed in double precision, so that the TypeScript reference in tests/reference/ draws the same
+//! tokens. Log-probabilities are those after all processing.
+
+mod rng;
+
+/// How one row is sampled; mirrors `RowSampling` of `src/core/step.ts`.
+#[derive(Debug, Clone)]
+pub struct RowSampling {
+    pub greedy: bool,
+    pub temperature: f32,
+    pub top_k: usize,
+    pub top_p: f32,
+    pub repetition_penalty: f32,
+    pub seed: u64,
+    pub choice: u32,
+    pub position: u32,
+    pub logprob: bool,
+    /// Ids seen in prompt and output; needed when the penalty is not 1.
+    pub history: Vec<u32>,
+}
+
+/// A chosen token; `logprob` is NaN where it was not asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampled {
+    pub token: u32,
+    pub logprob: f32,
+}
+
+/// Buffers reused between rows.
+#[derive(Default)]
+pub struct Sampler {
+    logits: Vec<f32>,
+    order: Vec<u32>,
+    weights: Vec<f64>,
+}
+
+impl Sampler {
+    /// Chooses a token from `logits` [V]; ids at or above `token_count` are never chosen.
+    #[must_use]
+    pub fn sample(&mut self, logits: &[f32], token_count: usize, row: &RowSampling) -> Sampled {
+        self.logits.clear();
+        self.logits.extend_from_slice(&logits[..token_count.min(logits.len())]);
+        penalise(&mut self.logits, row);
+        if row.greedy {
+            let token = argmax(&self.logits);
+            let logprob = if row.logprob { log_softmax_at(&self.logits, token) } else { f32::NAN };
+            return Sampled { token, logprob };
+        }
+        self.draw(row)
+    }
+
+    fn draw(&mut self, row: &RowSampling) -> Sampled {
+        for logit in &mut self.logits {
+            *logit /= row.temperature;
+        }
+        let logits = &self.logits;
+        let k = if row.top_k == 0 { logits.len() } else { row.top_k.min(logits.len()) };
+        self.order.clear();
+        self.order.extend(0..u32::try_from(logits.len()).unwrap_or(u32::MAX));
+        // Highest first, lowest id first among equals: the same order in every implementation.
+        let rank = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        if k < self.order.len() {
+            self.order.select_nth_unstable_by(k, rank);
+            self.order.truncate(k);
+        }
+        let filtered = k < logits.len() || row.top_p < 1.0;
+        if filtered {
+            self.order.sort_unstable_by(rank);
+        }
+        let top = self.order.iter().map(|&id| logits[id as usize]).fold(f32::NEG_INFINITY, f32::max);
+        self.weights.clear();
+        self.weights.extend(self.order.iter().map(|&id| f64::from(logits[id as usize] - top).exp()));
+        let mut total: f64 = self.weights.iter().sum();
+        if row.top_p < 1.0 {
+            let keep = nucleus(&self.weights, total * f64::from(row.top_p));
+            self.weights.truncate(keep);
+            total = self.weights.iter().sum();
+        }
+        let goal = rng::uniform(row.seed, row.choice, row.position) * total;
+        let mut reached = 0.0;
+        let mut chosen = self.weights.len() - 1;
+        for (i, weight) in self.weights.iter().enumerate() {
+            reached += weight;
+            if reached > goal {
+                chosen = i;
+                break;
+            }
+        }
+        #[allow(clippy::cast_possible_truncation)]
+        let logprob = if row.logprob { (self.weights[chosen] / total).ln() as f32 } else { f32::NAN };
+        Sampled { token: self.order[chosen], logprob }
+    }
+}
+
+/// How many of the descending `weights` it takes to reach `goal`; at least one.
+fn nucleus(weights: &[f64], goal: f64) -> usize {
+    let mut reached = 0.0;
+    for (i, weight) in weights.iter().enumerate() {
+        reached += weight;
+        if reached >= goal {
+            return i + 1;
+        }
+    }
+    weights.len()
+}
+
+/// Divides positive and multiplies negative logits of seen tokens, once per distinct id. Source: CTRL (arXiv 1909.05858).
+fn penalise(logits: &mut [f32], row: &RowSampling) {
+    #[allow(clippy::float_cmp)]
+    if row.repetition_penalty == 1.0 {
+        return;
+    }
+    let mut seen: Vec<u32> = row.history.clone();
+    seen.sort_unstable();
+    seen.dedup();
+    for id in seen {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit = if *logit > 0.0 { *logit / row.repetition_penalty } else { *logit * row.repetition_penalty };
+        }
+    }
+}
+
+/// The highest logit; the lowest id among equals.
+fn argmax(logits: &[f32]) -> u32 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let index = logits.iter().position(|&logit| logit == top).unwrap_or(0);
+    u32::try_from(index).unwrap_or(0)
+}
+
+fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|&logit| f64::from(logit - top).exp()).sum();
+    #[allow(clippy::cast_possible_truncation)]
+    let logprob = (f64::from(logits[token as usize] - top) - total.ln()) as f32;
+    logprob
+}

@@ -1,0 +1,186 @@
+//! What operators know of the step: immutable while the session runs, checked in full before.
+
+use crate::adapters::resident::Adapter;
+use crate::adapters::store::AdapterStore;
+use crate::error::{Code, Error, Result};
+use crate::kernels::attention::PAGE;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The step ABI as it came over the border; shapes are in `src/core/step.ts`.
+#[derive(Debug, Default)]
+pub struct StepBatch {
+    pub tokens: Vec<i32>,
+    pub cu_seqlens: Vec<i32>,
+    pub context_lens: Vec<i32>,
+    pub block_tables: Vec<i32>,
+    pub max_blocks: usize,
+    pub slot_mapping: Vec<i32>,
+    pub segment_indptr: Vec<i32>,
+    pub segment_adapters: Vec<i32>,
+    /// (handle, weight) lists.
+    pub adapter_table: Vec<Vec<(u32, f32)>>,
+    pub logits_rows: Vec<i32>,
+}
+
+/// Bounds that a batch is checked against.
+#[derive(Debug, Clone, Copy)]
+pub struct StepLimits {
+    pub max_batch_tokens: usize,
+    pub max_sequences: usize,
+    pub max_model_len: usize,
+    pub kv_pages: usize,
+}
+
+/// Rows `start .. end` of one adapter combination.
+pub struct Segment {
+    pub start: usize,
+    pub end: usize,
+    pub terms: Vec<(Arc<Adapter>, f32)>,
+}
+
+/// One row: its absolute position and where its sequence's pages are listed.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    pub position: usize,
+    /// First entry of the sequence's block table.
+    pub table: usize,
+    /// KV slot to write, or None.
+    pub slot: Option<usize>,
+}
+
+/// Facts of one step. Rows of the graph beyond `rows` are padding that operators leave zero.
+pub struct StepContext {
+    pub rows: Vec<Row>,
+    pub block_tables: Vec<i32>,
+    /// Segments that some adapter touches; base rows are in none.
+    pub segments: Vec<Segment>,
+}
+
+impl StepContext {
+    /// Checks every number of `batch` and resolves its adapters.
+    ///
+    /// # Errors
+    /// `ERR_STEP_FAILED` naming the array and what was expected.
+    pub fn build(batch: &StepBatch, limits: &StepLimits, store: &AdapterStore) -> Result<Self> {
+        let total = batch.tokens.len();
+        let sequences = batch.context_lens.len();
+        if total == 0 || total > limits.max_batch_tokens {
+            return Err(bad("tokens", format!("expected 1 to {} rows, got {total}", limits.max_batch_tokens)));
+        }
+        if sequences == 0 || sequences > limits.max_sequences {
+            return Err(bad("contextLens", format!("expected 1 to {} sequences, got {sequences}", limits.max_sequences)));
+        }
+        if batch.slot_mapping.len() != total {
+            return Err(bad("slotMapping", format!("expected {total} entries, got {}", batch.slot_mapping.len())));
+        }
+        if batch.block_tables.len() != sequences.saturating_mul(batch.max_blocks) {
+            return Err(bad("blockTables", format!("expected {sequences} × {} entries, got {}", batch.max_blocks, batch.block_tables.len())));
+        }
+        let bounds = ascending("cuSeqlens", &batch.cu_seqlens, sequences, total)?;
+        let rows = rows_of(batch, limits, &bounds)?;
+        let segments = segments_of(batch, store, total)?;
+        for (i, &row) in batch.logits_rows.iter().enumerate() {
+            let after = i == 0 || batch.logits_rows[i - 1] < row;
+            if !after || usize::try_from(row).map_or(true, |row| row >= total) {
+                return Err(bad("logitsRows", format!("expected ascending rows below {total}, got {row}")));
+            }
+        }
+        Ok(Self { rows, block_tables: batch.block_tables.clone(), segments })
+    }
+}
+
+fn rows_of(batch: &StepBatch, limits: &StepLimits, bounds: &[usize]) -> Result<Vec<Row>> {
+    let mut rows = Vec::with_capacity(batch.tokens.len());
+    for (n, &context) in batch.context_lens.iter().enumerate() {
+        let count = bounds[n + 1] - bounds[n];
+        let context = usize::try_from(context).ok().filter(|&c| c >= count && c <= limits.max_model_len);
+        let Some(context) = context.filter(|_| count > 0) else {
+            return Err(bad("contextLens", format!("sequence {n}: expected {count} to {} positions, got {}", limits.max_model_len, batch.context_lens[n])));
+        };
+        let table = n * batch.max_blocks;
+        let pages = context.div_ceil(PAGE);
+        if pages > batch.max_blocks {
+            return Err(bad("blockTables", format!("sequence {n}: {context} positions need {pages} blocks, its table has {}", batch.max_blocks)));
+        }
+        for &page in &batch.block_tables[table..table + pages] {
+            if usize::try_from(page).map_or(true, |page| page >= limits.kv_pages) {
+                return Err(bad("blockTables", format!("sequence {n}: expected blocks below {}, got {page}", limits.kv_pages)));
+            }
+        }
+        for i in 0..count {
+            let slot = batch.slot_mapping[bounds[n] + i];
+            let slot = match slot {
+                -1 => None,
+                slot => Some(usize::try_from(slot).ok().filter(|&slot| slot / PAGE < limits.kv_pages).ok_or_else(|| {
+                    bad("slotMapping", format!("row {}: expected −1 or a slot below {}, got {slot}", bounds[n] + i, limits.kv_pages * PAGE))
+                })?),
+            };
+            rows.push(Row { position: context - count + i, table, slot });
+        }
+    }
+    let mut slots: Vec<usize> = rows.iter().filter_map(|row| row.slot).collect();
+    slots.sort_unstable();
+    // Two rows writing one slot would race.
+    if let Some(pair) = slots.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(bad("slotMapping", format!("slot {} is written by two rows", pair[0])));
+    }
+    Ok(rows)
+}
+
+fn segments_of(batch: &StepBatch, store: &AdapterStore, total: usize) -> Result<Vec<Segment>> {
+    let bounds = ascending("segmentIndptr", &batch.segment_indptr, batch.segment_adapters.len(), total)?;
+    let mut segments = Vec::new();
+    for (s, &entry) in batch.segment_adapters.iter().enumerate() {
+        if entry == -1 {
+            continue;
+        }
+        let list = usize::try_from(entry).ok().and_then(|entry| batch.adapter_table.get(entry)).ok_or_else(|| {
+            bad("segmentAdapters", format!("segment {s}: expected −1 or an entry below {}, got {entry}", batch.adapter_table.len()))
+        })?;
+        let mut terms = Vec::with_capacity(list.len());
+        for &(handle, weight) in list {
+            if !weight.is_finite() {
+                return Err(bad("adapterTable", format!("entry {entry}: expected a finite weight, got {weight}")));
+            }
+            terms.push((store.get(handle)?, weight));
+        }
+        #[allow(clippy::float_cmp)]
+        if terms.iter().any(|(adapter, weight)| adapter.has_gain && (list.len() > 1 || *weight != 1.0)) {
+            return Err(bad("adapterTable", format!("entry {entry}: a DoRA adapter stands alone with weight 1")));
+        }
+        segments.push(Segment { start: bounds[s], end: bounds[s + 1], terms });
+    }
+    Ok(segments)
+}
+
+/// Prefix sums from 0 to `total`, never falling, one more than `parts`.
+fn ascending(name: &str, values: &[i32], parts: usize, total: usize) -> Result<Vec<usize>> {
+    let bounds: Option<Vec<usize>> = values.iter().map(|&v| usize::try_from(v).ok()).collect();
+    bounds
+        .filter(|b| b.len() == parts + 1 && b.first() == Some(&0) && b.last() == Some(&total) && b.is_sorted())
+        .ok_or_else(|| bad(name, format!("expected {} ascending bounds from 0 to {total}, got {values:?}", parts + 1)))
+}
+
+fn bad(array: &str, what: String) -> Error {
+    Error::new(Code::StepFailed, format!("step batch, {array}: {what}"))
+}
+
+/// Where the session leaves the step's facts for its operators.
+#[derive(Default)]
+pub struct ContextSlot(Mutex<Option<Arc<StepContext>>>);
+
+impl ContextSlot {
+    pub fn set(&self, context: Option<Arc<StepContext>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = context;
+    }
+
+    /// # Errors
+    /// `ERR_NATIVE` outside a step.
+    pub fn get(&self) -> Result<Arc<StepContext>> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or_else(|| Error::new(Code::Native, "an operator ran outside a step"))
+    }
+}

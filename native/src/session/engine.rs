@@ -1,0 +1,225 @@
+//! One base model, ready to step: the session, its operators' state, the resident adapters.
+
+use super::context::{ContextSlot, StepBatch, StepContext, StepLimits};
+use super::runtime;
+use crate::adapters::compile::{self, ModulePlan};
+use crate::adapters::safetensors::File;
+use crate::adapters::store::AdapterStore;
+use crate::error::{Code, Error, Result, guard};
+use crate::kernels::dispatch;
+use crate::kv::pages::KvPages;
+use crate::kv::rope::Rope;
+use crate::manifest::{Manifest, Precision};
+use crate::ops::{self, OpEnv};
+use crate::sampler::{RowSampling, Sampled, Sampler};
+use crate::weights::Weights;
+use ort::session::Session;
+use ort::value::TensorRef;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// How an engine is opened; mirrors `NativeEngineOptions` of `src/engine/binding.ts`.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    pub directory: PathBuf,
+    pub threads: usize,
+    pub limits: StepLimits,
+    /// Ids at or above this are never sampled.
+    pub token_count: usize,
+}
+
+/// One step's work: the batch, and for each of its logits rows how to sample and where the token is remembered.
+pub struct StepRequest {
+    pub batch: StepBatch,
+    pub sampling: Vec<RowSampling>,
+    /// Sequence slot that remembers the sampled token, or −1. [L]
+    pub slots: Vec<i32>,
+    pub return_logits: bool,
+}
+
+/// What came out; `logits` f32 [L, V] when asked for.
+pub struct StepResult {
+    pub sampled: Vec<Sampled>,
+    pub logits: Option<Vec<f32>>,
+    pub run_seconds: f64,
+    pub sample_seconds: f64,
+}
+
+/// The parts that other threads use while a step runs.
+pub struct Shared {
+    pub manifest: Manifest,
+    pub adapters: AdapterStore,
+    weights: Weights,
+}
+
+impl Shared {
+    /// Makes `file` resident.
+    ///
+    /// # Errors
+    /// See [`compile::compile`].
+    pub fn compile_adapter(&self, file: &File, plan: &[ModulePlan]) -> Result<(u32, usize)> {
+        let handle = self.adapters.next_handle();
+        let adapter = compile::compile(handle, file, plan, &self.manifest.sites, &self.weights)?;
+        let bytes = adapter.bytes;
+        self.adapters.insert(Arc::new(adapter));
+        Ok((handle, bytes))
+    }
+}
+
+/// Owned by the step thread.
+pub struct Engine {
+    session: Session,
+    env: Arc<OpEnv>,
+    shared: Arc<Shared>,
+    limits: StepLimits,
+    token_count: usize,
+    /// What each sequence slot sampled last. [maxSequences]
+    last_sampled: Vec<u32>,
+    sampler: Sampler,
+    /// Weight-quantised matmuls round one row differently from two: pad single rows.
+    min_rows: usize,
+}
+
+impl Engine {
+    /// # Errors
+    /// `ERR_MODEL_INVALID` or `ERR_NATIVE_LOAD` naming the file.
+    pub fn open(manifest: Manifest, options: &EngineOptions) -> Result<Self> {
+        let kernels = dispatch::choose().map_err(|e| Error::new(Code::NativeLoad, e))?;
+        let c = manifest.config.clone();
+        let weights = Weights::open(&options.directory.join(&manifest.weights.file))?;
+        let env = Arc::new(OpEnv {
+            kernels,
+            context: Arc::new(ContextSlot::default()),
+            threads: options.threads.max(1),
+            kv: KvPages::new(c.layers, options.limits.kv_pages, c.kv_heads, c.head_dim)?,
+            rope: Rope::new(&c.rope_inverse_frequencies, c.rope_scale, options.limits.max_model_len),
+            sites: manifest.sites.iter().map(|site| (site.in_features, site.out_features)).collect(),
+            config: c,
+        });
+        let graph = options.directory.join(&manifest.graph.file);
+        let session = open_session(&env, &graph)
+            .map_err(|e| Error::new(Code::ModelInvalid, format!("{}: {e}. Delete the cache entry to have it rebuilt", graph.display())))?;
+        let min_rows = if manifest.precision == Precision::F32 { 1 } else { 2 };
+        Ok(Self {
+            session,
+            env,
+            limits: options.limits,
+            token_count: options.token_count.min(manifest.config.vocab_size),
+            last_sampled: vec![0; options.limits.max_sequences],
+            sampler: Sampler::default(),
+            shared: Arc::new(Shared { manifest, adapters: AdapterStore::default(), weights }),
+            min_rows,
+        })
+    }
+
+    #[must_use]
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Runs one forward pass and samples its logits rows.
+    ///
+    /// # Errors
+    /// `ERR_STEP_FAILED` when the batch is not what it should be or the session fails; nothing is remembered then.
+    pub fn step(&mut self, request: &StepRequest) -> Result<StepResult> {
+        let rows = request.batch.logits_rows.len();
+        if request.sampling.len() != rows || request.slots.len() != rows {
+            return Err(Error::new(Code::StepFailed, format!("expected {rows} sampling rows, got {}", request.sampling.len())));
+        }
+        let context = StepContext::build(&request.batch, &self.limits, &self.shared.adapters)?;
+        let ids = self.resolve_tokens(&request.batch.tokens)?;
+        let logits_rows = pad(request.batch.logits_rows.iter().map(|&row| i64::from(row)).collect(), self.min_rows);
+        self.env.context.set(Some(Arc::new(context)));
+        let result = guard(|| self.run(&pad(ids, self.min_rows), &logits_rows, request));
+        // Adapters that were released meanwhile are freed here, by the last holder.
+        self.env.context.set(None);
+        result
+    }
+
+    fn run(&mut self, ids: &[i64], logits_rows: &[i64], request: &StepRequest) -> Result<StepResult> {
+        let failed = |e: ort::Error| Error::new(Code::StepFailed, format!("session run: {e}"));
+        let started = Instant::now();
+        let inputs = ort::inputs![
+            "input_ids" => TensorRef::from_array_view(([ids.len()], ids)).map_err(failed)?,
+            "logits_rows" => TensorRef::from_array_view(([logits_rows.len()], logits_rows)).map_err(failed)?,
+        ];
+        let outputs = self.session.run(inputs).map_err(failed)?;
+        let run_seconds = started.elapsed().as_secs_f64();
+
+        let started = Instant::now();
+        let (shape, logits) = outputs["logits"].try_extract_tensor::<f32>().map_err(failed)?;
+        let width = self.shared.manifest.config.vocab_size;
+        let count = request.sampling.len();
+        if logits.len() != logits_rows.len() * width {
+            return Err(Error::new(Code::StepFailed, format!("expected logits [{}, {width}], got {shape}", logits_rows.len())));
+        }
+        let mut sampled = Vec::with_capacity(count);
+        for (row, sampling) in logits.chunks_exact(width).zip(&request.sampling) {
+            sampled.push(self.sampler.sample(row, self.token_count, sampling));
+        }
+        for (token, &slot) in sampled.iter().zip(&request.slots) {
+            if let Some(last) = usize::try_from(slot).ok().and_then(|slot| self.last_sampled.get_mut(slot)) {
+                *last = token.token;
+            }
+        }
+        Ok(StepResult {
+            sampled,
+            logits: request.return_logits.then(|| logits[..count * width].to_vec()),
+            run_seconds,
+            sample_seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Token ids as the graph wants them; `−(s+1)` becomes what slot s sampled last.
+    fn resolve_tokens(&self, tokens: &[i32]) -> Result<Vec<i64>> {
+        let vocab = self.shared.manifest.config.vocab_size;
+        tokens
+            .iter()
+            .map(|&token| match usize::try_from(token) {
+                Ok(id) if id < vocab => Ok(i64::from(token)),
+                Ok(id) => Err(Error::new(Code::StepFailed, format!("tokens: expected ids below {vocab}, got {id}"))),
+                Err(_) => {
+                    let slot = usize::try_from(-(i64::from(token) + 1)).unwrap_or(usize::MAX);
+                    self.last_sampled.get(slot).map(|&id| i64::from(id)).ok_or_else(|| {
+                        Error::new(Code::StepFailed, format!("tokens: expected sequence slots below {}, got {slot}", self.last_sampled.len()))
+                    })
+                }
+            })
+            .collect()
+    }
+}
+
+/// Repeats the last entry until there are `least`.
+fn pad(mut values: Vec<i64>, least: usize) -> Vec<i64> {
+    while let Some(&last) = values.last().filter(|_| values.len() < least) {
+        values.push(last);
+    }
+    values
+}
+
+fn open_session(env: &Arc<OpEnv>, graph: &std::path::Path) -> std::result::Result<Session, String> {
+    // One session opens at a time: each briefly needs its weights twice.
+    static OPENING: Mutex<()> = Mutex::new(());
+    let _one = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+    let environment = runtime::environment().map_err(|e| e.message)?;
+    let domain = ops::domain(env).map_err(|e| e.message)?;
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    Session::builder(environment)
+        .map_err(|e| text(&e))?
+        .with_operators(domain)
+        .map_err(|e| text(&e))?
+        .with_intra_threads(env.threads)
+        .map_err(|e| text(&e))?
+        // Batches have a new shape at nearly every step; patterns of each would pile up.
+        .with_memory_pattern(false)
+        .map_err(|e| text(&e))?
+        // Weights go to plain allocations instead of an arena that rounds up to powers of two.
+        .with_device_allocated_initializers()
+        .map_err(|e| text(&e))?
+        // Pool threads sleep between steps, so that the scheduler and the HTTP thread get the cores.
+        .with_config_entry("session.force_spinning_stop", "1")
+        .map_err(|e| text(&e))?
+        .commit_from_file(graph)
+        .map_err(|e| text(&e))
+}

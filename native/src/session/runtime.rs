@@ -1,0 +1,47 @@
+//! ONNX Runtime itself: opened once from the library that `onnxruntime-node` ships, for the life of the process.
+
+use crate::error::{Code, Error, Result};
+use ort::environment::Environment;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// A process has one environment, ever: a second build fails even after the first was dropped.
+static RUNTIME: OnceLock<(PathBuf, Environment)> = OnceLock::new();
+static OPENING: Mutex<()> = Mutex::new(());
+
+/// Opens the library. Again with the same path: nothing happens.
+///
+/// # Errors
+/// `ERR_NATIVE_LOAD` when the library cannot be opened or another one is open already.
+pub fn open(library: &Path) -> Result<()> {
+    let _one = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((opened, _)) = RUNTIME.get() {
+        return if opened == library {
+            Ok(())
+        } else {
+            Err(Error::new(
+                Code::NativeLoad,
+                format!("ONNX Runtime is open from {}, cannot open {}: one library a process", opened.display(), library.display()),
+            ))
+        };
+    }
+    let fail = |reason: String| {
+        Error::new(Code::NativeLoad, format!("{}: {reason}: expected the library of the pinned onnxruntime-node", library.display()))
+    };
+    let environment = ort::init_from(library)
+        .map_err(|e| fail(e.to_string()))?
+        .with_name("loramux")
+        .with_telemetry(false)
+        .build()
+        .map_err(|e| fail(e.to_string()))?;
+    let _ = RUNTIME.set((library.to_owned(), environment));
+    Ok(())
+}
+
+/// # Errors
+/// `ERR_NATIVE_LOAD` before [`open`].
+pub fn environment() -> Result<&'static Environment> {
+    RUNTIME.get().map(|(_, environment)| environment).ok_or_else(|| {
+        Error::new(Code::NativeLoad, "ONNX Runtime is not open: call initRuntime first")
+    })
+}
