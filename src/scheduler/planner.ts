@@ -27,8 +27,7 @@ export function planStep(state: PlanningState, atMs: number): StepPlan | null {
   const draft = new Draft(state);
   draft.decode();
   draft.continuePrefill();
-  // After a preemption the head of the queue is the sequence just preempted: admitting would only undo it.
-  if (draft.preempted.length === 0) draft.admit();
+  draft.admit();
   return draft.entries.length === 0 ? null : finishPlan(draft, atMs);
 }
 
@@ -72,7 +71,10 @@ class Draft {
     }
   }
 
-  /** Blocks for a whole prefill are handed over at admission, so that a prefill once begun cannot get stuck. */
+  /**
+   * Blocks for a whole prefill are handed over at admission, so that a prefill once begun cannot get stuck. What
+   * preempted sequences gave up is not offered (the pool is empty then): admitting would only undo the preemption.
+   */
   admit(): void {
     const { runnable, pool, slots, limits, nextAdmission } = this.#state;
     let slot = -1;
