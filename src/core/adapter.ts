@@ -24,6 +24,8 @@ export interface AdapterInfo {
   readonly lastUsedAt: string | null;
   readonly requests: number;
   readonly failure: ErrorRecord | null;
+  /** Sentences about what was accepted but looks odd; absent or empty when nothing does. */
+  readonly warnings?: readonly string[];
 }
 
 /** Bytes of one memory tier. */

@@ -1,0 +1,66 @@
+import type { JsonValue } from './strict-json.js';
+
+/** Keys that say nothing about the arithmetic of a loaded adapter: provenance, training set-up, other packages. */
+export const IGNORED_KEYS: ReadonlySet<string> = new Set([
+  'auto_mapping',
+  'corda_config',
+  'ensure_weight_tying',
+  'eva_config',
+  'fan_in_fan_out',
+  'inference_mode',
+  'loftq_config',
+  'lora_dropout',
+  'lora_ga_config',
+  'megatron_core',
+  'peft_version',
+  'qalora_group_size',
+  'revision',
+  'runtime_config',
+]);
+
+/**
+ * Keys of PEFT whose effect this release does not compute, with what is expected instead and the way out. A neutral
+ * value (see `isNeutral`) means that the feature is off and passes.
+ */
+export const REFUSED_KEYS: ReadonlyMap<string, string> = new Map([
+  ['alora_invocation_tokens', 'null: activated LoRA is not supported, and plain LoRA would give other answers'],
+  ['arrow_config', 'null: Arrow routing over other adapters is not supported'],
+  ['kasa_config', 'null: KaSA changes the base weights, which are shared; retrain as plain LoRA'],
+  ['layer_replication', 'null: replicated layers need another graph; merge the adapter into its own base instead'],
+  ['lora_bias', 'false: a bias on lora_B is not supported; retrain with lora_bias=False'],
+  ['megatron_config', 'null: Megatron parallel layers are not supported; save the adapter from the plain model'],
+  ['modules_to_save', 'null: adapters that replace whole modules are not supported; retrain without modules_to_save'],
+  ['monteclora_config', 'null: MonteCLoRA files are not supported; save the adapter as plain LoRA'],
+  ['target_parameters', 'null: LoRA on bare parameters is not supported; target linear modules'],
+  ['trainable_token_indices', 'null: trainable token rows are not supported; retrain without them'],
+  ['use_bdlora', 'null: block-diagonal LoRA is not supported; expand the factors to dense ones'],
+  ['use_qalora', 'false: QALoRA pools its input over groups, which is not supported; retrain with use_qalora=False'],
+  ['velora_config', 'null: VeLoRA files are not supported; save the adapter as plain LoRA'],
+]);
+
+const PLAIN_INITS: ReadonlySet<string> = new Set(['gaussian', 'eva', 'orthogonal', 'mica']);
+const CONVERTED = 'save_pretrained(…, path_initial_model_for_weight_conversion=…) of PEFT writes one';
+
+/** Null when `init_lora_weights` assumes the original base weights; otherwise what is expected instead. */
+export function initRefusal(value: JsonValue): string | null {
+  if (value === null || typeof value === 'boolean') return null;
+  if (typeof value !== 'string') return 'true, false or the name of an initialisation';
+  const name = value.toLowerCase();
+  if (PLAIN_INITS.has(name)) return null;
+  if (name.startsWith('pissa') || name === 'olora') {
+    return `a converted adapter, because ${name} factors only fit base weights changed by their initialisation; ${CONVERTED}`;
+  }
+  if (name === 'corda' || name === 'lora_ga') {
+    return `a converted adapter, because ${name} training moved the base weights; ${CONVERTED}`;
+  }
+  if (name === 'loftq')
+    return 'an adapter trained on the original weights, because loftq assumes its own quantised base';
+  return `true, false, ${[...PLAIN_INITS].join(', ')}; it decides which base weights the factors assume`;
+}
+
+/** True for null, false, "", [] and {}: a feature that is switched off. */
+export function isNeutral(value: JsonValue): boolean {
+  if (value === null || value === false || value === '') return true;
+  if (Array.isArray(value)) return value.length === 0;
+  return value instanceof Map && value.size === 0;
+}

@@ -1,0 +1,240 @@
+import type { Offender } from '../core/errors.js';
+import { IGNORED_KEYS, initRefusal, isNeutral, REFUSED_KEYS } from './config-rules.js';
+import { invalidAdapter } from './offenders.js';
+import { describeJson, type JsonObject, type JsonValue, parseStrictJson } from './strict-json.js';
+
+export const MAX_CONFIG_BYTES = 1024 * 1024;
+export const MAX_RANK = 256;
+const MAX_PATTERN_LENGTH = 512;
+const MAX_PATTERNS = 10_000;
+const MAX_LAYER_INDEX = 1_000_000;
+
+/** How a configuration names modules. A `name` selects itself and every module that ends in `.name`. */
+export type ModuleSelector =
+  | { readonly kind: 'names'; readonly names: readonly string[] }
+  | { readonly kind: 'pattern'; readonly pattern: string }
+  | { readonly kind: 'all-linear' }
+  /** PEFT's choice for the architecture. */
+  | { readonly kind: 'default' };
+
+/** Pairs of (Python regular expression, value) in the order of the file: the first that matches a module wins. */
+export type ModulePatterns = readonly (readonly [pattern: string, value: number])[];
+
+/** What `adapter_config.json` says about the arithmetic, in full: nothing else of it matters for serving. */
+export interface AdapterConfig {
+  readonly baseModel: string | null;
+  /** Default rank, 1–256. */
+  readonly rank: number;
+  /** Default scale numerator, finite; zero and negative are allowed as in PEFT. */
+  readonly alpha: number;
+  /** Scale by √rank instead of rank. */
+  readonly rslora: boolean;
+  readonly dora: boolean;
+  readonly rankPattern: ModulePatterns;
+  readonly alphaPattern: ModulePatterns;
+  readonly targets: ModuleSelector;
+  readonly excludes: ModuleSelector | null;
+  /** Keep only these layers; `patterns` (may be empty) match the path segment before the index. */
+  readonly layers: { readonly indices: readonly number[]; readonly patterns: readonly string[] } | null;
+}
+
+/** Reads typed fields and collects what is wrong, so that one answer lists every offender. */
+class FieldReader {
+  readonly offenders: Offender[] = [];
+
+  constructor(private readonly fields: JsonObject) {}
+
+  /** The value, with a missing key read as null (PEFT then takes its default, so do we). */
+  get(key: string): JsonValue {
+    return this.fields.get(key) ?? null;
+  }
+
+  refuse(key: string, expected: string, found: JsonValue = this.get(key)): void {
+    this.offenders.push({ key, expected, found: describeJson(found) });
+  }
+
+  checked<T extends JsonValue>(
+    key: string,
+    fallback: T,
+    expected: string,
+    accepts: (value: JsonValue) => value is T,
+  ): T {
+    if (!this.fields.has(key)) return fallback;
+    const value = this.get(key);
+    if (accepts(value)) return value;
+    this.refuse(key, expected);
+    return fallback;
+  }
+
+  patterns(key: string, expected: string, accepts: (value: JsonValue) => value is number): ModulePatterns {
+    const value = this.get(key);
+    if (value === null) return [];
+    if (!(value instanceof Map)) {
+      this.refuse(key, `an object of pattern → ${expected}`);
+      return [];
+    }
+    if (value.size > MAX_PATTERNS) {
+      this.offenders.push({ key, expected: `at most ${MAX_PATTERNS} patterns`, found: `${value.size}` });
+      return [];
+    }
+    const pairs: [string, number][] = [];
+    for (const [pattern, setting] of value as JsonObject) {
+      if (pattern.length > MAX_PATTERN_LENGTH)
+        this.refuse(key, `patterns of at most ${MAX_PATTERN_LENGTH} characters`, pattern);
+      else if (accepts(setting)) pairs.push([pattern, setting]);
+      else this.refuse(`${key}[${describeJson(pattern)}]`, expected, setting);
+    }
+    return pairs;
+  }
+
+  strings(key: string): readonly string[] | null {
+    const value = this.get(key);
+    const list = typeof value === 'string' ? [value] : value;
+    if (list === null) return null;
+    if (!Array.isArray(list) || !list.every((item) => typeof item === 'string')) {
+      this.refuse(key, 'a string or a list of strings');
+      return null;
+    }
+    if (list.length > MAX_PATTERNS || list.some((item) => item.length > MAX_PATTERN_LENGTH)) {
+      this.refuse(key, `at most ${MAX_PATTERNS} entries of at most ${MAX_PATTERN_LENGTH} characters`);
+      return null;
+    }
+    return list;
+  }
+}
+
+const isBoolean = (value: JsonValue): value is boolean => typeof value === 'boolean';
+const isFiniteNumber = (value: JsonValue): value is number => typeof value === 'number' && Number.isFinite(value);
+const isRank = (value: JsonValue): value is number =>
+  isFiniteNumber(value) && Number.isInteger(value) && value >= 1 && value <= MAX_RANK;
+const isLayerIndex = (value: JsonValue): value is number =>
+  isFiniteNumber(value) && Number.isInteger(value) && value >= 0 && value <= MAX_LAYER_INDEX;
+
+function readSelector(reader: FieldReader, key: string): ModuleSelector | null {
+  const names = reader.strings(key);
+  if (names === null) return null;
+  const value = reader.get(key);
+  if (typeof value !== 'string') return { kind: 'names', names };
+  if (key === 'target_modules' && value.toLowerCase() === 'all-linear') return { kind: 'all-linear' };
+  return { kind: 'pattern', pattern: value };
+}
+
+function readTargets(reader: FieldReader): ModuleSelector {
+  const targets = readSelector(reader, 'target_modules') ?? { kind: 'default' };
+  if (targets.kind !== 'names') return targets;
+  for (const name of targets.names) {
+    if (!/(?:^|\.)(?:lm_head|embed_tokens)$/.test(name)) continue;
+    reader.refuse(
+      'target_modules',
+      'linear modules of the decoder layers: LoRA on embeddings or the output head is not supported',
+      name,
+    );
+  }
+  return targets;
+}
+
+function readLayers(reader: FieldReader, targets: ModuleSelector): AdapterConfig['layers'] {
+  const value = reader.get('layers_to_transform');
+  const patterns = (reader.strings('layers_pattern') ?? []).filter((pattern) => pattern !== '');
+  const indices = Array.isArray(value) ? value : value === null ? [] : [value];
+  if (!indices.every(isLayerIndex)) {
+    reader.refuse('layers_to_transform', 'a layer index or a list of them');
+    return null;
+  }
+  if (indices.length > MAX_PATTERNS) {
+    reader.refuse('layers_to_transform', `at most ${MAX_PATTERNS} layer indices`);
+    return null;
+  }
+  if (indices.length === 0) {
+    if (patterns.length > 0) reader.refuse('layers_pattern', 'null while layers_to_transform is empty');
+    return null;
+  }
+  if (targets.kind === 'pattern' || targets.kind === 'all-linear') {
+    reader.refuse('layers_to_transform', 'null while target_modules is a string: PEFT refuses both together');
+    return null;
+  }
+  return { indices, patterns };
+}
+
+function refuseUnsupported(reader: FieldReader, fields: JsonObject): void {
+  if (reader.get('peft_type') !== 'LORA') reader.refuse('peft_type', '"LORA", the only method that is served');
+  const task = reader.get('task_type');
+  if (task !== null && task !== 'CAUSAL_LM')
+    reader.refuse('task_type', '"CAUSAL_LM" or null: only text generation is served');
+  const bias = reader.get('bias');
+  if (bias !== 'none' && !isNeutral(bias)) {
+    reader.refuse('bias', '"none": adapters that carry biases of the base are not supported; retrain with bias="none"');
+  }
+  const initRefused = initRefusal(reader.get('init_lora_weights'));
+  if (initRefused !== null) reader.refuse('init_lora_weights', initRefused);
+  for (const [key, value] of fields) {
+    if (IGNORED_KEYS.has(key) || READ_KEYS.has(key) || isNeutral(value)) continue;
+    reader.refuse(
+      key,
+      REFUSED_KEYS.get(key) ?? 'no such key, or null: its meaning is unknown here and may change the arithmetic',
+    );
+  }
+}
+
+/** Keys that `parseAdapterConfig` reads by name. */
+const READ_KEYS: ReadonlySet<string> = new Set([
+  'alpha_pattern',
+  'base_model_name_or_path',
+  'bias',
+  'exclude_modules',
+  'init_lora_weights',
+  'layers_pattern',
+  'layers_to_transform',
+  'lora_alpha',
+  'peft_type',
+  'r',
+  'rank_pattern',
+  'target_modules',
+  'task_type',
+  'use_dora',
+  'use_rslora',
+]);
+
+function decodeObject(bytes: Uint8Array, file: string): JsonObject {
+  if (bytes.byteLength > MAX_CONFIG_BYTES) {
+    throw invalidAdapter(file, [{ expected: `at most ${MAX_CONFIG_BYTES} bytes`, found: `${bytes.byteLength}` }]);
+  }
+  let value: JsonValue;
+  try {
+    value = parseStrictJson(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
+  } catch (cause) {
+    throw invalidAdapter(file, [
+      { expected: 'strict JSON in UTF-8', found: cause instanceof Error ? cause.message : String(cause) },
+    ]);
+  }
+  if (value instanceof Map) return value;
+  throw invalidAdapter(file, [{ expected: 'a JSON object', found: describeJson(value) }]);
+}
+
+/**
+ * Reads the bytes of an `adapter_config.json`. Keys that would change the arithmetic in a way that is not computed
+ * here are refused by name, unknown keys unless they are neutral. `file` names the file in messages.
+ * Errors: ERR_ADAPTER_INVALID with every offender. Source: PEFT 0.21 `LoraConfig`.
+ */
+export function parseAdapterConfig(bytes: Uint8Array, file: string): AdapterConfig {
+  const fields = decodeObject(bytes, file);
+  const reader = new FieldReader(fields);
+  refuseUnsupported(reader, fields);
+  const base = reader.get('base_model_name_or_path');
+  const targets = readTargets(reader);
+  const rank = `a whole number of 1–${MAX_RANK}`;
+  const config: AdapterConfig = {
+    baseModel: typeof base === 'string' && base !== '' ? base : null,
+    rank: reader.checked('r', 8, rank, isRank),
+    alpha: reader.checked('lora_alpha', 8, 'a finite number', isFiniteNumber),
+    rslora: reader.checked('use_rslora', false, 'true or false', isBoolean),
+    dora: reader.checked('use_dora', false, 'true or false', isBoolean),
+    rankPattern: reader.patterns('rank_pattern', rank, isRank),
+    alphaPattern: reader.patterns('alpha_pattern', 'a finite number', isFiniteNumber),
+    targets,
+    excludes: readSelector(reader, 'exclude_modules'),
+    layers: readLayers(reader, targets),
+  };
+  if (reader.offenders.length > 0) throw invalidAdapter(file, reader.offenders);
+  return config;
+}

@@ -1,0 +1,172 @@
+import { LoramuxError, toLoramuxError } from '../core/errors.js';
+import type { Telemetry } from '../core/telemetry.js';
+import { stampOf } from './adapter-directory.js';
+import type { ActiveLoad, AdapterRecord, LoadIntent, LoadResult } from './adapter-record.js';
+import type { AdapterLoader, LoadOutcome } from './loader.js';
+import { closedError } from './registry-errors.js';
+import type { VersionStore } from './version-store.js';
+
+/** A failed load is not repeated for requests within this time unless its files changed. */
+const FAILURE_MEMORY_MS = 5_000;
+
+export interface LoadRunnerOptions {
+  readonly loader: AdapterLoader;
+  readonly store: VersionStore;
+  readonly emit: (fact: Telemetry) => void;
+  readonly warn: (name: string, warning: string) => void;
+  readonly now: () => number;
+  /** Next number in the order of requests and loads. */
+  readonly nextTicket: () => number;
+}
+
+/** Runs loads for records: one at a time per name, published or remembered as failed, everybody waiting answered. */
+export class LoadRunner {
+  readonly #options: LoadRunnerOptions;
+  #nextKey = 1;
+
+  constructor(options: LoadRunnerOptions) {
+    this.#options = options;
+  }
+
+  /** Begins a load of `directory` for a record that has none in flight. */
+  start(record: AdapterRecord, directory: string, intent: LoadIntent): ActiveLoad {
+    const load: ActiveLoad = {
+      key: this.#nextKey++,
+      directory,
+      intent,
+      waiters: new Set(),
+      state: 'queued',
+      cancelled: null,
+      settled: Promise.resolve({ ok: false, error: closedError() }),
+    };
+    record.load = load;
+    load.settled = this.#run(record, load);
+    return load;
+  }
+
+  /** Ends a load that no one wants any more, if it is still waiting; otherwise it runs on and may find new takers. */
+  abandon(record: AdapterRecord, load: ActiveLoad): void {
+    if (isWanted(load) || !this.#options.loader.cancel(load.key)) return;
+    if (record.load === load) record.load = null;
+  }
+
+  /** Makes a load come to nothing, failing everybody who waits for it with `reason`. */
+  cancel(load: ActiveLoad, reason: LoramuxError): void {
+    load.cancelled = reason;
+    for (const waiter of load.waiters) waiter.deferred.reject(reason);
+    load.waiters.clear();
+    this.#options.loader.cancel(load.key);
+  }
+
+  /** The error of a recent failed load of the same unchanged files, or null when a new load is worth trying. */
+  async recentFailure(record: AdapterRecord): Promise<LoramuxError | null> {
+    const failure = record.failure;
+    if (failure === null || failure.directory !== record.directory) return null;
+    if (this.#options.now() - failure.atMs >= FAILURE_MEMORY_MS) return null;
+    const stamp = await stampOf(failure.directory);
+    return stamp === failure.stamp && record.failure === failure ? LoramuxError.fromRecord(failure.error) : null;
+  }
+
+  /** One load from start to published or failed; never rejects. */
+  async #run(record: AdapterRecord, load: ActiveLoad): Promise<LoadResult> {
+    const { loader, now, nextTicket } = this.#options;
+    const startedMs = now();
+    const ticket = nextTicket();
+    const stamp = await stampOf(load.directory);
+    try {
+      const outcome = await loader.load({
+        key: load.key,
+        ticket,
+        directory: load.directory,
+        onState: (state) => {
+          load.state = state;
+        },
+        isWanted: () => isWanted(load),
+        accept: (digest) => acceptDigest(record, load, digest),
+      });
+      if (load.cancelled !== null) {
+        if (outcome.kind === 'compiled') this.#options.store.discard(load.key, outcome.handle);
+        throw load.cancelled;
+      }
+      const result = this.#settle(record, load, outcome);
+      this.#report(record, startedMs, null, outcome.kind === 'compiled' ? outcome.bytes : 0);
+      return result;
+    } catch (thrown) {
+      const error = load.cancelled ?? toLoramuxError(thrown);
+      if (load.cancelled === null && error.code !== 'ERR_ABORTED') {
+        record.failure = { error: error.toRecord(), directory: load.directory, stamp, atMs: now() };
+        this.#report(record, startedMs, error.code, 0);
+      }
+      return this.#fail(record, load, error);
+    }
+  }
+
+  /** Publishes what a load made and answers those who waited. */
+  #settle(record: AdapterRecord, load: ActiveLoad, outcome: LoadOutcome): LoadResult {
+    const { store, now, warn } = this.#options;
+    const previous = record.facts?.digest ?? null;
+    const waiters = [...load.waiters];
+    load.waiters.clear();
+    if (record.load === load) record.load = null;
+    record.directory = load.directory;
+    record.failure = null;
+    if (load.intent.pin) record.operatorPin = true;
+    if (outcome.kind === 'unchanged') {
+      if (record.current !== null) store.setOperatorPin(record.current, record.operatorPin);
+      for (const waiter of waiters) waiter.deferred.resolve(null);
+      return { ok: true, outcome: 'unchanged', replaced: null };
+    }
+    const { digest, handle, bytes, plan, baseModel, warnings } = outcome;
+    const { ranks, variant, moduleCounts } = plan;
+    record.facts = { digest, bytes, ranks, variant, modules: moduleCounts, baseModel, warnings };
+    const version = { key: load.key, handle, digest, bytes, loadedAtMs: now(), retired: null };
+    const tiers = waiters.map((waiter) => waiter.tierAtArrival);
+    const leases = store.publish(record, version, tiers);
+    for (const [at, waiter] of waiters.entries()) waiter.deferred.resolve(leases[at] ?? null);
+    for (const warning of warnings) warn(record.name, warning);
+    if (previous === null) return { ok: true, outcome: 'created', replaced: null };
+    if (previous === digest) return { ok: true, outcome: 'unchanged', replaced: null };
+    return { ok: true, outcome: 'replaced', replaced: previous };
+  }
+
+  #fail(record: AdapterRecord, load: ActiveLoad, error: LoramuxError): LoadResult {
+    if (record.load === load) record.load = null;
+    // A failed replacement says nothing about the files that the name still stands for.
+    const lookAgain = error.code === 'ERR_ABORTED' || load.directory !== record.directory;
+    for (const waiter of load.waiters) {
+      if (lookAgain) waiter.deferred.resolve(null);
+      else waiter.deferred.reject(error);
+    }
+    load.waiters.clear();
+    return { ok: false, error };
+  }
+
+  #report(
+    record: AdapterRecord,
+    startedMs: number,
+    code: Extract<Telemetry, { kind: 'adapter-load' }>['code'],
+    bytes: number,
+  ): void {
+    const seconds = (this.#options.now() - startedMs) / 1000;
+    const result = code === null ? 'ok' : 'failed';
+    this.#options.emit({ kind: 'adapter-load', name: record.name, result, code, seconds, bytes });
+  }
+}
+
+function isWanted(load: ActiveLoad): boolean {
+  return load.cancelled === null && (load.intent.operator || load.waiters.size > 0);
+}
+
+/** What a load's digest means for the name: nothing new, or a load that the name is free for. */
+function acceptDigest(record: AdapterRecord, load: ActiveLoad, digest: string): 'load' | 'unchanged' {
+  if (record.current?.digest === digest) return 'unchanged';
+  const taken = record.facts !== null ? record.facts.digest !== digest : record.directory !== load.directory;
+  if (!load.intent.replace && taken) {
+    throw new LoramuxError(
+      'ERR_BAD_REQUEST',
+      `${record.name} already names the adapter in ${record.directory}, expected a free name: choose another or set replace`,
+      { field: 'replace' },
+    );
+  }
+  return 'load';
+}

@@ -1,0 +1,27 @@
+import { LoramuxError } from '../core/errors.js';
+
+/** ERR_ADAPTER_UNLOADED: the name is on its way out. */
+export function leavingError(name: string): LoramuxError {
+  return new LoramuxError(
+    'ERR_ADAPTER_UNLOADED',
+    `adapter ${name} is being unloaded: load it again through the admin API`,
+  );
+}
+
+/** ERR_ADAPTER_NOT_FOUND; `unloaded` when the operator took the name out of service. */
+export function notFound(name: string, unloaded: boolean): LoramuxError {
+  const message = unloaded
+    ? `adapter ${name} was unloaded by the operator: load it again through the admin API`
+    : `no adapter is called ${JSON.stringify(name)}: expected a sub-folder of the adapter folder with an adapter_config.json, or one loaded through the admin API`;
+  return new LoramuxError('ERR_ADAPTER_NOT_FOUND', message);
+}
+
+/** ERR_ABORTED: the caller's signal fired. */
+export function abortedError(name: string): LoramuxError {
+  return new LoramuxError('ERR_ABORTED', `the request for adapter ${name} was aborted`);
+}
+
+/** ERR_ENGINE_CLOSED. */
+export function closedError(): LoramuxError {
+  return new LoramuxError('ERR_ENGINE_CLOSED', 'the engine is closed: it takes no more requests');
+}

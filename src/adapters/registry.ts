@@ -1,0 +1,301 @@
+import type { AdapterInfo, TierInfo } from '../core/adapter.js';
+import type { AdminCall, AdminReplies } from '../core/adapter-admin.js';
+import { LoramuxError } from '../core/errors.js';
+import { isAdapterName } from '../core/names.js';
+import type { Telemetry } from '../core/telemetry.js';
+import { AdapterRoots } from './adapter-directory.js';
+import {
+  type ActiveLoad,
+  type AdapterLease,
+  type AdapterRecord,
+  createRecord,
+  describeRecord,
+  type LoadIntent,
+  type Waiter,
+} from './adapter-record.js';
+import { deferred } from './deferred.js';
+import { LoadRunner } from './load-runner.js';
+import { type AdapterBackend, AdapterLoader } from './loader.js';
+import type { BaseModel } from './plan.js';
+import { abortedError, closedError, leavingError, notFound } from './registry-errors.js';
+import { VersionStore } from './version-store.js';
+
+const DEFAULT_MAX_FILE_BYTES = 2 * 1024 ** 3;
+
+export interface RegistryOptions {
+  readonly backend: AdapterBackend;
+  readonly base: BaseModel;
+  /** Folders whose sub-folders are adapters named after them. */
+  readonly roots: readonly string[];
+  /** Further folders that admin loads may name. */
+  readonly allowedRoots?: readonly string[];
+  readonly capacityBytes: number;
+  readonly maxFileBytes?: number;
+  readonly emit: (fact: Telemetry) => void;
+  /** Told about adapters that were accepted but look odd. */
+  readonly warn?: (name: string, warning: string) => void;
+  /** Milliseconds since the epoch, never running backwards. */
+  readonly now?: () => number;
+}
+
+type LoadCall = Omit<Extract<AdminCall, { op: 'load' }>, 'op'>;
+
+/**
+ * Adapter names and what they stand for. Hands out leases on resident adapters, loading them on first use, and
+ * carries out the adapter part of the admin API. Lives in the engine worker; every method returns at once or waits
+ * without blocking the thread.
+ */
+export class AdapterRegistry {
+  readonly #options: RegistryOptions;
+  readonly #roots: AdapterRoots;
+  readonly #store: VersionStore;
+  readonly #loads: LoadRunner;
+  readonly #records = new Map<string, AdapterRecord>();
+  /** Names that the operator unloaded: not found again in the roots until an admin load. */
+  readonly #unloaded = new Set<string>();
+  #nextTicket = 1;
+  #closed = false;
+
+  constructor(options: RegistryOptions) {
+    const { backend, base, capacityBytes, emit } = options;
+    this.#options = options;
+    const now = options.now ?? ((): number => performance.timeOrigin + performance.now());
+    const warn = options.warn ?? ((): void => undefined);
+    const nextTicket = (): number => this.#nextTicket++;
+    const releaseAdapter = (handle: number): void => backend.releaseAdapter(handle);
+    this.#roots = new AdapterRoots(options.roots, options.allowedRoots);
+    this.#store = new VersionStore({ capacityBytes, now, releaseAdapter, emit });
+    const { residency, memory } = this.#store;
+    const maxFileBytes = options.maxFileBytes ?? DEFAULT_MAX_FILE_BYTES;
+    const loader = new AdapterLoader({ backend, base, roots: this.#roots, residency, memory, maxFileBytes });
+    this.#loads = new LoadRunner({ loader, store: this.#store, emit, warn, now, nextTicket });
+  }
+
+  /** A lease if the adapter is resident and no overdue load goes first; null otherwise, then use `acquire`. */
+  tryAcquire(name: string): AdapterLease | null {
+    const record = this.#records.get(name);
+    if (record === undefined || record.current === null || record.drain !== null) return null;
+    if (this.#closed || !this.#store.mayLease()) return null;
+    this.#options.emit({ kind: 'adapter-lookup', name, result: 'hit' });
+    return this.#store.lease(record, record.current, 'host');
+  }
+
+  /**
+   * A lease on the adapter, which is loaded first if it is not resident; requests for one name share one load.
+   * Errors: ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_UNLOADED while it is being unloaded, ERR_ABORTED by `signal`,
+   * ERR_ENGINE_CLOSED, and those of the load.
+   */
+  async acquire(name: string, signal?: AbortSignal): Promise<AdapterLease> {
+    const ticket = this.#nextTicket++;
+    let tier: AdapterLease['tierAtArrival'] | null = null;
+    for (;;) {
+      this.#requireOpen(name, signal);
+      const record = this.#records.get(name) ?? (await this.#find(name));
+      this.#requireOpen(name, signal);
+      requireStaying(record);
+      if (tier === null) {
+        tier = record.current === null ? 'disk' : 'host';
+        this.#options.emit({ kind: 'adapter-lookup', name, result: tier === 'host' ? 'hit' : 'miss' });
+      }
+      if (record.current !== null) {
+        if (this.#store.mayLease(ticket)) return this.#store.lease(record, record.current, tier);
+        await this.#store.waitForTurn(ticket, signal);
+        continue;
+      }
+      if (record.load === null) {
+        const failure = await this.#loads.recentFailure(record);
+        if (failure !== null) throw failure;
+        this.#requireOpen(name, signal);
+        if (record.current !== null || record.drain !== null || this.#records.get(name) !== record) continue;
+      }
+      const lease = await this.#join(
+        record,
+        record.load ?? this.#loads.start(record, record.directory, byRequest()),
+        tier,
+        signal,
+      );
+      if (lease !== null) return lease;
+    }
+  }
+
+  /** Every adapter: those known and those in the scanned roots, sorted by name. */
+  async list(): Promise<AdminReplies['list']> {
+    for (const [name, directory] of await this.#roots.scan()) {
+      if (!this.#records.has(name) && !this.#unloaded.has(name)) this.#records.set(name, createRecord(name, directory));
+    }
+    const records = [...this.#records.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    return { adapters: records.map((record) => this.#describe(record)), tiers: this.tiers() };
+  }
+
+  /** ERR_ADAPTER_NOT_FOUND for an unknown name. */
+  async get(name: string): Promise<AdapterInfo> {
+    return this.#describe(this.#records.get(name) ?? (await this.#find(name)));
+  }
+
+  tiers(): TierInfo[] {
+    return this.#store.tiers();
+  }
+
+  /**
+   * Loads `directory` under `name`. A name that serves other files moves to the new ones atomically when `replace`
+   * is set: rows in flight finish on the old version. Errors: ERR_BAD_REQUEST for a malformed name or a taken one
+   * without `replace`, ERR_ADAPTER_FORBIDDEN, ERR_ADAPTER_UNLOADED, and those of the load, which change nothing.
+   */
+  async load(call: LoadCall): Promise<AdminReplies['load']> {
+    const { name, directory, replace } = call;
+    if (!isAdapterName(name)) {
+      const expected = 'expected an adapter name of letters, digits, ".", "_", "-" and at most one "/"';
+      throw new LoramuxError('ERR_BAD_REQUEST', `${expected}, found ${JSON.stringify(name)}`, { field: 'name' });
+    }
+    const real = await this.#roots.resolve(directory);
+    if (real === null) {
+      throw new LoramuxError(
+        'ERR_ADAPTER_NOT_FOUND',
+        `expected an adapter directory at ${directory}, found nothing: check the path`,
+      );
+    }
+    const { record, load } = await this.#startForOperator(name, real, { operator: true, replace, pin: call.pin });
+    if (!call.wait) return { outcome: 'accepted', replaced: null, adapter: this.#describe(record) };
+    const result = await load.settled;
+    if (!result.ok) throw result.error;
+    return { outcome: result.outcome, replaced: result.replaced, adapter: this.#describe(record) };
+  }
+
+  /**
+   * Takes a name out of service: new requests are refused at once, the memory goes with the last row, and the name
+   * stays unknown until it is loaded again. With `cutRows` the rows in flight are ended: it is called with each
+   * native handle in use and returns how many rows it failed. Resolves when everything is freed.
+   */
+  async unload(name: string, cutRows?: (handle: number) => number): Promise<AdminReplies['unload']> {
+    const record = this.#records.get(name) ?? (await this.#find(name));
+    const rows = this.#store.rows(record);
+    const drain = record.drain ?? this.#leave(record);
+    let rowsCut = 0;
+    for (const { handle } of cutRows === undefined ? [] : [...record.versions]) rowsCut += cutRows?.(handle) ?? 0;
+    await drain.promise;
+    await record.load?.settled;
+    if (this.#records.get(name) === record) {
+      this.#records.delete(name);
+      this.#unloaded.add(name);
+    }
+    return { drained: rows - rowsCut, rowsCut };
+  }
+
+  /** Sets or clears the operator pin; pinning loads the adapter first. Errors as `acquire`. */
+  async pin(name: string, pinned: boolean): Promise<AdapterInfo> {
+    const record = this.#records.get(name) ?? (await this.#find(name));
+    for (;;) {
+      this.#requireOpen(name, undefined);
+      requireStaying(record);
+      if (record.current !== null || !pinned) {
+        record.operatorPin = pinned;
+        if (record.current !== null) this.#store.setOperatorPin(record.current, pinned);
+        return this.#describe(record);
+      }
+      const load = record.load ?? this.#loads.start(record, record.directory, byRequest());
+      load.intent.operator = true;
+      load.intent.pin = true;
+      const result = await load.settled;
+      if (!result.ok) throw result.error;
+    }
+  }
+
+  /** What does not add up; empty when all is well. */
+  violations(): string[] {
+    return this.#store.violations();
+  }
+
+  /** Refuses everything from now on and frees all that no row holds; the rest goes with its last row. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const records = [...this.#records.values()];
+    const loads = records.flatMap((record) => (record.load === null ? [] : [record.load.settled]));
+    for (const record of records) if (record.drain === null) this.#leave(record, closedError());
+    await Promise.all(loads);
+  }
+
+  #describe(record: AdapterRecord): AdapterInfo {
+    return describeRecord(record, this.#store.rows(record));
+  }
+
+  #requireOpen(name: string, signal: AbortSignal | undefined): void {
+    if (this.#closed) throw closedError();
+    if (signal?.aborted === true) throw abortedError(name);
+  }
+
+  /** The record of a name in the scanned roots. */
+  async #find(name: string): Promise<AdapterRecord> {
+    const directory = this.#unloaded.has(name) ? null : await this.#roots.find(name);
+    const known = this.#records.get(name);
+    if (known !== undefined) return known;
+    if (directory === null || this.#unloaded.has(name)) throw notFound(name, this.#unloaded.has(name));
+    const record = createRecord(name, directory);
+    this.#records.set(name, record);
+    return record;
+  }
+
+  /** Starts an admin load once no other load of the name is in flight, creating its record if the name is new. */
+  async #startForOperator(
+    name: string,
+    directory: string,
+    intent: LoadIntent,
+  ): Promise<{ record: AdapterRecord; load: ActiveLoad }> {
+    const inRoots = this.#unloaded.has(name) ? null : await this.#roots.find(name);
+    for (;;) {
+      if (this.#closed) throw closedError();
+      const record = this.#records.get(name) ?? createRecord(name, inRoots ?? directory);
+      requireStaying(record);
+      if (record.load === null) {
+        this.#records.set(name, record);
+        this.#unloaded.delete(name);
+        return { record, load: this.#loads.start(record, directory, intent) };
+      }
+      await record.load.settled;
+    }
+  }
+
+  /** Waits for a load with the request's signal; gives the load up when nobody else wants it. */
+  async #join(
+    record: AdapterRecord,
+    load: ActiveLoad,
+    tierAtArrival: AdapterLease['tierAtArrival'],
+    signal: AbortSignal | undefined,
+  ): Promise<AdapterLease | null> {
+    const waiter: Waiter = { tierAtArrival, deferred: deferred() };
+    load.waiters.add(waiter);
+    const abort = (): void => {
+      if (!load.waiters.delete(waiter)) return;
+      waiter.deferred.reject(abortedError(record.name));
+      this.#loads.abandon(record, load);
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      const lease = await waiter.deferred.promise;
+      if (lease === null || signal?.aborted !== true) return lease;
+      lease.release();
+      throw abortedError(record.name);
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  /** Begins to take a record out of service. */
+  #leave(record: AdapterRecord, reason = leavingError(record.name)): NonNullable<AdapterRecord['drain']> {
+    const drain = deferred<void>();
+    record.drain = drain;
+    record.operatorPin = false;
+    if (record.load !== null) this.#loads.cancel(record.load, reason);
+    if (record.versions.size === 0) drain.resolve();
+    for (const version of [...record.versions]) this.#store.retire(record, version, version.retired ?? 'admin');
+    return drain;
+  }
+}
+
+/** The intent of a load that only requests asked for. A name follows its own directory to whatever it holds. */
+function byRequest(): LoadIntent {
+  return { operator: false, replace: true, pin: false };
+}
+
+function requireStaying(record: AdapterRecord): void {
+  if (record.drain !== null) throw leavingError(record.name);
+}

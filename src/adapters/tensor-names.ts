@@ -1,0 +1,60 @@
+/** The role of a tensor in a LoRA module. */
+export type TensorPart = 'a' | 'b' | 'magnitude';
+
+/** What a tensor name says. `repaired` is true when a known artefact of saving was stripped from it. */
+export type TensorName =
+  | { readonly kind: 'part'; readonly module: string; readonly part: TensorPart; readonly repaired: boolean }
+  | { readonly kind: 'refused'; readonly expected: string };
+
+const PREFIX = 'base_model.model.';
+/** Left in front of names by `torch.compile`. */
+const COMPILED = '_orig_mod.';
+
+const SUFFIXES: readonly (readonly [suffix: string, part: TensorPart, repaired: boolean])[] = [
+  ['.lora_A.weight', 'a', false],
+  ['.lora_B.weight', 'b', false],
+  ['.lora_magnitude_vector', 'magnitude', false],
+  ['.lora_magnitude_vector.weight', 'magnitude', false],
+  ['.lora_A.default.weight', 'a', true],
+  ['.lora_B.default.weight', 'b', true],
+  ['.lora_magnitude_vector.default', 'magnitude', true],
+  ['.lora_magnitude_vector.default.weight', 'magnitude', true],
+];
+
+const REFUSED: readonly (readonly [pattern: RegExp, expected: string])[] = [
+  [/\.lora_B(?:\.default)?\.bias$/, 'no bias on lora_B: lora_bias is not supported'],
+  [/\.lora_embedding_[AB](?:\.|$)/, 'LoRA on linear modules only: embeddings are not supported'],
+  [/\.base_layer\.weight$/, 'no copy of a base weight: LoRA on embeddings or the output head is not supported'],
+  [/\.bias$/, 'no bias of the base: bias must be "none"'],
+  [/\.trainable_tokens_delta$/, 'no trainable token rows: they are not supported'],
+  [/\.lora_E$/, 'a LORA file: lora_E belongs to AdaLoRA'],
+  [/\.lora_diag$/, 'a plain LoRA file: lora_diag belongs to KaSA'],
+  [/\.lora_velora_embed$|\.lora_monteclora_sampler\./, 'a plain LoRA file: this buffer belongs to another variant'],
+];
+
+/**
+ * Sorts a tensor name of an adapter file by the whitelist of PEFT's LoRA names. Whatever is not on it is refused: a
+ * name that equals a base parameter would otherwise overwrite the shared base when loaded the way PEFT does.
+ */
+export function parseTensorName(name: string): TensorName {
+  let rest = name;
+  let repaired = false;
+  const dropCompiled = (): void => {
+    if (!rest.startsWith(COMPILED)) return;
+    rest = rest.slice(COMPILED.length);
+    repaired = true;
+  };
+  dropCompiled();
+  if (!rest.startsWith(PREFIX)) return { kind: 'refused', expected: `a name that begins with ${PREFIX}` };
+  rest = rest.slice(PREFIX.length);
+  dropCompiled();
+  for (const [suffix, part, artefact] of SUFFIXES) {
+    if (!rest.endsWith(suffix) || rest.length === suffix.length) continue;
+    return { kind: 'part', module: rest.slice(0, -suffix.length), part, repaired: repaired || artefact };
+  }
+  const known = REFUSED.find(([pattern]) => pattern.test(rest));
+  return {
+    kind: 'refused',
+    expected: known?.[1] ?? 'only lora_A.weight, lora_B.weight and lora_magnitude_vector of linear modules',
+  };
+}

@@ -1,0 +1,186 @@
+import type { TierInfo } from '../core/adapter.js';
+import type { Telemetry } from '../core/telemetry.js';
+import type { AdapterLease, AdapterRecord, AdapterVersion, EvictReason } from './adapter-record.js';
+import { type Deferred, deferred } from './deferred.js';
+import { MemoryQueue } from './memory-queue.js';
+import { Residency } from './residency.js';
+
+/** A load that waited this long for memory goes before new requests, resident or not: pins must drain for it. */
+const MAX_MEMORY_WAIT_MS = 2_000;
+
+export interface VersionStoreOptions {
+  readonly capacityBytes: number;
+  /** Milliseconds since the epoch, never running backwards. */
+  readonly now: () => number;
+  readonly releaseAdapter: (handle: number) => void;
+  readonly emit: (fact: Telemetry) => void;
+}
+
+interface Held {
+  readonly record: AdapterRecord;
+  readonly version: AdapterVersion;
+}
+
+/** The compiled adapters in memory: leases on them, their publication, replacement and eviction. */
+export class VersionStore {
+  readonly residency: Residency;
+  readonly memory: MemoryQueue;
+  readonly #options: VersionStoreOptions;
+  readonly #held = new Map<number, Held>();
+  readonly #gated = new Set<{ readonly ticket: number; readonly turn: Deferred<void> }>();
+
+  constructor(options: VersionStoreOptions) {
+    this.#options = options;
+    this.residency = new Residency(options.capacityBytes);
+    this.memory = new MemoryQueue({
+      residency: this.residency,
+      now: options.now,
+      onEvicted: (keys) => this.#evict(keys),
+      onMoved: () => this.#openGates(),
+    });
+  }
+
+  /** True when a request with `ticket` may use a resident adapter now, no older load being overdue for memory. */
+  mayLease(ticket?: number): boolean {
+    return !this.memory.isOverdue(MAX_MEMORY_WAIT_MS, ticket);
+  }
+
+  /** Resolves once `mayLease` may have changed for `ticket`; rejects with the reason of `signal`. */
+  async waitForTurn(ticket: number, signal: AbortSignal | undefined): Promise<void> {
+    const gate = { ticket, turn: deferred<void>() };
+    const abort = (): void => gate.turn.resolve();
+    this.#gated.add(gate);
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      await gate.turn.promise;
+    } finally {
+      this.#gated.delete(gate);
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  /** A lease on a resident version, pinned from now on. */
+  lease(record: AdapterRecord, version: AdapterVersion, tierAtArrival: AdapterLease['tierAtArrival']): AdapterLease {
+    this.residency.pin(version.key);
+    return this.#hand(record, version, tierAtArrival);
+  }
+
+  /**
+   * Makes a compiled adapter (its reservation held under `version.key`) the current one of its name, with one lease
+   * for each entry of `tiers`, taken before anything else can evict it. The version it replaces is retired.
+   */
+  publish(
+    record: AdapterRecord,
+    version: AdapterVersion,
+    tiers: readonly AdapterLease['tierAtArrival'][],
+  ): AdapterLease[] {
+    const old = record.current;
+    this.residency.commit(version.key, tiers.length, record.operatorPin);
+    this.#held.set(version.key, { record, version });
+    record.versions.add(version);
+    record.current = version;
+    const leases = tiers.map((tier) => this.#hand(record, version, tier));
+    if (old !== null) this.retire(record, old, 'replaced');
+    this.memory.pump();
+    return leases;
+  }
+
+  /** Takes a version out of service; its memory goes with its last row. */
+  retire(record: AdapterRecord, version: AdapterVersion, reason: EvictReason): void {
+    if (record.current === version) record.current = null;
+    version.retired = reason;
+    if (this.residency.rows(version.key) > 0) {
+      this.residency.setOperatorPin(version.key, false);
+      return;
+    }
+    this.residency.remove(version.key);
+    this.#forget(version.key, reason);
+    this.memory.pump();
+  }
+
+  setOperatorPin(version: AdapterVersion, pinned: boolean): void {
+    this.residency.setOperatorPin(version.key, pinned);
+    this.memory.pump();
+  }
+
+  /** Gives back a compiled adapter that nobody may use. */
+  discard(key: number, handle: number): void {
+    this.residency.release(key);
+    this.#options.releaseAdapter(handle);
+    this.memory.pump();
+  }
+
+  /** Rows on any version of the name. */
+  rows(record: AdapterRecord): number {
+    let rows = 0;
+    for (const version of record.versions) rows += this.residency.rows(version.key);
+    return rows;
+  }
+
+  tiers(): TierInfo[] {
+    const { resident, reserved, capacity, pinned } = this.residency.totals();
+    return [{ tier: 'host', bytes: resident + reserved, capacity, pinned }];
+  }
+
+  /** What does not add up between records, versions and bytes; empty when all is well. */
+  violations(): string[] {
+    const found = this.residency.violations();
+    let bytes = 0;
+    for (const { record, version } of this.#held.values()) {
+      bytes += version.bytes;
+      if (!record.versions.has(version)) found.push(`a version of ${record.name} is held but not in its record`);
+      if (version.retired !== null && record.current === version) found.push(`${record.name} serves a retired version`);
+      if (version.retired !== null && this.residency.rows(version.key) === 0)
+        found.push(`a retired version of ${record.name} outlives its rows`);
+    }
+    const { resident } = this.residency.totals();
+    if (bytes !== resident) found.push(`versions take ${bytes} bytes, the residency counts ${resident}`);
+    return found;
+  }
+
+  #hand(record: AdapterRecord, version: AdapterVersion, tierAtArrival: AdapterLease['tierAtArrival']): AdapterLease {
+    record.requests += 1;
+    record.lastUsedAtMs = this.#options.now();
+    let held = true;
+    return {
+      handle: version.handle,
+      digest: version.digest,
+      name: record.name,
+      tierAtArrival,
+      release: () => {
+        if (!held) return;
+        held = false;
+        this.#unpin(record, version);
+      },
+    };
+  }
+
+  #unpin(record: AdapterRecord, version: AdapterVersion): void {
+    if (this.residency.unpin(version.key) > 0) return;
+    if (version.retired !== null) this.retire(record, version, version.retired);
+    else this.memory.pump();
+  }
+
+  #evict(keys: readonly number[]): void {
+    for (const key of keys) {
+      const held = this.#held.get(key);
+      if (held !== undefined) held.record.current = null;
+      this.#forget(key, 'capacity');
+    }
+  }
+
+  #forget(key: number, reason: EvictReason): void {
+    const held = this.#held.get(key);
+    if (held === undefined) throw new Error(`adapter version ${key} is unknown`);
+    const { record, version } = held;
+    this.#held.delete(key);
+    record.versions.delete(version);
+    this.#options.releaseAdapter(version.handle);
+    this.#options.emit({ kind: 'adapter-evict', name: record.name, reason, bytes: version.bytes });
+    if (record.versions.size === 0) record.drain?.resolve();
+  }
+
+  #openGates(): void {
+    for (const gate of this.#gated) if (this.mayLease(gate.ticket)) gate.turn.resolve();
+  }
+}
