@@ -1,10 +1,11 @@
-import { basename } from 'node:path';
+import { basename, resolve } from 'node:path';
 import type { Precision, PreparedModel } from '../core/model-manifest.js';
 import { type ChecksumFile, FORMAT_VERSION, ModelCache } from './cache/model-cache.js';
 import { entryDigest, fileDigest } from './cache/source-digest.js';
 import { convertModel } from './convert.js';
+import type { HubOptions } from './fetch/hub-repository.js';
 import { planModel } from './graph/model-plan.js';
-import { type HubOptions, locateModel, type ModelLocation } from './locate-model.js';
+import { locateModel, type ModelLocation } from './locate-model.js';
 import type { ProgressReport } from './progress.js';
 
 export interface PrepareModelOptions {
@@ -32,7 +33,8 @@ export interface PrepareModelOptions {
  * entry to delete; ERR_TOOL_MISSING what to install; ERR_CONFIG a full disk.
  */
 export async function prepareModel(options: PrepareModelOptions): Promise<PreparedModel> {
-  const { cacheDir, onProgress } = options;
+  const { onProgress } = options;
+  const cacheDir = resolve(options.cacheDir);
   const location = await locateModel(options.model, cacheDir, onProgress, options.hub ?? {});
   const precision =
     options.precision === 'auto' ? await choosePrecision(location, options.memoryBytes) : options.precision;

@@ -57,12 +57,15 @@ export interface ModelPlan {
   readonly layout: WeightLayout;
 }
 
+type BiasRule = 'required' | 'if-present' | 'never';
+
 const EMBEDDING = 'model.embed_tokens';
 const HEAD = 'lm_head';
 
 /**
  * Lays out all weights for one precision, checking that every tensor is there in its right shape and that the file
- * holds none that would go unused. Reads no weights. A matrix whose input width is no multiple of 32 stays f32.
+ * holds none that would go unused. Reads no weights. A matrix whose input width is no multiple of 32 stays f32. In w4 the
+ * head takes 8 bits unless the source's 4-bit quants can be kept: fitting it to 4 bits costs more than all layers together.
  * ERR_MODEL_INVALID names the tensor.
  */
 export function planModel(source: ModelSource, precision: Precision): ModelPlan {
@@ -102,8 +105,12 @@ class Planner {
 
   #head(): LinearPlan | null {
     const { tieWordEmbeddings, hiddenSize, vocabSize } = this.#source.config;
-    if (tieWordEmbeddings && this.#format(hiddenSize) === 'f32') return null;
-    return this.#linear(HEAD, hiddenSize, [[tieWordEmbeddings ? EMBEDDING : HEAD, vocabSize]], false);
+    const module = tieWordEmbeddings ? EMBEDDING : HEAD;
+    const { encoding } = this.#check(`${module}.weight`, [vocabSize, hiddenSize]);
+    const fitted = this.#precision === 'w4' && !encoding.name.startsWith('Q4_');
+    const format = this.#format(hiddenSize, fitted ? 'w8' : this.#precision);
+    if (tieWordEmbeddings && format === 'f32') return null;
+    return this.#linear(HEAD, hiddenSize, [[module, vocabSize]], 'never', format);
   }
 
   #layer(layer: number): LayerPlan {
@@ -122,13 +129,13 @@ class Planner {
           [`${attention}.k_proj`, kvHeads * headDim],
           [`${attention}.v_proj`, kvHeads * headDim],
         ],
-        requiredBiases.qkv,
+        biasRule(requiredBiases.qkv),
       ),
       output: this.#linear(
         `${attention}.o_proj`,
         heads * headDim,
         [[`${attention}.o_proj`, hiddenSize]],
-        requiredBiases.output,
+        biasRule(requiredBiases.output),
       ),
       postNorm: this.#plain(`${prefix}.post_attention_layernorm.weight`, [hiddenSize]),
       gateUp: this.#linear(
@@ -138,9 +145,14 @@ class Planner {
           [`${mlp}.gate_proj`, intermediateSize],
           [`${mlp}.up_proj`, intermediateSize],
         ],
-        requiredBiases.mlp,
+        biasRule(requiredBiases.mlp),
       ),
-      down: this.#linear(`${mlp}.down_proj`, intermediateSize, [[`${mlp}.down_proj`, hiddenSize]], requiredBiases.mlp),
+      down: this.#linear(
+        `${mlp}.down_proj`,
+        intermediateSize,
+        [[`${mlp}.down_proj`, hiddenSize]],
+        biasRule(requiredBiases.mlp),
+      ),
     };
   }
 
@@ -153,9 +165,9 @@ class Planner {
     name: string,
     cols: number,
     modules: readonly (readonly [module: string, rows: number])[],
-    requireBias: boolean,
+    bias: BiasRule,
+    format = this.#format(cols),
   ): LinearPlan {
-    const format = this.#format(cols);
     const parts: LinearPart[] = [];
     let rows = 0;
     let hasMins = false;
@@ -166,7 +178,8 @@ class Planner {
       parts.push({ module, firstRow: rows, rows: partRows });
       rows += partRows;
     }
-    const hasBias = requireBias || modules.some(([module]) => this.#source.tensorNames.has(`${module}.bias`));
+    const isBiased = ([module]: readonly [string, number]) => this.#source.tensorNames.has(`${module}.bias`);
+    const hasBias = bias === 'required' || (bias === 'if-present' && modules.some(isBiased));
     if (hasBias) for (const [module, partRows] of modules) this.#check(`${module}.bias`, [partRows]);
     return { format, rows, cols, parts, ...this.#regions(name, format, rows, cols, hasMins, hasBias) };
   }
@@ -188,8 +201,8 @@ class Planner {
     };
   }
 
-  #format(cols: number): Precision {
-    return cols % QUANT_BLOCK === 0 ? this.#precision : 'f32';
+  #format(cols: number, wanted = this.#precision): Precision {
+    return cols % QUANT_BLOCK === 0 ? wanted : 'f32';
   }
 
   #check(name: string, shape: readonly number[]) {
@@ -206,6 +219,10 @@ class Planner {
       unused[0],
     );
   }
+}
+
+function biasRule(isRequired: boolean): BiasRule {
+  return isRequired ? 'required' : 'if-present';
 }
 
 /** The places where adapters attach, four a layer: qkv, o, gate_up, down. Ids are dense and in graph order. */
