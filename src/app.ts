@@ -1,0 +1,79 @@
+import { randomBytes } from 'node:crypto';
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
+import type { EngineClient } from './core/engine-client.js';
+import { LoramuxError } from './core/errors.js';
+import type { NativeTokenizer } from './engine/binding.js';
+import type { GenerationObserver } from './generation/observer.js';
+import { GenerationService } from './generation/service.js';
+import { createBaseApp, routesOf } from './server/base-app.js';
+import { Health } from './server/health.js';
+import type { Lifecycle } from './server/lifecycle.js';
+import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
+import { registerInfo } from './server/lorax/info-route.js';
+import { LORAX_WORDING } from './server/lorax/wording.js';
+import { registerMethodNotAllowed } from './server/plugins/errors.js';
+import type { RequestEndListener } from './server/plugins/request-end.js';
+import { registerProbes } from './server/routes/probes.js';
+
+/** Unread output of one stream above this ends the stream. */
+const MAX_BUFFERED_BYTES = 2 ** 20;
+
+/** What metrics hear from the apps. */
+export interface AppObserver extends GenerationObserver {
+  requestEnded: RequestEndListener;
+}
+
+export interface AppDeps {
+  readonly engine: EngineClient;
+  readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'>;
+  readonly lifecycle: Lifecycle;
+  readonly observer: AppObserver;
+  readonly logger: FastifyBaseLogger;
+  readonly version: string;
+  /** Milliseconds since the epoch, monotonic; the process's own clock by default. */
+  readonly now?: () => number;
+  /** Random by default; below 2^53. */
+  readonly drawSeed?: () => bigint;
+  readonly maxBufferedBytes?: number;
+}
+
+function monotonicNow(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+/** Uniform below 2^53: clients that hold JSON numbers as doubles read it back unchanged. */
+function randomSeed(): bigint {
+  return randomBytes(8).readBigUInt64LE() >> 11n;
+}
+
+/** The public app: LoRAX routes and probes. Does not listen. */
+export function buildApp(deps: AppDeps): FastifyInstance {
+  const { engine, lifecycle, observer, version } = deps;
+  const now = deps.now ?? monotonicNow;
+  const app = createBaseApp({
+    logger: deps.logger,
+    lifecycle,
+    wording: LORAX_WORDING,
+    onRequestEnd: (end) => observer.requestEnded(end),
+  });
+  app.addHook('onRequest', async (request) => {
+    if (request.method === 'POST' && lifecycle.draining) {
+      observer.rejected('ERR_DRAINING');
+      throw new LoramuxError('ERR_DRAINING', 'the server is draining: send the request to another replica');
+    }
+  });
+  const generation = new GenerationService({
+    engine,
+    tokenizer: deps.tokenizer,
+    observer,
+    now,
+    maxBufferedBytes: deps.maxBufferedBytes ?? MAX_BUFFERED_BYTES,
+  });
+  const routes = routesOf(app, () => {
+    registerProbes(app, new Health({ engine, lifecycle, now }), version);
+    registerInfo(app, engine, version);
+    registerGenerateRoutes(app, { engine, generation, drawSeed: deps.drawSeed ?? randomSeed });
+  });
+  registerMethodNotAllowed(app, routes, LORAX_WORDING);
+  return app;
+}

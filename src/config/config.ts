@@ -1,0 +1,39 @@
+/** Everything a start of the server is told, checked and complete. Frozen; nothing else reads flags or environment. */
+export interface Config {
+  /** `demo`, a directory, a `.gguf` file or a hub id. */
+  readonly model: string;
+  /** Directory whose sub-folders are adapters named after them; null = none at start. */
+  readonly adapters: string | null;
+  readonly host: string;
+  /** 0 = any free port. */
+  readonly port: number;
+  readonly adminHost: string;
+  /** 0 = any free port. */
+  readonly adminPort: number;
+  readonly precision: 'f32' | 'w8' | 'w4' | 'auto';
+  readonly device: 'auto' | 'cpu';
+  readonly threads: number;
+  readonly adapterMemoryBytes: number;
+  readonly kvMemoryBytes: number;
+  /** Longest prompt + answer in tokens; null = what the model and the KV memory allow. */
+  readonly maxModelLen: number | null;
+  /** Rows of one step. */
+  readonly maxBatchTokens: number;
+  /** Sequences running at once. */
+  readonly maxSequences: number;
+  /** Requests waiting at most; the next one is refused. */
+  readonly maxQueue: number;
+  readonly drainTimeoutMs: number;
+  readonly cacheDir: string;
+  readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
+  /** Hub to fetch models from; null = the hub client's own default. */
+  readonly hubEndpoint: string | null;
+}
+
+/** What defaults depend on. */
+export interface HostFacts {
+  /** CPUs this process may use. */
+  readonly cpus: number;
+  /** Bytes of memory this process may use. */
+  readonly memoryBytes: number;
+}

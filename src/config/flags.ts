@@ -1,0 +1,206 @@
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import type { Config, HostFacts } from './config.js';
+import { bytes, choice, duration, httpUrl, integer, text, type ValueParser } from './values.js';
+
+/** What a default may depend on. */
+export interface DefaultContext {
+  readonly facts: HostFacts;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Directory of the adapters that are shipped for the demo model. */
+  readonly demoAdapters: string;
+  /** The chosen model. */
+  readonly model: string;
+}
+
+/** One setting: its flag, its environment twin (`LORAMUX_` + flag in upper snake case), its values and its default. */
+export interface Flag<T> {
+  readonly flag: string;
+  /** Placeholder of the value in the help text. */
+  readonly value: string;
+  readonly parse: ValueParser<Exclude<T, null>>;
+  readonly fallback: (context: DefaultContext) => T;
+  /** The default in words. */
+  readonly defaultText: string;
+  readonly help: string;
+}
+
+const MIB = 2 ** 20;
+const port = integer(0, 65535);
+
+function shareOfMemory(facts: HostFacts, divisor: number): number {
+  return Math.max(64 * MIB, Math.floor(facts.memoryBytes / divisor));
+}
+
+function cacheDirectory({ env }: DefaultContext): string {
+  const base = env.XDG_CACHE_HOME;
+  return join(base !== undefined && base !== '' ? base : join(env.HOME ?? homedir(), '.cache'), 'loramux');
+}
+
+/** The one table behind flags, environment variables, help text and documentation. Order is the order of the help. */
+export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
+  model: {
+    flag: 'model',
+    value: 'MODEL',
+    parse: text,
+    fallback: () => 'demo',
+    defaultText: 'demo',
+    help: 'base model: demo, a Hugging Face directory, a .gguf file or a hub id',
+  },
+  adapters: {
+    flag: 'adapters',
+    value: 'DIR',
+    parse: text,
+    fallback: ({ model, demoAdapters }) => (model === 'demo' ? demoAdapters : null),
+    defaultText: 'the demo adapters with --model demo, else none',
+    help: 'each sub-folder is an adapter named after it',
+  },
+  host: {
+    flag: 'host',
+    value: 'HOST',
+    parse: text,
+    fallback: () => '127.0.0.1',
+    defaultText: '127.0.0.1',
+    help: 'address to serve on',
+  },
+  port: {
+    flag: 'port',
+    value: 'PORT',
+    parse: port,
+    fallback: () => 8080,
+    defaultText: '8080',
+    help: 'port to serve on; 0 picks a free one',
+  },
+  adminHost: {
+    flag: 'admin-host',
+    value: 'HOST',
+    parse: text,
+    fallback: () => '127.0.0.1',
+    defaultText: '127.0.0.1',
+    help: 'address of the admin API',
+  },
+  adminPort: {
+    flag: 'admin-port',
+    value: 'PORT',
+    parse: port,
+    fallback: () => 8081,
+    defaultText: '8081',
+    help: 'port of the admin API; 0 picks a free one',
+  },
+  precision: {
+    flag: 'precision',
+    value: 'PRECISION',
+    parse: choice(['f32', 'w8', 'w4', 'auto'], {
+      f16: 'CPU computes in float32, use f32 (or w8 / w4 to save memory)',
+      bf16: 'CPU computes in float32, use f32 (or w8 / w4 to save memory)',
+      w8a8: 'use w8, which quantises the weights only',
+    }),
+    fallback: () => 'f32',
+    defaultText: 'f32',
+    help: 'f32 (reference), w8 or w4 (weights of 8 or 4 bits), auto',
+  },
+  device: {
+    flag: 'device',
+    value: 'DEVICE',
+    parse: choice(['auto', 'cpu'], { cuda: 'use auto or cpu', gpu: 'use auto or cpu' }),
+    fallback: () => 'auto',
+    defaultText: 'auto',
+    help: 'auto or cpu',
+  },
+  threads: {
+    flag: 'threads',
+    value: 'N',
+    parse: integer(1, 1024),
+    fallback: ({ facts }) => facts.cpus,
+    defaultText: 'the CPUs this process may use',
+    help: 'threads that compute',
+  },
+  adapterMemoryBytes: {
+    flag: 'adapter-memory',
+    value: 'SIZE',
+    parse: bytes,
+    fallback: ({ facts }) => shareOfMemory(facts, 16),
+    defaultText: 'memory / 16, at least 64MiB',
+    help: 'budget of resident adapters: 64MiB, 8GiB, plain bytes',
+  },
+  kvMemoryBytes: {
+    flag: 'kv-memory',
+    value: 'SIZE',
+    parse: bytes,
+    fallback: ({ facts }) => shareOfMemory(facts, 64),
+    defaultText: 'memory / 64, at least 64MiB',
+    help: 'budget of the KV cache',
+  },
+  maxModelLen: {
+    flag: 'max-model-len',
+    value: 'TOKENS',
+    parse: integer(2, 2 ** 31 - 1),
+    fallback: () => null,
+    defaultText: 'what the model and the KV memory allow',
+    help: 'longest prompt and answer together',
+  },
+  maxBatchTokens: {
+    flag: 'max-batch-tokens',
+    value: 'N',
+    parse: integer(1, 2 ** 20),
+    fallback: () => 512,
+    defaultText: '512',
+    help: 'rows of one step, prompts and answers together',
+  },
+  maxSequences: {
+    flag: 'max-sequences',
+    value: 'N',
+    parse: integer(1, 65536),
+    fallback: () => 64,
+    defaultText: '64',
+    help: 'requests that run at once',
+  },
+  maxQueue: {
+    flag: 'max-queue',
+    value: 'N',
+    parse: integer(1, 2 ** 20),
+    fallback: () => 1024,
+    defaultText: '1024',
+    help: 'requests that may wait; the next one is answered 429',
+  },
+  drainTimeoutMs: {
+    flag: 'drain-timeout',
+    value: 'TIME',
+    parse: duration,
+    fallback: () => 30_000,
+    defaultText: '30s',
+    help: 'how long a stop waits for running requests: 250ms, 30s, 2m',
+  },
+  cacheDir: {
+    flag: 'cache-dir',
+    value: 'DIR',
+    parse: text,
+    fallback: cacheDirectory,
+    defaultText: 'loramux in the XDG cache directory',
+    help: 'where prepared models are kept',
+  },
+  logLevel: {
+    flag: 'log-level',
+    value: 'LEVEL',
+    parse: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
+    fallback: () => 'info',
+    defaultText: 'info',
+    help: 'trace, debug, info, warn, error, fatal or silent',
+  },
+  hubEndpoint: {
+    flag: 'hub-endpoint',
+    value: 'URL',
+    parse: httpUrl,
+    fallback: () => null,
+    defaultText: "the hub client's own",
+    help: 'address of the model hub',
+  },
+};
+
+/** The keys of FLAGS with their type kept. */
+export const CONFIG_KEYS = Object.keys(FLAGS) as readonly (keyof Config)[];
+
+/** Environment variable that stands for a flag: `max-queue` → `LORAMUX_MAX_QUEUE`. */
+export function variableOf(flag: string): string {
+  return `LORAMUX_${flag.toUpperCase().replaceAll('-', '_')}`;
+}

@@ -1,0 +1,21 @@
+import { CONFIG_KEYS, FLAGS, variableOf } from './flags.js';
+
+/** The text of `loramux --help`, made from the table of flags. Ends with a newline. */
+export function helpText(): string {
+  const rows = CONFIG_KEYS.map((key): readonly [string, string] => {
+    const { flag, value, help, defaultText } = FLAGS[key];
+    return [`--${flag} ${value}`, `${help} [${defaultText}]`];
+  });
+  rows.push(['--version', 'print the version and stop'], ['--help', 'print this text and stop']);
+  const width = Math.max(...rows.map(([usage]) => usage.length));
+  return [
+    'Usage: loramux [serve] [flags]',
+    '',
+    'Serves one base language model with any number of LoRA adapters mixed in one batch.',
+    '',
+    ...rows.map(([usage, help]) => `  ${usage.padEnd(width)}  ${help}`),
+    '',
+    `Every flag has a variable, and the flag wins: --max-queue is ${variableOf('max-queue')}.`,
+    '',
+  ].join('\n');
+}

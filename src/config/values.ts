@@ -1,0 +1,90 @@
+import { LoramuxError } from '../core/errors.js';
+
+/** Turns the text of a flag or variable into its value; `origin` names it as the user wrote it. */
+export type ValueParser<T> = (text: string, origin: string) => T;
+
+function refuse(origin: string, expected: string, text: string): LoramuxError {
+  return new LoramuxError('ERR_CONFIG', `${origin} accepts ${expected}, got "${text}"`, { field: origin });
+}
+
+/** Any text that is not empty. */
+export const text: ValueParser<string> = (value, origin) => {
+  if (value.trim() === '') throw refuse(origin, 'a value that is not empty', value);
+  return value;
+};
+
+/** A whole number from `min` to `max`, decimal digits only. */
+export function integer(min: number, max: number): ValueParser<number> {
+  return (value, origin) => {
+    const number = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN;
+    if (!(number >= min && number <= max)) throw refuse(origin, `a whole number from ${min} to ${max}`, value);
+    return number;
+  };
+}
+
+/**
+ * One of `choices`. `elsewhere` holds words that other builds or releases know: they are refused by name, with
+ * what to use here.
+ */
+export function choice<T extends string>(
+  choices: readonly T[],
+  elsewhere: Readonly<Record<string, string>> = {},
+): ValueParser<T> {
+  return (value, origin) => {
+    const known = choices.find((candidate) => candidate === value);
+    if (known !== undefined) return known;
+    const expected = choices.join(', ');
+    const advice = Object.hasOwn(elsewhere, value) ? elsewhere[value] : undefined;
+    if (advice === undefined) throw refuse(origin, `one of ${expected}`, value);
+    throw new LoramuxError('ERR_CONFIG', `${origin} "${value}" is not in this build: ${advice} (one of ${expected})`, {
+      field: origin,
+    });
+  };
+}
+
+const BYTE_UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+
+/** A number of bytes: `64MiB`, `1.5GB`, `1048576`. Fractions of a byte are dropped. */
+export const bytes: ValueParser<number> = (value, origin) => {
+  const match = /^(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]*)$/.exec(value);
+  const unit = BYTE_UNITS[(match?.[2] ?? '?').toUpperCase()];
+  const count = match === null || unit === undefined ? Number.NaN : Math.floor(Number(match[1]) * unit);
+  if (!(count >= 1 && Number.isSafeInteger(count))) {
+    throw refuse(origin, 'a size such as 64MiB, 8GiB, 500MB or plain bytes', value);
+  }
+  return count;
+};
+
+const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
+
+/** Longest delay that a Node timer takes. */
+const MAX_DURATION_MS = 2 ** 31 - 1;
+
+/** A duration in milliseconds: `250ms`, `30s`, `2m`, `1h`. A unit is required, except for `0`. */
+export const duration: ValueParser<number> = (value, origin) => {
+  const match = /^(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h)$/.exec(value === '0' ? '0s' : value);
+  const milliseconds =
+    match === null ? Number.NaN : Math.round(Number(match[1]) * (DURATION_UNITS[match[2] ?? ''] ?? 0));
+  if (!(milliseconds <= MAX_DURATION_MS))
+    throw refuse(origin, 'a duration such as 250ms, 30s or 2m, up to 24 days', value);
+  return milliseconds;
+};
+
+/** An absolute http or https URL, returned without a trailing slash. */
+export const httpUrl: ValueParser<string> = (value, origin) => {
+  if (!URL.canParse(value) || !/^https?:$/.test(new URL(value).protocol)) {
+    throw refuse(origin, 'an http:// or https:// address', value);
+  }
+  return value.replace(/\/+$/, '');
+};

@@ -1,0 +1,186 @@
+import type { EngineClient, Submission } from '../core/engine-client.js';
+import { LoramuxError } from '../core/errors.js';
+import type { FinishReason, GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
+import { EventBuffer } from './event-buffer.js';
+import type { GenerationObserver } from './observer.js';
+import type { GenerationEvent, GenerationSpec, GenerationTimes } from './spec.js';
+import { type AssembledToken, TextAssembler, type TextTokenizer } from './text-assembler.js';
+
+/** Memory that an unread event holds beside its text, roughly. */
+const EVENT_BYTES = 256;
+
+function costOf(event: GenerationEvent): number {
+  return EVENT_BYTES + (event.kind === 'admitted' ? 0 : 2 * (event.token.text.length + event.delta.length));
+}
+
+export interface GenerationDeps {
+  readonly engine: EngineClient;
+  readonly tokenizer: TextTokenizer;
+  readonly observer: GenerationObserver;
+  /** Milliseconds since the epoch, monotonic. */
+  readonly now: () => number;
+  /** Unread output above this ends the generation. */
+  readonly maxBufferedBytes: number;
+}
+
+/**
+ * One request in the engine. Iterate it once: it yields GenerationEvents, then ends, or throws the LoramuxError that
+ * ended it. Whatever happens, the engine's side is freed and the observer is told once.
+ */
+export class Generation implements AsyncIterable<GenerationEvent> {
+  readonly request: GenerateRequest;
+  readonly #spec: GenerationSpec;
+  readonly #deps: GenerationDeps;
+  readonly #receivedMs: number;
+  readonly #assembler: TextAssembler;
+  readonly #buffer: EventBuffer<GenerationEvent>;
+  readonly #deltas: string[] = [];
+  readonly #submittedMs: number;
+  #submission: Submission | null = null;
+  #servedBy: ServedBy | null = null;
+  #admittedMs: number | null = null;
+  #firstTokenMs: number | null = null;
+  #lastTokenMs = 0;
+  #generated = 0;
+  /** The token that should be the last, until the engine says so. */
+  #held: AssembledToken | null = null;
+  #ended = false;
+
+  constructor(deps: GenerationDeps, spec: GenerationSpec, request: GenerateRequest, receivedMs: number) {
+    this.#deps = deps;
+    this.#spec = spec;
+    this.request = request;
+    this.#receivedMs = receivedMs;
+    this.#submittedMs = deps.now();
+    this.#assembler = new TextAssembler(deps.tokenizer, spec, request.promptIds, request.stopIds);
+    this.#buffer = new EventBuffer(deps.maxBufferedBytes, costOf);
+  }
+
+  /** Hands the request to the engine. Throws what `submit` throws. */
+  submit(): void {
+    const submission = this.#deps.engine.submit(this.request, (event) => this.#onEvent(event));
+    this.#submission = submission;
+    if (this.#ended) submission.abort();
+  }
+
+  /** Leaving the loop early aborts. */
+  [Symbol.asyncIterator](): AsyncIterator<GenerationEvent> {
+    return {
+      next: () => this.#buffer.next(),
+      return: () => {
+        this.abort();
+        return Promise.resolve({ value: undefined, done: true });
+      },
+    };
+  }
+
+  /** Ends the generation because its reader left; harmless after the end. */
+  abort(): void {
+    this.#fail(new LoramuxError('ERR_ABORTED', 'the client left before the generation ended'), false);
+  }
+
+  #onEvent(event: SequenceEvent): void {
+    if (this.#ended) return;
+    switch (event.kind) {
+      case 'admitted':
+        if (this.#servedBy !== null) return;
+        this.#servedBy = event.servedBy;
+        this.#admittedMs = Math.min(Math.max(event.atMs, this.#submittedMs), this.#deps.now());
+        this.#buffer.push({ kind: 'admitted', servedBy: event.servedBy });
+        return;
+      case 'token':
+        this.#onToken(event.token, event.logprob);
+        return;
+      case 'finish':
+        if (this.#held === null) this.#incomplete();
+        else this.#finish(event.reason, this.#assembler.finish(this.#held));
+        return;
+      case 'error':
+        this.#fail(LoramuxError.fromRecord(event.error), false);
+        return;
+    }
+  }
+
+  #onToken(id: number, logprob: number): void {
+    this.#countToken();
+    this.#releaseHeld();
+    const assembled = this.#assembler.push(id, logprob);
+    const isLast = this.#generated === this.request.maxNewTokens || this.request.stopIds.includes(id);
+    this.#held = assembled;
+    if (isLast) return;
+    if (assembled.stopped) this.#finish('stop_sequence', assembled);
+    else this.#releaseHeld();
+  }
+
+  #countToken(): void {
+    const now = this.#deps.now();
+    if (this.#firstTokenMs === null) this.#firstTokenMs = now;
+    else this.#deps.observer.interToken((now - this.#lastTokenMs) / 1_000);
+    this.#lastTokenMs = now;
+    this.#generated += 1;
+  }
+
+  #releaseHeld(): void {
+    const held = this.#held;
+    if (held === null) return;
+    this.#held = null;
+    this.#deltas.push(held.delta);
+    this.#buffer.push({ kind: 'token', token: held.token, delta: held.delta });
+    if (this.#buffer.overflows) {
+      const message = `the reader left more than ${this.#deps.maxBufferedBytes} bytes of output unread: read faster`;
+      this.#fail(new LoramuxError('ERR_ABORTED', message), true);
+    }
+  }
+
+  #finish(reason: FinishReason, last: AssembledToken): void {
+    this.#deltas.push(last.delta);
+    const times = this.#times();
+    const result = {
+      reason,
+      text: this.#deltas.join(''),
+      promptTokens: this.request.promptIds.length,
+      generatedTokens: this.#generated,
+      servedBy: this.#servedBy ?? { adapter: this.#spec.adapter, digest: null, tierAtArrival: null },
+      times,
+    };
+    this.#buffer.push({ kind: 'finish', token: last.token, delta: last.delta, result });
+    this.#buffer.finish();
+    this.#close(null, false, times);
+  }
+
+  #incomplete(): void {
+    this.#fail(new LoramuxError('ERR_STEP_FAILED', 'the engine finished without a last token: report this'), false);
+  }
+
+  #fail(error: LoramuxError, slowConsumer: boolean): void {
+    if (this.#ended) return;
+    this.#buffer.fail(error);
+    this.#close(error, slowConsumer, this.#times());
+  }
+
+  #close(error: LoramuxError | null, slowConsumer: boolean, times: GenerationTimes): void {
+    this.#ended = true;
+    this.#submission?.abort();
+    this.#deps.observer.ended({
+      route: this.#spec.route,
+      adapter: this.#spec.adapter,
+      servedBy: this.#servedBy,
+      code: error?.code ?? null,
+      slowConsumer,
+      promptTokens: this.request.promptIds.length,
+      maxNewTokens: this.request.maxNewTokens,
+      generatedTokens: this.#generated,
+      times,
+    });
+  }
+
+  #times(): GenerationTimes {
+    return {
+      receivedMs: this.#receivedMs,
+      submittedMs: this.#submittedMs,
+      admittedMs: this.#admittedMs,
+      firstTokenMs: this.#firstTokenMs,
+      endedMs: this.#deps.now(),
+    };
+  }
+}

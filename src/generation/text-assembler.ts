@@ -1,0 +1,62 @@
+import type { NativeTokenizer } from '../engine/binding.js';
+import { decodingContext, IncrementalDecoder } from '../tokenizer/incremental-decoder.js';
+import { StopMatcher } from '../tokenizer/stop-matcher.js';
+import type { GeneratedToken, GenerationSpec } from './spec.js';
+
+export type TextTokenizer = Pick<NativeTokenizer, 'decode' | 'isSpecial'>;
+
+/** What one token adds. */
+export interface AssembledToken {
+  readonly token: GeneratedToken;
+  /** Text added to the answer. */
+  readonly delta: string;
+  /** A stop string ended here. */
+  readonly stopped: boolean;
+}
+
+/** Tokens in, text out: decodes in the prompt's context, leaves special tokens out of the answer, cuts at stop strings. */
+export class TextAssembler {
+  readonly #tokenizer: TextTokenizer;
+  readonly #endIds: ReadonlySet<number>;
+  readonly #includeStop: boolean;
+  /** Every token, for the token's own text. */
+  readonly #shown: IncrementalDecoder;
+  /** Tokens of the answer only. */
+  readonly #answer: IncrementalDecoder;
+  readonly #stops: StopMatcher;
+
+  /** `endIds`: tokens that end the generation, left out of the answer even if they are not special. */
+  constructor(
+    tokenizer: TextTokenizer,
+    spec: Pick<GenerationSpec, 'stop' | 'includeStop'>,
+    promptIds: Uint32Array,
+    endIds: readonly number[],
+  ) {
+    // More ids than any context needs, so that enough are left without the special ones.
+    const tail = [...promptIds.subarray(-32)];
+    const plain = tail.filter((id) => !tokenizer.isSpecial(id));
+    this.#tokenizer = tokenizer;
+    this.#endIds = new Set(endIds);
+    this.#includeStop = spec.includeStop;
+    this.#shown = new IncrementalDecoder(tokenizer, decodingContext(tokenizer, tail));
+    this.#answer = new IncrementalDecoder(tokenizer, decodingContext(tokenizer, plain));
+    this.#stops = new StopMatcher(spec.stop, spec.includeStop);
+  }
+
+  push(id: number, logprob: number): AssembledToken {
+    const special = this.#tokenizer.isSpecial(id);
+    const shown = this.#shown.push(id);
+    const visible = special || this.#endIds.has(id) ? '' : this.#answer.push(id);
+    const { text, stop } = this.#stops.push(visible);
+    const cut = stop !== null && this.#includeStop;
+    return { token: { id, text: cut ? text : shown, special, logprob }, delta: text, stopped: stop !== null };
+  }
+
+  /** Adds to the last token what was held back for more to come. */
+  finish(last: AssembledToken): AssembledToken {
+    if (last.stopped) return last;
+    const { text, stop } = this.#stops.push(this.#answer.flush());
+    const delta = last.delta + text + (stop === null ? this.#stops.flush() : '');
+    return { token: { ...last.token, text: last.token.text + this.#shown.flush() }, delta, stopped: stop !== null };
+  }
+}

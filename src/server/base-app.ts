@@ -1,0 +1,64 @@
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
+import { parseJsonBody } from './json-body.js';
+import type { Lifecycle } from './lifecycle.js';
+import { type ErrorWording, registerErrors } from './plugins/errors.js';
+import { type RequestEndListener, registerRequestEnd } from './plugins/request-end.js';
+
+export interface BaseAppOptions {
+  readonly logger: FastifyBaseLogger;
+  readonly lifecycle: Lifecycle;
+  readonly wording: ErrorWording;
+  readonly onRequestEnd: RequestEndListener;
+}
+
+/** Largest request body. */
+const BODY_LIMIT = 2 * 2 ** 20;
+const REQUEST_ID = /^[\w.:-]{1,128}$/;
+
+/** What both listeners share: JSON bodies without lost digits, JSON errors, request ids, one log line a request. */
+export function createBaseApp({ logger, lifecycle, wording, onRequestEnd }: BaseAppOptions): FastifyInstance {
+  let count = 0;
+  const app = Fastify({
+    loggerInstance: logger,
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'req_id' }),
+    bodyLimit: BODY_LIMIT,
+    genReqId: ({ headers }) => {
+      const given = headers['x-request-id'];
+      count += 1;
+      return typeof given === 'string' && REQUEST_ID.test(given) ? given : `req-${count.toString(36)}`;
+    },
+    // Adapter names of two parts are longer than the default.
+    routerOptions: { maxParamLength: 1024 },
+    frameworkErrors: (error, _request, reply: FastifyReply) => {
+      const { status, body } = wording.refusal(error.statusCode ?? 400, error.message);
+      return reply.code(status).type('application/json').send(body);
+    },
+  });
+  registerRequestEnd(app, onRequestEnd);
+  registerErrors(app, wording);
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser(/^application\/(?:[\w.-]+\+)?json\b/, { parseAs: 'buffer' }, (_request, body, done) => {
+    try {
+      done(null, parseJsonBody(body as Buffer));
+    } catch (thrown) {
+      done(thrown as Error);
+    }
+  });
+  app.addHook('onSend', async (_request, reply) => {
+    // Connections do not outlive a drain.
+    if (lifecycle.draining) reply.header('connection', 'close');
+  });
+  return app;
+}
+
+/** Collects the routes that `register` adds, with their methods. */
+export function routesOf(app: FastifyInstance, register: () => void): ReadonlyMap<string, ReadonlySet<string>> {
+  const routes = new Map<string, Set<string>>();
+  app.addHook('onRoute', ({ url, method }) => {
+    const methods = routes.get(url) ?? new Set();
+    for (const each of [method].flat()) methods.add(each);
+    routes.set(url, methods);
+  });
+  register();
+  return new Map(routes);
+}

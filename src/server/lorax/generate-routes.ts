@@ -1,0 +1,174 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { EngineClient } from '../../core/engine-client.js';
+import { LoramuxError } from '../../core/errors.js';
+import { type Completion, collect, type GenerationService } from '../../generation/service.js';
+import type { GenerationEvent, GenerationSpec } from '../../generation/spec.js';
+import { type RequestFacts, routeOf } from '../request-facts.js';
+import { SseStream } from '../sse.js';
+import { errorBody, toLoraxError } from './errors.js';
+import { type GenerateCall, type Prompt, parseGenerateBody } from './generate-body.js';
+import { adapterHeaders, countCharacters, modelHeaders, timingHeaders } from './headers.js';
+import { finalEvent, generateResponse, type ReplyOptions, tokenEvent } from './replies.js';
+import { type SeedSource, samplingOf } from './sampling.js';
+
+export interface GenerateDeps {
+  readonly engine: EngineClient;
+  readonly generation: GenerationService;
+  readonly drawSeed: SeedSource;
+}
+
+/** A prompt of the call, ready to start, and how its reply is shaped. */
+interface Job {
+  readonly spec: GenerationSpec;
+  readonly reply: ReplyOptions;
+}
+
+/** `POST /generate` and `POST /generate_stream`. */
+export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps): void {
+  const { limits } = deps.engine;
+
+  function readCall(request: FastifyRequest, streaming: boolean): GenerateCall {
+    const call = parseGenerateBody(request.body, { streaming, maxInputLength: limits.maxModelLen - 1 });
+    request.facts.stream = streaming;
+    request.facts.prompts = call.prompts.length;
+    request.facts.adapter = [...new Set(call.prompts.map((prompt) => prompt.adapter))].slice(0, 8).join(',');
+    return call;
+  }
+
+  function jobOf(route: string, { text, adapter }: Prompt, { parameters }: GenerateCall, streaming: boolean): Job {
+    const { details, returnFullText, maxNewTokens, stop, truncate } = parameters;
+    const sampling = samplingOf(parameters, deps.drawSeed);
+    const ignoreEos = parameters.ignoreEosToken;
+    const spec = {
+      route,
+      adapter,
+      prompt: text,
+      addSpecialTokens: true,
+      truncate,
+      maxNewTokens,
+      stop,
+      includeStop: true,
+      ignoreEos,
+      sampling,
+      // Every token of a stream carries its log-probability.
+      logprobs: details || streaming,
+    };
+    return { spec, reply: { prompt: text, details, returnFullText, seed: sampling.greedy ? null : sampling.seed } };
+  }
+
+  function baseHeaders({ prompts }: GenerateCall): Record<string, string> {
+    const characters = prompts.reduce((total, prompt) => total + countCharacters(prompt.text), 0);
+    return modelHeaders(limits.device, limits.modelId, characters);
+  }
+
+  app.post('/generate', async (request, reply) => {
+    const call = readCall(request, false);
+    const jobs = call.prompts.map((prompt) => jobOf(routeOf(request), prompt, call, false));
+    const completions = await completeAll(deps.generation, jobs, abortOnClose(reply));
+    const results = completions.map((completion) => completion.result);
+    const bodies = completions.map((completion, at) => generateResponse(completion, replyOf(jobs, at)));
+    request.facts.results = results;
+    const [first] = results;
+    if (!call.list && first !== undefined) {
+      request.facts.servedBy = first.servedBy;
+      reply.headers(adapterHeaders(first.servedBy));
+    }
+    return reply
+      .headers({ ...baseHeaders(call), ...timingHeaders(results) })
+      .type('application/json')
+      .send(call.list ? `[${bodies.join(',')}]` : bodies[0]);
+  });
+
+  app.post('/generate_stream', async (request, reply) => {
+    const call = readCall(request, true);
+    const [prompt] = call.prompts;
+    if (prompt === undefined) throw new LoramuxError('ERR_VALIDATION', '`inputs` cannot be empty');
+    const job = jobOf(routeOf(request), prompt, call, true);
+    const generation = await deps.generation.start(job.spec, abortOnClose(reply).signal);
+    const events = generation[Symbol.asyncIterator]();
+    // Until the first token is there, whatever goes wrong still gets its real status.
+    const first = await nextText(events, request.facts);
+    const { servedBy } = request.facts;
+    reply.headers({ ...baseHeaders(call), ...(servedBy === null ? {} : adapterHeaders(servedBy)) });
+    reply.hijack();
+    await writeStream(request, new SseStream(reply.raw, reply.getHeaders()), job.reply, first, events);
+    return reply;
+  });
+}
+
+function replyOf(jobs: readonly Job[], at: number): ReplyOptions {
+  const job = jobs[at];
+  if (job === undefined) throw new RangeError(`no job ${at}`);
+  return job.reply;
+}
+
+/** Aborts when the connection closes; harmless after a complete reply. */
+function abortOnClose(reply: FastifyReply): AbortController {
+  const controller = new AbortController();
+  reply.raw.once('close', () => controller.abort());
+  return controller;
+}
+
+/** Runs all jobs side by side. The first failure ends the others and is thrown, naming its prompt in a list. */
+async function completeAll(
+  service: GenerationService,
+  jobs: readonly Job[],
+  controller: AbortController,
+): Promise<readonly Completion[]> {
+  const runs = jobs.map(async ({ spec }, at): Promise<Completion> => {
+    try {
+      return await collect(await service.start(spec, controller.signal));
+    } catch (thrown) {
+      throw jobs.length === 1 ? thrown : atPrompt(thrown, at);
+    }
+  });
+  try {
+    return await Promise.all(runs);
+  } finally {
+    controller.abort();
+  }
+}
+
+function atPrompt(thrown: unknown, at: number): unknown {
+  if (!(thrown instanceof LoramuxError)) return thrown;
+  return new LoramuxError(thrown.code, `inputs[${at}]: ${thrown.message}`, thrown.details, { cause: thrown });
+}
+
+type TextEvent = Exclude<GenerationEvent, { kind: 'admitted' }>;
+
+/** The next event with text; notes on the way which adapter answers. */
+async function nextText(events: AsyncIterator<GenerationEvent>, facts: RequestFacts): Promise<TextEvent> {
+  for (;;) {
+    const { value, done } = await events.next();
+    if (done === true) throw new LoramuxError('ERR_STEP_FAILED', 'the generation ended without a result: report this');
+    if (value.kind !== 'admitted') return value;
+    facts.servedBy = value.servedBy;
+  }
+}
+
+/** Writes the stream to its end: token events, then the final event or one error event. */
+async function writeStream(
+  request: FastifyRequest,
+  stream: SseStream,
+  reply: ReplyOptions,
+  first: TextEvent,
+  events: AsyncIterator<GenerationEvent>,
+): Promise<void> {
+  try {
+    let event = first;
+    while (event.kind === 'token') {
+      await stream.send(tokenEvent(event.token));
+      event = await nextText(events, request.facts);
+    }
+    request.facts.results = [event.result];
+    await stream.send(finalEvent(event.token, event.result, reply));
+  } catch (thrown) {
+    const failure = toLoraxError(thrown);
+    request.facts.code = thrown instanceof LoramuxError ? thrown.code : null;
+    if (failure.status === 500) request.log.error({ err: thrown }, 'stream failed');
+    stream.sendLast(errorBody(failure));
+  } finally {
+    stream.end();
+    await events.return?.();
+  }
+}

@@ -1,0 +1,32 @@
+import type { FastifyInstance } from 'fastify';
+import type { EngineClient } from '../../core/engine-client.js';
+import { MAX_STOP_SEQUENCES } from './generate-body.js';
+
+/** What the weights are called in LoRAX's reply. */
+const DTYPES: Readonly<Record<string, string>> = { f32: 'torch.float32', w8: 'int8', w4: 'int4' };
+
+/** `GET /info`, LoRAX's fields in LoRAX's order; what has no counterpart here is null or neutral. */
+export function registerInfo(app: FastifyInstance, engine: EngineClient, version: string): void {
+  const { limits } = engine;
+  app.get('/info', () => ({
+    model_id: limits.modelId,
+    model_sha: null,
+    model_dtype: DTYPES[limits.precision] ?? limits.precision,
+    model_device_type: limits.device,
+    model_pipeline_tag: 'text-generation',
+    max_concurrent_requests: limits.maxQueue + limits.maxSequences,
+    max_best_of: 1,
+    max_stop_sequences: MAX_STOP_SEQUENCES,
+    max_input_length: limits.maxModelLen - 1,
+    max_total_tokens: limits.maxModelLen,
+    waiting_served_ratio: 0,
+    max_batch_total_tokens: engine.state().kvBlocks.total * engine.state().kvBlocks.blockSize,
+    max_waiting_tokens: 0,
+    validation_workers: 1,
+    eager_prefill: true,
+    version,
+    sha: null,
+    docker_label: null,
+    request_logger_url: null,
+  }));
+}

@@ -1,0 +1,25 @@
+import type { SamplingParams } from '../../core/request.js';
+import type { GenerateParameters } from './generate-body.js';
+
+/** Draws a seed below 2^53, so that clients which read JSON numbers as doubles get it back unchanged. */
+export type SeedSource = () => bigint;
+
+/**
+ * LoRAX's rule: sampling happens when it is asked for, or when a temperature other than 0 and 1, `top_k` or a `top_p`
+ * below 1 is given. Temperature 0 always means greedy. Neutral values are filled in, and a seed is drawn if needed.
+ */
+export function samplingOf(parameters: GenerateParameters, drawSeed: SeedSource): SamplingParams {
+  const { doSample, temperature, topK, topP, repetitionPenalty, seed } = parameters;
+  const wanted =
+    doSample || (temperature !== null && temperature !== 1) || topK !== null || (topP !== null && topP < 1);
+  // A temperature that float32 rounds to zero would divide by zero.
+  const greedy = !wanted || (temperature !== null && Math.fround(temperature) === 0);
+  return {
+    greedy,
+    temperature: greedy ? 1 : (temperature ?? 1),
+    topK: greedy ? 0 : (topK ?? 0),
+    topP: greedy ? 1 : (topP ?? 1),
+    repetitionPenalty: repetitionPenalty ?? 1,
+    seed: greedy ? 0n : (seed ?? drawSeed()),
+  };
+}

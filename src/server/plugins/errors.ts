@@ -1,0 +1,63 @@
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { LoramuxError } from '../../core/errors.js';
+
+/** A finished error reply. */
+export interface ErrorReply {
+  readonly status: number;
+  readonly body: string;
+}
+
+/** How one surface words its errors. */
+export interface ErrorWording {
+  /** A failure of ours, or an exception that nobody expected. */
+  failure(thrown: unknown): ErrorReply;
+  /** What the HTTP framework refuses: not JSON, too large, wrong type, unknown path, wrong method. */
+  refusal(status: number, message: string): ErrorReply;
+}
+
+/** Seconds after which a refused client may try again. */
+const RETRY_AFTER_S = '1';
+
+const FRAMEWORK_MESSAGES: Readonly<Record<string, string>> = {
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'Expected request with `Content-Type: application/json`',
+  FST_ERR_CTP_BODY_TOO_LARGE: 'Failed to buffer the request body: length limit exceeded',
+  FST_ERR_CTP_EMPTY_JSON_BODY: 'Failed to parse the request body as JSON: it is empty',
+};
+
+function replyTo(thrown: FastifyError, wording: ErrorWording): ErrorReply {
+  const status = thrown.statusCode ?? 500;
+  if (thrown instanceof LoramuxError || status >= 500) return wording.failure(thrown);
+  return wording.refusal(status, FRAMEWORK_MESSAGES[thrown.code] ?? thrown.message);
+}
+
+function send(reply: FastifyReply, { status, body }: ErrorReply): FastifyReply {
+  if (status === 429 || status === 503) reply.header('retry-after', RETRY_AFTER_S);
+  return reply.code(status).type('application/json').send(body);
+}
+
+/** Answers every failure of `app` in JSON, logs those that are our fault, and notes the code for the log line. */
+export function registerErrors(app: FastifyInstance, wording: ErrorWording): void {
+  app.setErrorHandler((thrown: FastifyError, request: FastifyRequest, reply) => {
+    if (thrown instanceof LoramuxError) request.facts.code = thrown.code;
+    const answer = replyTo(thrown, wording);
+    if (answer.status >= 500 && answer.status !== 503) request.log.error({ err: thrown }, 'request failed');
+    return send(reply, answer);
+  });
+  app.setNotFoundHandler((_request, reply) => send(reply, wording.refusal(404, 'no such route')));
+}
+
+/** Answers 405 with `Allow` for the other methods of every route registered so far. Call it last. */
+export function registerMethodNotAllowed(
+  app: FastifyInstance,
+  routes: ReadonlyMap<string, ReadonlySet<string>>,
+  wording: ErrorWording,
+): void {
+  for (const [url, methods] of routes) {
+    const allow = [...methods].join(', ');
+    const refuse = (_request: FastifyRequest, reply: FastifyReply): FastifyReply =>
+      send(reply.header('allow', allow), wording.refusal(405, `method not allowed: use ${allow}`));
+    const method = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'].filter((candidate) => !methods.has(candidate));
+    // Refused before the body is looked at, which may be of any type.
+    app.route({ method, url, onRequest: async (request, reply) => refuse(request, reply), handler: refuse });
+  }
+}

@@ -1,0 +1,67 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { durationsOf } from '../lorax/headers.js';
+import { newFacts, type RequestFacts, routeOf } from '../request-facts.js';
+
+/** A request that is over; `status` is 499 when the client left first. */
+export interface RequestEnd {
+  readonly route: string;
+  readonly status: number;
+  readonly seconds: number;
+  readonly facts: RequestFacts;
+}
+
+export type RequestEndListener = (end: RequestEnd) => void;
+
+const MAX_USER_AGENT = 200;
+
+function statusOf(reply: FastifyReply): number {
+  return reply.raw.writableFinished ? reply.raw.statusCode : 499;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+/** Fields of the `request.end` line: no prompts, no outputs, no addresses with queries. */
+function logFields(request: FastifyRequest, { route, status, seconds, facts }: RequestEnd): Record<string, unknown> {
+  const [result] = facts.results;
+  const durations = result === undefined ? null : durationsOf(result.times);
+  return {
+    event: 'request.end',
+    route,
+    transport: 'http',
+    status,
+    code: facts.code ?? undefined,
+    adapter: facts.adapter ?? undefined,
+    adapter_digest: facts.servedBy?.digest ?? undefined,
+    adapter_tier: facts.servedBy?.tierAtArrival ?? undefined,
+    prompt_tokens: result && sum(facts.results.map((each) => each.promptTokens)),
+    completion_tokens: result && sum(facts.results.map((each) => each.generatedTokens)),
+    finish_reason: result?.reason,
+    stream: facts.stream || undefined,
+    n: facts.prompts || undefined,
+    queue_ms: durations?.queue,
+    ttft_ms: durations?.timeToFirstToken,
+    total_ms: seconds * 1_000,
+    client_ip: request.ip,
+    user_agent: request.headers['user-agent']?.slice(0, MAX_USER_AGENT),
+  };
+}
+
+/**
+ * Collects facts about every request and, once its connection is done with it, writes one `request.end` line and
+ * tells `listener`. The response's own `close` is used because it also comes for streams and for clients that leave.
+ */
+export function registerRequestEnd(app: FastifyInstance, listener: RequestEndListener): void {
+  app.decorateRequest('facts');
+  app.addHook('onRequest', async (request, reply) => {
+    request.facts = newFacts();
+    reply.header('x-request-id', request.id);
+    reply.raw.once('close', () => {
+      const seconds = (performance.now() - request.facts.arrivedMs) / 1_000;
+      const end = { route: routeOf(request), status: statusOf(reply), seconds, facts: request.facts };
+      listener(end);
+      request.log.info(logFields(request, end), 'request end');
+    });
+  });
+}

@@ -1,0 +1,24 @@
+import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { Health } from '../health.js';
+
+function answer(reply: FastifyReply, ok: boolean): FastifyReply {
+  return reply
+    .code(ok ? 200 : 503)
+    .type('text/plain; charset=utf-8')
+    .send(ok ? 'ok\n' : 'unavailable\n');
+}
+
+/** `/livez`, `/readyz` (with `?verbose`), `/startupz`, `/health` and `/version`: answered from cached state. */
+export function registerProbes(app: FastifyInstance, health: Health, version: string): void {
+  app.get('/livez', (_request, reply) => answer(reply, health.alive()));
+  app.get('/startupz', (_request, reply) => answer(reply, health.started()));
+  app.get<{ Querystring: { verbose?: string } }>('/readyz', (request, reply) => {
+    if (request.query.verbose === undefined) return answer(reply, health.ready());
+    return reply.code(health.ready() ? 200 : 503).send({ ready: health.ready(), checks: health.checks() });
+  });
+  app.get('/health', (_request, reply) => {
+    if (health.ready()) return reply.code(200).send();
+    return reply.code(503).send({ error: 'unhealthy', error_type: 'healthcheck' });
+  });
+  app.get('/version', () => ({ version }));
+}

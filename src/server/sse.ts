@@ -1,0 +1,82 @@
+import type { ServerResponse } from 'node:http';
+import { LoramuxError } from '../core/errors.js';
+
+/** Silence after which a comment keeps proxies from closing the stream. */
+const KEEP_ALIVE_MS = 15_000;
+/** How long a reader may take nothing at all before its connection is closed. */
+const STALL_MS = 30_000;
+
+export interface SseTimers {
+  readonly keepAliveMs: number;
+  readonly stallMs: number;
+}
+
+/**
+ * Server-sent events on a raw response: each event is one `data:` line and a blank line in one write, comments keep
+ * a silent stream open. Writes wait for a slow reader; one that stalls for too long is disconnected.
+ */
+export class SseStream {
+  readonly #response: ServerResponse;
+  readonly #timers: SseTimers;
+  #keepAlive: NodeJS.Timeout;
+
+  /** Sends status 200 and `headers` at once. */
+  constructor(
+    response: ServerResponse,
+    headers: Readonly<Record<string, number | string | string[] | undefined>>,
+    timers: SseTimers = { keepAliveMs: KEEP_ALIVE_MS, stallMs: STALL_MS },
+  ) {
+    this.#response = response;
+    this.#timers = timers;
+    for (const [name, value] of Object.entries(headers)) if (value !== undefined) response.setHeader(name, value);
+    response.writeHead(200, {
+      'content-type': 'text/event-stream',
+      'cache-control': 'no-cache',
+      'x-accel-buffering': 'no',
+    });
+    this.#keepAlive = setInterval(() => this.#comment(), timers.keepAliveMs).unref();
+  }
+
+  /** Writes one event; resolves when the reader can take more. Throws ERR_ABORTED when it is gone or stalls. */
+  async send(json: string): Promise<void> {
+    this.#keepAlive.refresh();
+    if (this.#response.destroyed) throw new LoramuxError('ERR_ABORTED', 'the reader closed the stream');
+    if (!this.#response.write(`data: ${json}\n\n`)) await this.#drained();
+  }
+
+  /** Writes one event without waiting, if there is still a reader; for the event before `end`. */
+  sendLast(json: string): void {
+    if (!this.#response.destroyed) this.#response.write(`data: ${json}\n\n`);
+  }
+
+  /** Ends the stream; nothing may follow. */
+  end(): void {
+    clearInterval(this.#keepAlive);
+    this.#response.end();
+  }
+
+  #comment(): void {
+    if (!this.#response.writableNeedDrain && !this.#response.destroyed) this.#response.write(':\n\n');
+  }
+
+  #drained(): Promise<void> {
+    const response = this.#response;
+    return new Promise((resolve, reject) => {
+      const settle = (error: LoramuxError | null): void => {
+        clearTimeout(stall);
+        response.off('drain', onDrain);
+        response.off('close', onClose);
+        if (error === null) resolve();
+        else reject(error);
+      };
+      const onDrain = (): void => settle(null);
+      const onClose = (): void => settle(new LoramuxError('ERR_ABORTED', 'the reader closed the stream'));
+      const stall = setTimeout(() => {
+        settle(new LoramuxError('ERR_ABORTED', `the reader took nothing for ${this.#timers.stallMs} ms`));
+        response.destroy();
+      }, this.#timers.stallMs);
+      response.on('drain', onDrain);
+      response.on('close', onClose);
+    });
+  }
+}

@@ -1,0 +1,69 @@
+import type { NativeTokenizer } from '../engine/binding.js';
+
+const REPLACEMENT = '\uFFFD';
+/** Prompt tokens that give the first generated token its context: enough for any character in single bytes. */
+const MIN_CONTEXT = 5;
+const MAX_CONTEXT = 16;
+
+/** The part of the tokenizer that turns ids into text. */
+export type TextDecoder = Pick<NativeTokenizer, 'decode'>;
+
+/**
+ * Shortest tail of `promptIds` that decodes to whole characters, for use as decoding context. Tokenizers that
+ * swallow a leading space then keep it in the first generated token. Empty when no tail of 16 ids will do.
+ */
+export function decodingContext(tokenizer: TextDecoder, promptIds: readonly number[]): readonly number[] {
+  for (let length = MIN_CONTEXT; length <= MAX_CONTEXT; length += 1) {
+    const tail = promptIds.slice(-length);
+    if (!tokenizer.decode(Uint32Array.from(tail), false).includes(REPLACEMENT)) return tail;
+    if (length >= promptIds.length) break;
+  }
+  return [];
+}
+
+/**
+ * Decodes one sequence token by token. All deltas and the flush, joined, are the text that decoding the whole
+ * sequence adds to its context; no delta ends inside a character. Only a window of the last few tokens is decoded
+ * each time: the tokens of the previous delta, which give the new ones their context, and those not yet certain.
+ */
+export class IncrementalDecoder {
+  readonly #tokenizer: TextDecoder;
+  #window: number[];
+  /** Tokens at the start of the window whose text is out, and that text. */
+  #settled: number;
+  #settledText: string;
+
+  constructor(tokenizer: TextDecoder, context: readonly number[] = []) {
+    this.#tokenizer = tokenizer;
+    this.#window = [...context];
+    this.#settled = context.length;
+    this.#settledText = this.#decode(this.#window);
+  }
+
+  /** Adds a token and returns the text that became certain: `''` while a character is incomplete. */
+  push(token: number): string {
+    this.#window.push(token);
+    const text = this.#decode(this.#window);
+    // A replacement character at the end may yet become a real one when its other bytes come.
+    if (text.length <= this.#settledText.length || text.endsWith(REPLACEMENT)) return '';
+    return this.#settle(text);
+  }
+
+  /** Text still held back when the sequence ends, incomplete characters as U+FFFD. */
+  flush(): string {
+    if (this.#window.length === this.#settled) return '';
+    return this.#settle(this.#decode(this.#window));
+  }
+
+  #settle(text: string): string {
+    const delta = text.slice(this.#settledText.length);
+    this.#window = this.#window.slice(this.#settled);
+    this.#settled = this.#window.length;
+    this.#settledText = this.#decode(this.#window);
+    return delta;
+  }
+
+  #decode(ids: readonly number[]): string {
+    return ids.length === 0 ? '' : this.#tokenizer.decode(Uint32Array.from(ids), false);
+  }
+}

@@ -1,0 +1,38 @@
+import type { NativeTokenizer } from '../../src/engine/binding.js';
+
+/** Ids of the special tokens of the byte tokenizer; ids below are bytes. */
+export const SPECIAL = { '<s>': 256, '</s>': 257, '<pad>': 258 } as const;
+
+const NAMES = new Map<number, string>(Object.entries(SPECIAL).map(([name, id]) => [id, name]));
+
+/**
+ * A tokenizer whose tokens are single UTF-8 bytes, with extra tokens of several bytes from id 300 on: enough to cut
+ * characters anywhere. Decodes invalid bytes to U+FFFD, as byte-level tokenizers do.
+ */
+export class ByteTokenizer implements Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'> {
+  readonly #extra: readonly Uint8Array[];
+
+  constructor(extra: readonly Uint8Array[] = []) {
+    this.#extra = extra;
+  }
+
+  async encode(text: string, addSpecialTokens: boolean): Promise<Uint32Array> {
+    const bytes = [...new TextEncoder().encode(text)];
+    return Uint32Array.from(addSpecialTokens ? [SPECIAL['<s>'], ...bytes] : bytes);
+  }
+
+  decode(ids: Uint32Array, skipSpecialTokens: boolean): string {
+    const bytes = [...ids].flatMap((id) => this.#bytesOf(id, skipSpecialTokens));
+    return new TextDecoder().decode(Uint8Array.from(bytes));
+  }
+
+  isSpecial(id: number): boolean {
+    return NAMES.has(id);
+  }
+
+  #bytesOf(id: number, skipSpecialTokens: boolean): number[] {
+    const name = NAMES.get(id);
+    if (name !== undefined) return skipSpecialTokens ? [] : [...new TextEncoder().encode(name)];
+    return id < 256 ? [id] : [...(this.#extra[id - 300] ?? [])];
+  }
+}

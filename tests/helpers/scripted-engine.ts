@@ -1,0 +1,156 @@
+import type { AdminCall, AdminReplies, EngineState } from '../../src/core/adapter-admin.js';
+import type { EngineClient, EngineLimits, Submission } from '../../src/core/engine-client.js';
+import { type ErrorCode, LoramuxError } from '../../src/core/errors.js';
+import { BASE_NAME } from '../../src/core/names.js';
+import type { GenerateRequest, SequenceEvent, ServedBy } from '../../src/core/request.js';
+import type { Telemetry } from '../../src/core/telemetry.js';
+import { SPECIAL } from './byte-tokenizer.js';
+
+export const LIMITS: EngineLimits = {
+  modelId: 'tiny',
+  precision: 'f32',
+  device: 'cpu',
+  vocabSize: 512,
+  maxModelLen: 64,
+  maxSequences: 4,
+  maxBatchTokens: 32,
+  maxQueue: 8,
+  eosTokenIds: [SPECIAL['</s>']],
+  chatTemplate: null,
+};
+
+export const IDLE: EngineState = {
+  waiting: 0,
+  waitingForAdapter: 0,
+  running: 0,
+  kvBlocks: { total: 16, used: 4, blockSize: 16 },
+  tiers: [{ tier: 'host', bytes: 300, capacity: 1000, pinned: 0 }],
+  steps: 0,
+  lastStepAgeMs: null,
+  draining: false,
+};
+
+/** One submitted request, to be played by a test. */
+export class ScriptedCall implements Submission {
+  aborted = false;
+  readonly #onEvent: (event: SequenceEvent) => void;
+
+  constructor(
+    readonly request: GenerateRequest,
+    onEvent: (event: SequenceEvent) => void,
+  ) {
+    this.#onEvent = onEvent;
+  }
+
+  abort(): void {
+    this.aborted = true;
+  }
+
+  admit(servedBy: Partial<ServedBy> = {}): this {
+    const { id, adapter } = this.request;
+    const base = adapter === BASE_NAME;
+    const digest = base ? null : 'd'.repeat(64);
+    const atMs = performance.timeOrigin + performance.now();
+    const served: ServedBy = { adapter, digest, tierAtArrival: base ? null : 'host', ...servedBy };
+    return this.#emit({ kind: 'admitted', id, atMs, servedBy: served });
+  }
+
+  token(token: number, logprob = -0.5): this {
+    return this.#emit({ kind: 'token', id: this.request.id, token, logprob });
+  }
+
+  /** One token for each byte of `text`. */
+  tokens(text: string): this {
+    for (const byte of new TextEncoder().encode(text)) this.token(byte);
+    return this;
+  }
+
+  finish(reason: 'length' | 'eos_token'): this {
+    return this.#emit({ kind: 'finish', id: this.request.id, reason });
+  }
+
+  fail(code: ErrorCode, message: string): this {
+    return this.#emit({ kind: 'error', id: this.request.id, error: { code, message } });
+  }
+
+  /** The whole life of a request that answers `text` and then the end token. */
+  answer(text: string): this {
+    return this.admit().tokens(text).token(SPECIAL['</s>']).finish('eos_token');
+  }
+
+  #emit(event: SequenceEvent): this {
+    if (!this.aborted) this.#onEvent(event);
+    return this;
+  }
+}
+
+type AdminHandler = (call: AdminCall) => AdminReplies[AdminCall['op']];
+
+/** An EngineClient without an engine: tests play the events of each request, and read what was asked. */
+export class ScriptedEngine implements EngineClient {
+  readonly limits: EngineLimits;
+  readonly calls: ScriptedCall[] = [];
+  readonly adminCalls: AdminCall[] = [];
+  current: EngineState = IDLE;
+  fatal: Error | null = null;
+  drains = 0;
+  /** Plays a request in the same turn; null leaves it waiting in `calls`. */
+  onSubmit: ((call: ScriptedCall) => void) | null = (call) => {
+    call.answer('ok');
+  };
+  onAdmin: AdminHandler = (call) => {
+    throw new LoramuxError('ERR_BAD_REQUEST', `no reply scripted for ${call.op}`);
+  };
+  readonly #telemetry: ((fact: Telemetry) => void)[] = [];
+  #waiting: { count: number; resolve(): void }[] = [];
+
+  constructor(limits: Partial<EngineLimits> = {}) {
+    this.limits = { ...LIMITS, ...limits };
+  }
+
+  submit(request: GenerateRequest, onEvent: (event: SequenceEvent) => void): Submission {
+    const call = new ScriptedCall(request, onEvent);
+    this.calls.push(call);
+    this.onSubmit?.(call);
+    for (const { resolve } of this.#waiting.filter(({ count }) => this.calls.length >= count)) resolve();
+    this.#waiting = this.#waiting.filter(({ count }) => this.calls.length < count);
+    return call;
+  }
+
+  /** The call number `index`, as soon as it was submitted. */
+  async call(index: number): Promise<ScriptedCall> {
+    if (this.calls.length <= index) {
+      await new Promise<void>((resolve) => this.#waiting.push({ count: index + 1, resolve }));
+    }
+    const call = this.calls[index];
+    if (call === undefined) throw new RangeError(`no call ${index}`);
+    return call;
+  }
+
+  async admin<Op extends AdminCall['op']>(call: Extract<AdminCall, { op: Op }>): Promise<AdminReplies[Op]> {
+    this.adminCalls.push(call);
+    return this.onAdmin(call) as AdminReplies[Op];
+  }
+
+  state(): EngineState {
+    return this.current;
+  }
+
+  onTelemetry(listener: (fact: Telemetry) => void): void {
+    this.#telemetry.push(listener);
+  }
+
+  report(fact: Telemetry): void {
+    for (const listener of this.#telemetry) listener(fact);
+  }
+
+  fatalError(): Error | null {
+    return this.fatal;
+  }
+
+  async drain(): Promise<void> {
+    this.drains += 1;
+  }
+
+  async close(): Promise<void> {}
+}
