@@ -1,0 +1,44 @@
+import type { AdminCall, AdminReply, EngineState } from '../core/adapter-admin.js';
+import type { EngineLimits } from '../core/engine-client.js';
+import type { ErrorRecord } from '../core/errors.js';
+import type { PreparedModel } from '../core/model-manifest.js';
+import type { GenerateRequest, SequenceEvent } from '../core/request.js';
+import type { Telemetry } from '../core/telemetry.js';
+
+/** Everything that crosses between the main thread and the engine worker: plain data, no functions, no handles. */
+
+/** What the worker is started with. */
+export interface WorkerStart {
+  readonly model: PreparedModel;
+  /** Ids of the tokenizer; logits at or above are padding of the embedding. */
+  readonly tokenCount: number;
+  readonly adapterRoots: readonly string[];
+  readonly threads: number;
+  readonly adapterMemoryBytes: number;
+  readonly kvMemoryBytes: number;
+  readonly maxModelLen: number | null;
+  readonly maxBatchTokens: number;
+  readonly maxSequences: number;
+  readonly maxQueue: number;
+}
+
+export type ToWorker =
+  | { readonly type: 'submit'; readonly request: GenerateRequest }
+  | { readonly type: 'abort'; readonly id: number }
+  | { readonly type: 'admin'; readonly callId: number; readonly call: AdminCall }
+  | { readonly type: 'stop' };
+
+export type FromWorker =
+  | { readonly type: 'ready'; readonly limits: EngineLimits; readonly state: EngineState }
+  /** At most one per step, plus one for what happens between steps. */
+  | {
+      readonly type: 'events';
+      readonly events: readonly SequenceEvent[];
+      readonly facts: readonly Telemetry[];
+      readonly state: EngineState;
+    }
+  | { readonly type: 'admin-reply'; readonly callId: number; readonly reply: AdminReply }
+  | { readonly type: 'admin-error'; readonly callId: number; readonly error: ErrorRecord }
+  | { readonly type: 'log'; readonly level: 'info' | 'warn' | 'error'; readonly event: string; readonly text: string }
+  | { readonly type: 'fatal'; readonly error: ErrorRecord }
+  | { readonly type: 'stopped' };

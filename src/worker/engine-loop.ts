@@ -1,0 +1,274 @@
+import type { AdapterLease } from '../adapters/adapter-record.js';
+import type { AdapterRegistry } from '../adapters/registry.js';
+import type { AdminCall, AdminReply, EngineState } from '../core/adapter-admin.js';
+import { LoramuxError, toLoramuxError } from '../core/errors.js';
+import { BASE_NAME } from '../core/names.js';
+import type { GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
+import type { Telemetry } from '../core/telemetry.js';
+import type { NativeEngine } from '../engine/binding.js';
+import type { FromWorker, ToWorker } from '../messages/worker-messages.js';
+import type { Scheduler } from '../scheduler/scheduler.js';
+import type { StepPlan } from '../scheduler/step-plan.js';
+import { LeaseBook } from './lease-book.js';
+
+const BASE_HANDLE = -1;
+/** Steps that may fail one after another before the engine is given up. */
+const MAX_FAILED_STEPS = 3;
+
+export interface EngineLoopDeps {
+  readonly engine: NativeEngine;
+  readonly scheduler: Scheduler;
+  readonly registry: AdapterRegistry;
+  readonly post: (message: FromWorker) => void;
+  /** Milliseconds on a clock that never runs backwards. */
+  readonly now: () => number;
+}
+
+/**
+ * The engine worker's heart: takes requests, plans, steps, commits and reports, one message a step. It alone touches
+ * the scheduler and the engine; adapters load beside it and never hold a step up.
+ */
+export class EngineLoop {
+  readonly #deps: EngineLoopDeps;
+  readonly #leases = new LeaseBook();
+  #events: SequenceEvent[] = [];
+  #facts: Telemetry[] = [];
+  #wake: (() => void) | null = null;
+  #stopping = false;
+  #failedSteps = 0;
+  #flushQueued = false;
+  readonly #ended: Promise<void>;
+
+  constructor(deps: EngineLoopDeps) {
+    this.#deps = deps;
+    this.#ended = this.#run();
+  }
+
+  handle(message: ToWorker): void {
+    switch (message.type) {
+      case 'submit':
+        this.#submit(message.request);
+        break;
+      case 'abort':
+        this.#deps.scheduler.abort(message.id);
+        this.#leases.end(message.id);
+        break;
+      case 'admin':
+        void this.#answer(message.callId, message.call);
+        break;
+      case 'stop':
+        void this.#stop();
+        break;
+    }
+    this.#awake();
+  }
+
+  /** A fact for metrics; sent with the next message. */
+  report(fact: Telemetry): void {
+    this.#facts.push(fact);
+    this.#queueFlush();
+  }
+
+  state(): EngineState {
+    const counts = this.#deps.scheduler.counts();
+    return {
+      waiting: counts.waiting,
+      waitingForAdapter: counts.waitingForAdapter,
+      running: counts.running,
+      kvBlocks: { total: counts.totalBlocks, used: counts.usedBlocks, blockSize: this.#deps.engine.blockSize },
+      tiers: this.#deps.registry.tiers(),
+      steps: counts.steps,
+      lastStepAgeMs: counts.lastStepMs === null ? null : this.#deps.now() - counts.lastStepMs,
+      draining: this.#stopping,
+    };
+  }
+
+  #submit(request: GenerateRequest): void {
+    const { scheduler, registry, now } = this.#deps;
+    const name = request.adapter;
+    let lease: AdapterLease | null = null;
+    try {
+      if (name !== BASE_NAME) lease = registry.tryAcquire(name);
+      const handle = name === BASE_NAME ? BASE_HANDLE : (lease?.handle ?? null);
+      scheduler.enqueue(request, handle, now(), servedBy(name, lease));
+    } catch (error) {
+      lease?.release();
+      this.#emit({ kind: 'error', id: request.id, error: toLoramuxError(error).toRecord() });
+      return;
+    }
+    if (lease !== null) this.#leases.hold(request.id, lease);
+    else if (name !== BASE_NAME) void this.#load(request.id, name);
+  }
+
+  /** Waits for a request's adapter; others run on meanwhile. */
+  async #load(requestId: number, name: string): Promise<void> {
+    const waiting = new AbortController();
+    this.#leases.wait(requestId, waiting);
+    try {
+      const lease = await this.#deps.registry.acquire(name, waiting.signal);
+      if (waiting.signal.aborted) {
+        lease.release();
+        return;
+      }
+      this.#leases.hold(requestId, lease);
+      this.#deps.scheduler.adapterReady(requestId, lease.handle, servedBy(name, lease));
+      this.#awake();
+    } catch (error) {
+      if (waiting.signal.aborted) return;
+      this.#settle(this.#deps.scheduler.fail(requestId, toLoramuxError(error)));
+    }
+  }
+
+  async #run(): Promise<void> {
+    const { scheduler, now } = this.#deps;
+    while (!this.#stopping) {
+      const startedMs = now();
+      let plan: StepPlan | null;
+      try {
+        plan = scheduler.plan(startedMs);
+      } catch (error) {
+        this.#giveUp(toLoramuxError(error, 'ERR_ENGINE_FATAL'));
+        return;
+      }
+      if (plan === null) {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+        continue;
+      }
+      await this.#step(plan, startedMs);
+    }
+  }
+
+  async #step(plan: StepPlan, startedMs: number): Promise<void> {
+    const { scheduler, engine, now } = this.#deps;
+    this.#leases.stepBegins();
+    try {
+      const batch = scheduler.buildBatch(plan);
+      const plannedMs = now();
+      const output = await engine.step(batch);
+      const events = scheduler.commit(plan, output, now());
+      this.#failedSteps = 0;
+      for (const requestId of plan.preemptedIds) this.#facts.push({ kind: 'preemption', requestId });
+      this.#facts.push({
+        kind: 'step',
+        prefillRows: plan.prefillRows,
+        decodeRows: plan.decodeRows,
+        baseRows: plan.baseRows,
+        loraRows: plan.loraRows,
+        segments: plan.segments,
+        distinctAdapters: plan.distinctAdapters,
+        planSeconds: (plannedMs - startedMs) / 1000,
+        runSeconds: output.runSeconds,
+        sampleSeconds: output.sampleSeconds,
+        stepSeconds: (now() - startedMs) / 1000,
+      });
+      this.#settle(...events);
+    } catch (thrown) {
+      const error = toLoramuxError(thrown, 'ERR_STEP_FAILED');
+      this.#settle(...scheduler.rollback(plan, error));
+      this.#failedSteps += 1;
+      this.#log('error', 'step.fail', `${error.code}: ${error.message}`);
+      // A batch that was refused is its requests' affair; anything else, or refusal after refusal, is the engine's.
+      if (error.code !== 'ERR_STEP_FAILED' || this.#failedSteps >= MAX_FAILED_STEPS) this.#giveUp(error);
+    } finally {
+      this.#leases.stepEnds();
+    }
+    this.#flush();
+  }
+
+  async #answer(callId: number, call: AdminCall): Promise<void> {
+    try {
+      this.#deps.post({ type: 'admin-reply', callId, reply: await this.#perform(call) });
+    } catch (error) {
+      this.#deps.post({ type: 'admin-error', callId, error: toLoramuxError(error).toRecord() });
+    }
+  }
+
+  #perform(call: AdminCall): Promise<AdminReply> | AdminReply {
+    const { registry } = this.#deps;
+    switch (call.op) {
+      case 'list':
+        return registry.list();
+      case 'get':
+        return registry.get(call.name);
+      case 'load':
+        return registry.load(call);
+      case 'unload':
+        return registry.unload(call.name, call.force ? (handle) => this.#cut(call.name, handle) : undefined);
+      case 'pin':
+        return registry.pin(call.name, call.pinned);
+      case 'state':
+        return this.state();
+    }
+  }
+
+  /** Ends the rows of an adapter that is forced out; returns how many requests that were. */
+  #cut(name: string, handle: number): number {
+    const error = new LoramuxError('ERR_ADAPTER_UNLOADED', `adapter ${name} was unloaded by force: load it again`);
+    const events = this.#deps.scheduler.failByAdapter(handle, error);
+    this.#settle(...events);
+    return events.length;
+  }
+
+  async #stop(): Promise<void> {
+    this.#stopping = true;
+    this.#awake();
+    await this.#ended;
+    await this.#deps.registry.close();
+    await this.#deps.engine.close();
+    this.#deps.post({ type: 'stopped' });
+  }
+
+  /** The engine cannot go on: every request gets its terminal event from the main thread, health flips. */
+  #giveUp(error: LoramuxError): void {
+    this.#stopping = true;
+    this.#flush();
+    this.#deps.post({ type: 'fatal', error: error.toRecord() });
+  }
+
+  /** Queues events; terminal ones give their leases back. */
+  #settle(...events: readonly (SequenceEvent | null)[]): void {
+    for (const event of events) {
+      if (event === null) continue;
+      if (event.kind === 'finish' || event.kind === 'error') this.#leases.end(event.id);
+      this.#emit(event);
+    }
+  }
+
+  #emit(event: SequenceEvent): void {
+    this.#events.push(event);
+    this.#queueFlush();
+  }
+
+  /** Between steps, what happens in one turn of the event loop goes out as one message. */
+  #queueFlush(): void {
+    if (this.#flushQueued) return;
+    this.#flushQueued = true;
+    queueMicrotask(() => this.#flush());
+  }
+
+  #flush(): void {
+    this.#flushQueued = false;
+    if (this.#events.length === 0 && this.#facts.length === 0) return;
+    const message: FromWorker = { type: 'events', events: this.#events, facts: this.#facts, state: this.state() };
+    this.#events = [];
+    this.#facts = [];
+    this.#deps.post(message);
+  }
+
+  #log(level: 'info' | 'warn' | 'error', event: string, text: string): void {
+    this.#deps.post({ type: 'log', level, event, text });
+  }
+
+  #awake(): void {
+    const wake = this.#wake;
+    this.#wake = null;
+    wake?.();
+  }
+}
+
+function servedBy(adapter: string, lease: AdapterLease | null): ServedBy {
+  if (adapter === BASE_NAME) return { adapter, digest: null, tierAtArrival: null };
+  return { adapter, digest: lease?.digest ?? null, tierAtArrival: lease?.tierAtArrival ?? 'disk' };
+}

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { AdapterRegistry } from '../../src/adapters/registry.js';
+import type { PreparedModel } from '../../src/core/model-manifest.js';
+import { BASE_NAME } from '../../src/core/names.js';
+import type { GenerateRequest, SequenceEvent } from '../../src/core/request.js';
+import { loadBinding, type NativeEngine, type NativeTokenizer } from '../../src/engine/binding.js';
+import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
+import { Scheduler } from '../../src/scheduler/scheduler.js';
+
+export interface DirectOptions {
+  readonly model: PreparedModel;
+  readonly adapterRoots: readonly string[];
+  readonly threads?: number;
+  readonly maxModelLen?: number;
+  readonly maxBatchTokens?: number;
+  readonly maxSequences?: number;
+  readonly kvBlocks?: number;
+}
+
+/** What one request came to, with the logits that each of its tokens was chosen from. */
+export interface Outcome {
+  readonly tokens: number[];
+  readonly logits: Float32Array[];
+  readonly distinctAdaptersSeen: Set<number>;
+}
+
+/** The engine without threads, queues or HTTP: scheduler and native step, invariants asserted at every step. */
+export class DirectEngine {
+  readonly tokenizer: NativeTokenizer;
+  #nextId = 1;
+
+  static async open(options: DirectOptions): Promise<DirectEngine> {
+    const binding = loadBinding();
+    const { directory, manifest } = options.model;
+    const tokenizer = binding.Tokenizer.fromFile(join(directory, manifest.tokenizer.file));
+    const sizes = { maxModelLen: 1024, maxBatchTokens: 256, maxSequences: 64, kvBlocks: 1024, ...options };
+    const engine = await binding.Engine.open(JSON.stringify(manifest), {
+      directory,
+      threads: options.threads ?? 2,
+      maxModelLen: Math.min(sizes.maxModelLen, manifest.config.maxPositions),
+      maxSequences: sizes.maxSequences,
+      maxBatchTokens: sizes.maxBatchTokens,
+      kvBlocks: sizes.kvBlocks,
+      tokenCount: tokenizer.vocabSize(),
+    });
+    const registry = new AdapterRegistry({
+      backend: {
+        openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
+        firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
+        compileAdapter: (file, modules) => engine.compileAdapter(file, modules),
+        releaseAdapter: (handle) => engine.releaseAdapter(handle),
+      },
+      base: manifest,
+      roots: options.adapterRoots,
+      capacityBytes: 2 ** 30,
+      emit: () => undefined,
+    });
+    return new DirectEngine(options.model, engine, registry, tokenizer, sizes);
+  }
+
+  private constructor(
+    readonly model: PreparedModel,
+    readonly engine: NativeEngine,
+    readonly registry: AdapterRegistry,
+    tokenizer: NativeTokenizer,
+    readonly sizes: {
+      readonly maxModelLen: number;
+      readonly maxBatchTokens: number;
+      readonly maxSequences: number;
+      readonly kvBlocks: number;
+    },
+  ) {
+    this.tokenizer = tokenizer;
+  }
+
+  /** A greedy request. */
+  request(
+    adapter: string,
+    promptIds: readonly number[],
+    maxNewTokens: number,
+    stopIds: readonly number[] = [],
+  ): GenerateRequest {
+    return {
+      id: this.#nextId++,
+      adapter,
+      promptIds: Uint32Array.from(promptIds),
+      maxNewTokens,
+      stopIds,
+      sampling: { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n },
+      logprobs: false,
+    };
+  }
+
+  /** Runs requests together to their ends. Outcomes in the order of the requests. */
+  async run(requests: readonly GenerateRequest[], options: { readonly logits?: boolean } = {}): Promise<Outcome[]> {
+    const limits = { ...this.sizes, blockSize: this.engine.blockSize, maxQueue: requests.length + 1 };
+    const scheduler = new Scheduler(limits);
+    const outcomes = new Map<number, Outcome>();
+    const leases = [];
+    for (const request of requests) {
+      const lease = request.adapter === BASE_NAME ? null : await this.registry.acquire(request.adapter);
+      if (lease !== null) leases.push(lease);
+      outcomes.set(request.id, { tokens: [], logits: [], distinctAdaptersSeen: new Set() });
+      const servedBy = { adapter: request.adapter, digest: lease?.digest ?? null, tierAtArrival: null };
+      scheduler.enqueue(request, lease?.handle ?? -1, 0, servedBy);
+    }
+    const failures: SequenceEvent[] = [];
+    for (let step = 0; ; step += 1) {
+      const plan = scheduler.plan(step);
+      if (plan === null) break;
+      const batch = scheduler.buildBatch(plan, { returnLogits: options.logits === true });
+      assert.deepEqual(checkBatch(batch, plan, limits), []);
+      const output = await this.engine.step(batch);
+      const sampled = plan.entries.filter((entry) => entry.samples);
+      sampled.forEach((entry, row) => {
+        const outcome = outcomes.get(entry.sequence.id);
+        outcome?.distinctAdaptersSeen.add(plan.distinctAdapters);
+        if (output.logits === null) return;
+        const width = output.logits.length / sampled.length;
+        outcome?.logits.push(output.logits.slice(row * width, (row + 1) * width));
+      });
+      for (const event of scheduler.commit(plan, output, step)) {
+        if (event.kind === 'token') outcomes.get(event.id)?.tokens.push(event.token);
+        if (event.kind === 'error') failures.push(event);
+      }
+      assert.deepEqual(checkSnapshot(scheduler.snapshot()), []);
+    }
+    for (const lease of leases) lease.release();
+    assert.deepEqual(failures, []);
+    assert.equal(scheduler.counts().usedBlocks, 0);
+    return requests.map((request) => {
+      const outcome = outcomes.get(request.id);
+      assert.ok(outcome !== undefined);
+      return outcome;
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.registry.close();
+    await this.engine.close();
+  }
+}
+
+/** A reproducible shuffle (mulberry32). */
+export function shuffled<T>(items: readonly T[], seed: number): T[] {
+  const out = [...items];
+  let state = seed;
+  for (let i = out.length - 1; i > 0; i -= 1) {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    const j = ((t ^ (t >>> 14)) >>> 0) % (i + 1);
+    [out[i], out[j]] = [out[j] as T, out[i] as T];
+  }
+  return out;
+}
