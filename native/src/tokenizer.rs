@@ -16,10 +16,11 @@ impl Tokenizer {
     /// # Errors
     /// `ERR_TOKENIZER` naming the file.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_file(path)
-            .map_err(|e| Error::new(Code::Tokenizer, format!("{}: {e}: expected a tokenizer.json of the Hugging Face format", path.display())))?;
+        let inner = tokenizers::Tokenizer::from_file(path).map_err(|e| {
+            Error::new(Code::Tokenizer, format!("{}: {e}: expected a tokenizer.json of the Hugging Face format", path.display()))
+        })?;
         let mut special = vec![false; inner.get_vocab_size(true)];
-        for (&id, token) in inner.get_added_tokens_decoder().iter() {
+        for (&id, token) in &inner.get_added_tokens_decoder() {
             let id = id as usize;
             if id >= special.len() {
                 special.resize(id + 1, false);

@@ -78,7 +78,11 @@ impl Weights {
         start.and_then(|start| self.map.get(start..start.checked_add(row_bytes)?)).ok_or_else(|| {
             Error::new(
                 Code::ModelInvalid,
-                format!("{}: row {row} at offset {offset} lies outside the file ({} bytes). Delete the cache entry to have it rebuilt", self.path.display(), self.map.len()),
+                format!(
+                    "{}: row {row} at offset {offset} lies outside the file ({} bytes). Delete the cache entry to have it rebuilt",
+                    self.path.display(),
+                    self.map.len()
+                ),
             )
         })
     }

@@ -30,11 +30,12 @@ pub struct ModulePlan {
 pub fn compile(handle: u32, file: &File, plan: &[ModulePlan], sites: &[Site], weights: &Weights) -> Result<Adapter> {
     let mut by_site: Vec<Vec<&ModulePlan>> = vec![Vec::new(); sites.len()];
     for module in plan {
-        let slot = by_site.get_mut(module.site).filter(|_| {
-            sites.get(module.site).is_some_and(|site| module.module < site.modules.len())
-        });
+        let slot = by_site.get_mut(module.site).filter(|_| sites.get(module.site).is_some_and(|site| module.module < site.modules.len()));
         let Some(slot) = slot else {
-            return Err(Error::new(Code::Native, format!("the plan names site {} module {}, which the model lacks", module.site, module.module)));
+            return Err(Error::new(
+                Code::Native,
+                format!("the plan names site {} module {}, which the model lacks", module.site, module.module),
+            ));
         };
         if slot.iter().any(|other| other.module == module.module) {
             return Err(Error::new(Code::Native, format!("the plan names site {} module {} twice", module.site, module.module)));
@@ -148,7 +149,11 @@ fn dora_gain(file: &File, f: &Factors<'_>, in_features: usize, weights: &Weights
         }
         let norm = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
         if norm < 1e-12 {
-            return Err(invalid(file, name, format!("output row {n} of {} has a norm of {norm:e}: DoRA is undefined there", f.module.name)));
+            return Err(invalid(
+                file,
+                name,
+                format!("output row {n} of {} has a norm of {norm:e}: DoRA is undefined there", f.module.name),
+            ));
         }
         #[allow(clippy::cast_possible_truncation)]
         gain.push((f64::from(*m) / norm) as f32);
@@ -164,7 +169,11 @@ fn read(file: &File, name: &str, shape: &[usize]) -> Result<(Vec<f32>, Dtype)> {
     }
     let (values, dtype) = widen(file, tensor)?;
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-        return Err(invalid(file, name, format!("element {i} is {}: expected finite weights, train or export the adapter again", values[i])));
+        return Err(invalid(
+            file,
+            name,
+            format!("element {i} is {}: expected finite weights, train or export the adapter again", values[i]),
+        ));
     }
     Ok((values, dtype))
 }

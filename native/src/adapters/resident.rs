@@ -18,7 +18,7 @@ pub struct SiteDelta {
     pub dtype: Dtype,
     /// Sum of the modules' ranks.
     pub rank: usize,
-    /// `dtype` [rank, a_stride].
+    /// `dtype` `[rank, a_stride]`.
     pub a: Vec<u8>,
     pub a_stride: usize,
     /// f32 [rank].
@@ -36,7 +36,7 @@ pub struct Part {
     pub out_features: usize,
     /// `dtype` [panels, rank, PANEL].
     pub b: Vec<u8>,
-    /// f32 [out_features]: DoRA's g = magnitude / ‖W + s·BA‖ per output row.
+    /// f32 `[out_features]`: DoRA's g = magnitude / ‖W + s·BA‖ per output row.
     pub gain: Option<Vec<f32>>,
 }
 

@@ -79,7 +79,10 @@ impl File {
     /// `ERR_ADAPTER_INVALID` naming the file, the tensor and what was expected.
     pub fn parse(label: String, bytes: Vec<u8>) -> Result<Self> {
         let invalid = |what: String| {
-            Error::new(Code::AdapterInvalid, format!("{label}: {what}: save the adapter again with save_pretrained(safe_serialization=True)"))
+            Error::new(
+                Code::AdapterInvalid,
+                format!("{label}: {what}: save the adapter again with save_pretrained(safe_serialization=True)"),
+            )
         };
         let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
             return Err(invalid(format!("expected a safetensors header, got a file of {} bytes", bytes.len())));

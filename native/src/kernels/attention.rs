@@ -18,7 +18,7 @@ pub struct Attend {
     /// `dim` rounded up to LANES: the row length of a page of values.
     pub padded_dim: usize,
     /// Page `b` of this layer and head: keys f32 [dim, PAGE] at `keys + b · key_stride`,
-    /// values f32 [PAGE, padded_dim] at `values + b · value_stride`.
+    /// values f32 `[PAGE, padded_dim]` at `values + b · value_stride`.
     pub keys: *const f32,
     pub key_stride: usize,
     pub values: *const f32,

@@ -15,7 +15,7 @@ pub struct Shrink {
     pub x_stride: usize,
     pub rows: usize,
     pub width: usize,
-    /// `dtype` [rank, a_stride]; `a_stride` is `width` rounded up to LANES, the padding zero.
+    /// `dtype` `[rank, a_stride]`; `a_stride` is `width` rounded up to LANES, the padding zero.
     pub a: *const u8,
     pub a_stride: usize,
     pub dtype: Dtype,
@@ -24,14 +24,14 @@ pub struct Shrink {
     /// f32 [rank]: scaling of each adapter row, times the segment's strength.
     pub scale: *const f32,
     pub strength: f32,
-    /// f32 [rows, h_stride], overwritten in columns `ranks`.
+    /// f32 `[rows, h_stride]`, overwritten in columns `ranks`.
     pub h: *mut f32,
     pub h_stride: usize,
 }
 
 /// `y[i, n] += Σ_j h[i, j] · b[j, n]` for the columns of panels `panels`, then `y[i, n] *= gain[n]` if there is a gain.
 pub struct Expand {
-    /// f32 [rows, h_stride]; column 0 is the module's first adapter row.
+    /// f32 `[rows, h_stride]`; column 0 is the module's first adapter row.
     pub h: *const f32,
     pub h_stride: usize,
     pub rows: usize,
@@ -43,7 +43,7 @@ pub struct Expand {
     pub panels: (usize, usize),
     /// Output columns of the module.
     pub width: usize,
-    /// f32 [rows, y_stride], updated in place; column 0 is the module's first.
+    /// f32 `[rows, y_stride]`, updated in place; column 0 is the module's first.
     pub y: *mut f32,
     pub y_stride: usize,
     /// f32 [width] or null: DoRA's `g`.
@@ -237,11 +237,7 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
                 if n == 0 {
                     continue;
                 }
-                let value = if args.gain.is_null() {
-                    sum
-                } else {
-                    S::mul(sum, S::load_partial(args.gain.add(column + half * LANES), n))
-                };
+                let value = if args.gain.is_null() { sum } else { S::mul(sum, S::load_partial(args.gain.add(column + half * LANES), n)) };
                 if n == LANES {
                     S::store(y.add(half * LANES), value);
                 } else {

@@ -111,8 +111,8 @@ pub trait Simd: Copy {
             // ln 2 split in two so that n·hi is exact for |n| < 2^9.
             let r = Self::mul_add(n, Self::splat(-0.693_359_4), clamped);
             let r = Self::mul_add(n, Self::splat(2.121_944_4e-4), r);
-            let mut p = Self::splat(1.987_569_15e-4);
-            for c in [1.398_199_95e-3f32, 8.333_451_9e-3, 4.166_579_6e-2, 1.666_666_55e-1, 5.000_000_1e-1] {
+            let mut p = Self::splat(1.987_569_1e-4);
+            for c in [1.398_199_9e-3_f32, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 0.5] {
                 p = Self::mul_add(p, r, Self::splat(c));
             }
             let p = Self::mul_add(p, Self::mul(r, r), Self::add(r, Self::splat(1.0)));

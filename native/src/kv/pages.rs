@@ -1,7 +1,7 @@
 //! The paged KV cache of one engine, all layers.
 //!
-//! Keys f32 [layer, page, kv_head, dim, slot] (transposed, see kernels/attention.rs), values
-//! f32 [layer, page, kv_head, slot, padded_dim]. Memory is reserved at once and mapped by the system when first written.
+//! Keys f32 `[layer, page, kv_head, dim, slot]` (transposed, see kernels/attention.rs), values
+//! f32 `[layer, page, kv_head, slot, padded_dim]`. Memory is reserved at once and mapped by the system when first written.
 
 use crate::error::{Code, Error, Result};
 use crate::kernels::attention::PAGE;
@@ -47,18 +47,11 @@ impl KvPages {
     /// `ERR_MODEL_INVALID` when the size overflows.
     pub fn new(layers: usize, pages: usize, kv_heads: usize, dim: usize) -> Result<Self> {
         let padded_dim = dim.next_multiple_of(LANES);
-        let size = |width: usize| [layers, pages, kv_heads, PAGE, width].into_iter().try_fold(4usize, |product, n| product.checked_mul(n));
+        let size = |width: usize| [layers, pages, kv_heads, PAGE, width].into_iter().try_fold(4usize, usize::checked_mul);
         let (Some(key_bytes), Some(value_bytes)) = (size(dim), size(padded_dim)) else {
             return Err(Error::new(Code::ModelInvalid, format!("a KV cache of {pages} pages overflows: lower --kv-memory")));
         };
-        Ok(Self {
-            pages,
-            kv_heads,
-            dim,
-            padded_dim,
-            keys: RawFloats::zeroed(key_bytes / 4),
-            values: RawFloats::zeroed(value_bytes / 4),
-        })
+        Ok(Self { pages, kv_heads, dim, padded_dim, keys: RawFloats::zeroed(key_bytes / 4), values: RawFloats::zeroed(value_bytes / 4) })
     }
 
     /// Floats from one page's keys of a head to the next page's.

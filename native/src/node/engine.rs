@@ -160,7 +160,11 @@ impl Engine {
     }
 
     #[napi(ts_return_type = "Promise<{ handle: number, bytes: number }>", catch_unwind)]
-    pub fn compile_adapter(&self, file: &AdapterFile, modules: Vec<ModulePlanObject>) -> AsyncTask<Job<(u32, usize), CompiledAdapterObject>> {
+    pub fn compile_adapter(
+        &self,
+        file: &AdapterFile,
+        modules: Vec<ModulePlanObject>,
+    ) -> AsyncTask<Job<(u32, usize), CompiledAdapterObject>> {
         let (shared, file) = (self.inner.shared.clone(), file.file.clone());
         let plan = |m: ModulePlanObject| ModulePlan {
             site: m.site as usize,

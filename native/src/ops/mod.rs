@@ -70,9 +70,9 @@ fn from_ort(e: ort::Error) -> Error {
 }
 
 fn attribute(value: Option<i64>, name: &str) -> ort::Result<usize> {
-    value
-        .and_then(|v| usize::try_from(v).ok())
-        .ok_or_else(|| ort::Error::new(format!("ERR_MODEL_INVALID: expected attribute {name} as an integer ≥ 0: delete the model's cache entry")))
+    value.and_then(|v| usize::try_from(v).ok()).ok_or_else(|| {
+        ort::Error::new(format!("ERR_MODEL_INVALID: expected attribute {name} as an integer ≥ 0: delete the model's cache entry"))
+    })
 }
 
 /// Runs `body` for 0 … count − 1 on the session's own pool; alone in this thread when there is nothing to share.
@@ -107,12 +107,13 @@ fn matrix(ctx: &ComputeContext, index: usize, columns: Option<usize>) -> Result<
     let value = ctx.input(index).map_err(from_ort)?.ok_or_else(|| Error::new(Code::StepFailed, format!("input {index} is missing")))?;
     let (shape, data) = value.try_extract_tensor::<f32>().map_err(from_ort)?;
     match shape[..] {
-        [rows, found] if columns.is_none_or(|wanted| i64::try_from(wanted) == Ok(found)) => Ok(Matrix {
-            data: data.as_ptr(),
-            rows: usize::try_from(rows).unwrap_or(0),
-            columns: usize::try_from(found).unwrap_or(0),
-        }),
-        _ => Err(Error::new(Code::StepFailed, format!("input {index}: expected [rows, {}], got {shape}", columns.map_or("columns".to_owned(), |c| c.to_string())))),
+        [rows, found] if columns.is_none_or(|wanted| i64::try_from(wanted) == Ok(found)) => {
+            Ok(Matrix { data: data.as_ptr(), rows: usize::try_from(rows).unwrap_or(0), columns: usize::try_from(found).unwrap_or(0) })
+        }
+        _ => Err(Error::new(
+            Code::StepFailed,
+            format!("input {index}: expected [rows, {}], got {shape}", columns.map_or("columns".to_owned(), |c| c.to_string())),
+        )),
     }
 }
 

@@ -110,7 +110,15 @@ unsafe fn append_row(env: &OpEnv, node: &Node, row: Row, qkv: *const f32, q_out:
     }
 }
 
-fn attend_rows(env: &OpEnv, node: &Node, ctx: &ComputeContext, step: &StepContext, rows: usize, out: Shared<f32>, qkv: &Matrix) -> Result<()> {
+fn attend_rows(
+    env: &OpEnv,
+    node: &Node,
+    ctx: &ComputeContext,
+    step: &StepContext,
+    rows: usize,
+    out: Shared<f32>,
+    qkv: &Matrix,
+) -> Result<()> {
     debug_assert!(rows <= qkv.rows);
     let group = node.heads / node.kv_heads;
     parallel(ctx, env.threads, rows * node.kv_heads, |task| {

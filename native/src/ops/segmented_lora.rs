@@ -85,7 +85,8 @@ fn run(env: &OpEnv, site: usize, ctx: &ComputeContext) -> Result<()> {
     let io = Io { x: Shared(x.data.cast_mut()), y: Shared(y), in_features, out_features };
     let deltas = deltas_at(&step, site);
     let tiles = tiles_of(&step, &deltas);
-    let lone_work = |tile: &Tile<'_>| tile.terms.iter().map(|(d, _)| d.rank * (in_features + out_features)).sum::<usize>() * (tile.end - tile.start);
+    let lone_work =
+        |tile: &Tile<'_>| tile.terms.iter().map(|(d, _)| d.rank * (in_features + out_features)).sum::<usize>() * (tile.end - tile.start);
     if env.threads > 1 && tiles.len() == 1 && lone_work(&tiles[0]) >= SPLIT_WORK {
         return split_tile(env, ctx, io, &tiles[0]);
     }

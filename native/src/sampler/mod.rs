@@ -125,6 +125,7 @@ fn penalise(logits: &mut [f32], row: &RowSampling) {
 /// The highest logit; the lowest id among equals.
 fn argmax(logits: &[f32]) -> u32 {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    #[allow(clippy::float_cmp)]
     let index = logits.iter().position(|&logit| logit == top).unwrap_or(0);
     u32::try_from(index).unwrap_or(0)
 }

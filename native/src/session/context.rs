@@ -74,7 +74,10 @@ impl StepContext {
             return Err(bad("slotMapping", format!("expected {total} entries, got {}", batch.slot_mapping.len())));
         }
         if batch.block_tables.len() != sequences.saturating_mul(batch.max_blocks) {
-            return Err(bad("blockTables", format!("expected {sequences} × {} entries, got {}", batch.max_blocks, batch.block_tables.len())));
+            return Err(bad(
+                "blockTables",
+                format!("expected {sequences} × {} entries, got {}", batch.max_blocks, batch.block_tables.len()),
+            ));
         }
         let bounds = ascending("cuSeqlens", &batch.cu_seqlens, sequences, total)?;
         let rows = rows_of(batch, limits, &bounds)?;
@@ -95,12 +98,18 @@ fn rows_of(batch: &StepBatch, limits: &StepLimits, bounds: &[usize]) -> Result<V
         let count = bounds[n + 1] - bounds[n];
         let context = usize::try_from(context).ok().filter(|&c| c >= count && c <= limits.max_model_len);
         let Some(context) = context.filter(|_| count > 0) else {
-            return Err(bad("contextLens", format!("sequence {n}: expected {count} to {} positions, got {}", limits.max_model_len, batch.context_lens[n])));
+            return Err(bad(
+                "contextLens",
+                format!("sequence {n}: expected {count} to {} positions, got {}", limits.max_model_len, batch.context_lens[n]),
+            ));
         };
         let table = n * batch.max_blocks;
         let pages = context.div_ceil(PAGE);
         if pages > batch.max_blocks {
-            return Err(bad("blockTables", format!("sequence {n}: {context} positions need {pages} blocks, its table has {}", batch.max_blocks)));
+            return Err(bad(
+                "blockTables",
+                format!("sequence {n}: {context} positions need {pages} blocks, its table has {}", batch.max_blocks),
+            ));
         }
         for &page in &batch.block_tables[table..table + pages] {
             if usize::try_from(page).map_or(true, |page| page >= limits.kv_pages) {
@@ -121,8 +130,8 @@ fn rows_of(batch: &StepBatch, limits: &StepLimits, bounds: &[usize]) -> Result<V
     let mut slots: Vec<usize> = rows.iter().filter_map(|row| row.slot).collect();
     slots.sort_unstable();
     // Two rows writing one slot would race.
-    if let Some(pair) = slots.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(bad("slotMapping", format!("slot {} is written by two rows", pair[0])));
+    if let Some(&[slot, _]) = slots.windows(2).find_map(|pair| pair.first_chunk::<2>().filter(|[a, b]| a == b)) {
+        return Err(bad("slotMapping", format!("slot {slot} is written by two rows")));
     }
     Ok(rows)
 }

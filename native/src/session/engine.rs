@@ -182,7 +182,10 @@ impl Engine {
                 Err(_) => {
                     let slot = usize::try_from(-(i64::from(token) + 1)).unwrap_or(usize::MAX);
                     self.last_sampled.get(slot).map(|&id| i64::from(id)).ok_or_else(|| {
-                        Error::new(Code::StepFailed, format!("tokens: expected sequence slots below {}, got {slot}", self.last_sampled.len()))
+                        Error::new(
+                            Code::StepFailed,
+                            format!("tokens: expected sequence slots below {}, got {slot}", self.last_sampled.len()),
+                        )
                     })
                 }
             })

@@ -41,7 +41,8 @@ pub fn open(library: &Path) -> Result<()> {
 /// # Errors
 /// `ERR_NATIVE_LOAD` before [`open`].
 pub fn environment() -> Result<&'static Environment> {
-    RUNTIME.get().map(|(_, environment)| environment).ok_or_else(|| {
-        Error::new(Code::NativeLoad, "ONNX Runtime is not open: call initRuntime first")
-    })
+    RUNTIME
+        .get()
+        .map(|(_, environment)| environment)
+        .ok_or_else(|| Error::new(Code::NativeLoad, "ONNX Runtime is not open: call initRuntime first"))
 }
