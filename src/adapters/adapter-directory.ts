@@ -79,12 +79,11 @@ export class AdapterRoots {
     const real = await realPathOrNull(wanted);
     for (const root of roots) {
       const realRoot = await realPathOrNull(root);
-      if (
+      const inside =
         real === null
           ? isWithin(wanted, root) || (realRoot !== null && isWithin(wanted, realRoot))
-          : realRoot !== null && isWithin(real, realRoot)
-      )
-        return real;
+          : realRoot !== null && isWithin(real, realRoot);
+      if (inside) return real;
     }
     throw new LoramuxError(
       'ERR_ADAPTER_FORBIDDEN',

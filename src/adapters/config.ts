@@ -38,6 +38,25 @@ export interface AdapterConfig {
   readonly layers: { readonly indices: readonly number[]; readonly patterns: readonly string[] } | null;
 }
 
+/** Keys that `parseAdapterConfig` reads by name. */
+const READ_KEYS: ReadonlySet<string> = new Set([
+  'alpha_pattern',
+  'base_model_name_or_path',
+  'bias',
+  'exclude_modules',
+  'init_lora_weights',
+  'layers_pattern',
+  'layers_to_transform',
+  'lora_alpha',
+  'peft_type',
+  'r',
+  'rank_pattern',
+  'target_modules',
+  'task_type',
+  'use_dora',
+  'use_rslora',
+]);
+
 /** Reads typed fields and collects what is wrong, so that one answer lists every offender. */
 class FieldReader {
   readonly offenders: Offender[] = [];
@@ -175,25 +194,6 @@ function refuseUnsupported(reader: FieldReader, fields: JsonObject): void {
     );
   }
 }
-
-/** Keys that `parseAdapterConfig` reads by name. */
-const READ_KEYS: ReadonlySet<string> = new Set([
-  'alpha_pattern',
-  'base_model_name_or_path',
-  'bias',
-  'exclude_modules',
-  'init_lora_weights',
-  'layers_pattern',
-  'layers_to_transform',
-  'lora_alpha',
-  'peft_type',
-  'r',
-  'rank_pattern',
-  'target_modules',
-  'task_type',
-  'use_dora',
-  'use_rslora',
-]);
 
 function decodeObject(bytes: Uint8Array, file: string): JsonObject {
   if (bytes.byteLength > MAX_CONFIG_BYTES) {

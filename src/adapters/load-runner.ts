@@ -45,9 +45,8 @@ export class LoadRunner {
   }
 
   /** Ends a load that no one wants any more, if it is still waiting; otherwise it runs on and may find new takers. */
-  abandon(record: AdapterRecord, load: ActiveLoad): void {
-    if (isWanted(load) || !this.#options.loader.cancel(load.key)) return;
-    if (record.load === load) record.load = null;
+  abandon(load: ActiveLoad): void {
+    if (!isWanted(load)) this.#options.loader.cancel(load.key);
   }
 
   /** Makes a load come to nothing, failing everybody who waits for it with `reason`. */

@@ -195,7 +195,9 @@ async function naming<T>(file: string, work: Promise<T>): Promise<T> {
     const error = toLoramuxError(thrown);
     if (error.code !== 'ERR_ADAPTER_INVALID' || error.details !== undefined) throw error;
     const message = error.message.includes(file) ? error.message : `${file}: ${error.message}`;
-    const offenders = [{ expected: 'a well-formed safetensors file with finite values', found: error.message }];
+    const tensor = /\btensor (\S+): /.exec(error.message)?.[1];
+    const expected = 'a well-formed safetensors file with finite values';
+    const offenders = [{ ...(tensor === undefined ? {} : { tensor }), expected, found: error.message }];
     throw new LoramuxError(error.code, message, { file, offenders }, { cause: thrown });
   }
 }

@@ -5,13 +5,10 @@ import type { NativeModulePlan, NativeTensorInfo } from '../engine/binding.js';
 import type { AdapterConfig } from './config.js';
 import { type FirstMatches, resolvePatterns, selectModules } from './module-selection.js';
 import { invalidAdapter } from './offenders.js';
+import { ELEMENT_BYTES, residentBytes } from './resident-bytes.js';
 import { parseTensorName, type TensorPart } from './tensor-names.js';
 
 const MAX_TENSORS = 20_000;
-/** Native pads the rows of B to whole blocks of this many output columns. */
-const COLUMN_BLOCK = 32;
-const ELEMENT_BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2 };
-
 /** The parts of a manifest that decide whether an adapter fits. */
 export type BaseModel = Pick<ModelManifest, 'modelId' | 'sites'> & {
   readonly config: Pick<ModelManifest['config'], 'architecture'>;
@@ -100,10 +97,6 @@ function checkTensor(tensor: NativeTensorInfo, shape: readonly number[], why: st
   }
 }
 
-function elementBytes(tensor: NativeTensorInfo): number {
-  return ELEMENT_BYTES[tensor.dtype] ?? 4;
-}
-
 /** Names that end in the same model name are taken for the same base; paths, owners and `.gguf` differ freely. */
 function looksLikeOtherBase(trainedOn: string | null, served: string): boolean {
   if (trainedOn === null) return false;
@@ -119,7 +112,7 @@ async function searching<T>(key: string, offenders: Offender[], search: Promise<
   } catch (thrown) {
     const error = toLoramuxError(thrown);
     if (error.code !== 'ERR_ADAPTER_INVALID') throw error;
-    const expected = 'patterns without look-around or back-references, which run in linear time';
+    const expected = 'patterns that a linear-time engine runs (no look-around, no back-references)';
     offenders.push({ key, expected, found: error.message });
     return null;
   }
@@ -214,7 +207,6 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
   if (selected !== null) checkSelection(selected, groups, places, offenders);
 
   const modules: NativeModulePlan[] = [];
-  let bytes = 0;
   for (const [module, parts] of groups) {
     checkParts(module, parts, config.dora, offenders);
     const { a, b, magnitude } = parts;
@@ -246,9 +238,6 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
       rank,
       scaling,
     });
-    const paddedOut = Math.ceil(place.outFeatures / COLUMN_BLOCK) * COLUMN_BLOCK;
-    bytes += rank * (place.site.inFeatures * elementBytes(a) + paddedOut * elementBytes(b));
-    if (magnitude !== undefined) bytes += place.outFeatures * 4;
   }
   if (groups.size === 0 && offenders.length === 0) {
     offenders.push({ expected: 'lora_A and lora_B of at least one module', found: 'no tensors' });
@@ -257,6 +246,7 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
   if (looksLikeOtherBase(config.baseModel, base.modelId)) {
     warnings.push(`trained on ${config.baseModel}, served on ${base.modelId}; all shapes fit`);
   }
+  const bytes = residentBytes(modules, base.sites, new Map(tensors.map((tensor) => [tensor.name, tensor])));
   modules.sort((left, right) => left.site - right.site || left.module - right.module);
   return {
     modules,

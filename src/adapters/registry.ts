@@ -266,7 +266,7 @@ export class AdapterRegistry {
     const abort = (): void => {
       if (!load.waiters.delete(waiter)) return;
       waiter.deferred.reject(abortedError(record.name));
-      this.#loads.abandon(record, load);
+      this.#loads.abandon(load);
     };
     signal?.addEventListener('abort', abort, { once: true });
     try {
@@ -274,6 +274,11 @@ export class AdapterRegistry {
       if (lease === null || signal?.aborted !== true) return lease;
       lease.release();
       throw abortedError(record.name);
+    } catch (thrown) {
+      const gone = thrown instanceof LoramuxError && thrown.code === 'ERR_ADAPTER_NOT_FOUND';
+      if (gone && record.load === null && record.versions.size === 0 && this.#records.get(record.name) === record)
+        this.#records.delete(record.name);
+      throw thrown;
     } finally {
       signal?.removeEventListener('abort', abort);
     }

@@ -6,7 +6,7 @@ import { parseAdapterConfig } from '../../../src/adapters/config.js';
 import { type AdapterPlan, planAdapter } from '../../../src/adapters/plan.js';
 import { LoramuxError, type Offender } from '../../../src/core/errors.js';
 import type { NativeTensorInfo } from '../../../src/engine/binding.js';
-import { DEMO_ADAPTERS, firstMatches, smolLm2, tensorsOf, tinyBase } from './support.js';
+import { DEMO_ADAPTERS, firstMatches, RANK_BYTES, smolLm2, tensorsOf, tinyBase } from './support.js';
 
 const Q0 = 'base_model.model.model.layers.0.self_attn.q_proj';
 const V1 = 'base_model.model.model.layers.1.self_attn.v_proj';
@@ -66,12 +66,13 @@ for (const [name, expected] of Object.entries(DEMOS)) {
     assert.ok(result.modules.every((module) => (module.magnitude !== undefined) === (name === 'pirate')));
     const named = new Set(result.modules.flatMap((module) => [module.a, module.b, module.magnitude ?? module.a]));
     assert.deepEqual([...named].sort(), tensors.map((info) => info.name).sort());
-    // Widths of SmolLM2 are multiples of 32, so the estimate is the data; DoRA's f16 magnitudes become float32 gains.
+    // Widths of SmolLM2 are whole panels, so the estimate is the data with f16 magnitudes widened to float32 gains,
+    // and a scale for each rank.
     const data = tensors.reduce(
       (sum, info) => sum + info.shape.reduce((a, b) => a * b) * (info.shape.length === 1 ? 4 : 2),
       0,
     );
-    assert.equal(result.bytes, data);
+    assert.equal(result.bytes, data + 4 * result.modules.reduce((sum, module) => sum + module.rank, 0));
   });
 }
 
@@ -142,8 +143,15 @@ test('accepts both spellings of the DoRA magnitude', async () => {
     const name = `${Q0}.lora_magnitude_vector${suffix}`;
     const result = await plan([...pair(Q0, 2), tensor(name, [32], 'BF16')], { use_dora: true });
     assert.equal(result.modules[0]?.magnitude, name);
-    assert.equal(result.bytes, 2 * (32 + 32) * 4 + 32 * 4);
+    assert.equal(result.bytes, 2 * RANK_BYTES + 32 * 4);
   }
+});
+
+test('counts a site of mixed dtypes at float32 and pads odd widths', async () => {
+  const mixed = [tensor(`${Q0}.lora_A.weight`, [2, 32], 'F16'), tensor(`${Q0}.lora_B.weight`, [32, 2], 'BF16')];
+  assert.equal((await plan(mixed, {})).bytes, 2 * RANK_BYTES);
+  const half = mixed.map((info) => ({ ...info, dtype: 'F16' }));
+  assert.equal((await plan(half, {})).bytes, 2 * (2 * (32 + 32) + 4));
 });
 
 test('warns when the adapter names another base whose shapes fit', async () => {
@@ -223,7 +231,7 @@ for (const [what, tensors, fields, expected] of [
     /layers\.1\.self_attn\.q_proj in the file/,
   ],
   ['an empty file', [], { target_modules: ['nothing'] }, /at least one module/],
-  ['a look-around pattern', pair(Q0, 2), { rank_pattern: { '(?=q).*': 2 } }, /without look-around/],
+  ['a look-around pattern', pair(Q0, 2), { rank_pattern: { '(?=q).*': 2 } }, /no look-around/],
   ['a scaling beyond float32', pair(Q0, 2), { lora_alpha: 1e39 }, /within float32/],
 ] as const) {
   test(`refuses ${what}`, async () => {

@@ -55,7 +55,7 @@ export function tinyBase(): BaseModel {
 }
 
 /** Bytes of one rank of one module of `tinyBase` in float32. */
-export const RANK_BYTES = (32 + 32) * 4;
+export const RANK_BYTES = (32 + 32) * 4 + 4;
 
 interface HeaderEntry {
   readonly dtype: string;
