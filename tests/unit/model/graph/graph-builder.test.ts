@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict';
+import { describe, type TestContext, test } from 'node:test';
+import type { Precision } from '../../../../src/core/model-manifest.js';
+import { buildGraph } from '../../../../src/model/graph/graph-builder.js';
+import { loraSites, planModel } from '../../../../src/model/graph/model-plan.js';
+import { openGgufSource } from '../../../../src/model/sources/gguf-source.js';
+import { openHuggingFaceSource } from '../../../../src/model/sources/hf-source.js';
+import { readModel } from '../helpers/onnx-reader.js';
+import { temporaryDirectory, temporaryFile } from '../helpers/temporary.js';
+import { TINY_CONFIG, writeDirectory } from '../helpers/tiny-directory.js';
+import { tinyGguf, tinyTensors } from '../helpers/tiny-gguf.js';
+
+/** The tiny model twice as deep, so that both kinds of norm appear. */
+async function plan(context: TestContext, precision: Precision) {
+  const deeper = tinyTensors()
+    .filter(({ name }) => name.startsWith('blk.0'))
+    .map((tensor) => ({ ...tensor, name: tensor.name.replace('blk.0', 'blk.1') }));
+  const bytes = tinyGguf({ 'llama.block_count': { type: 'u32', value: 2 } }, [...tinyTensors(), ...deeper]);
+  const source = await openGgufSource(await temporaryFile(context, 'tiny.gguf', bytes));
+  context.after(() => source.close());
+  return planModel(source, precision);
+}
+
+const PER_LAYER = [
+  'Gemm SegmentedLora PagedAttention Gemm SegmentedLora',
+  'SkipSimplifiedLayerNormalization Gemm SegmentedLora GatedSilu Gemm SegmentedLora',
+].join(' ');
+
+describe('the f32 graph', () => {
+  test('is one chain of the expected operators', async (t) => {
+    const model = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
+    assert.deepEqual(model.inputs, ['input_ids', 'logits_rows']);
+    assert.deepEqual(model.outputs, ['logits']);
+    assert.equal(
+      model.nodes.map(({ type }) => type).join(' '),
+      `Gather SimplifiedLayerNormalization ${PER_LAYER} SkipSimplifiedLayerNormalization ${PER_LAYER} SkipSimplifiedLayerNormalization Gather Gemm`,
+    );
+  });
+
+  test('every value is made once, before it is used', async (t) => {
+    const { nodes, initializers, inputs } = readModel(buildGraph(await plan(t, 'w4'), 'weights.bin'));
+    const known = new Set<string | undefined>([...inputs, ...initializers.map(({ name }) => name), '']);
+    for (const { inputs: needed, outputs } of nodes) {
+      for (const name of needed) assert.ok(known.has(name), `${name} is used before it is made`);
+      for (const name of outputs.filter((output) => output !== '')) {
+        assert.ok(!known.has(name), `${name} is made twice`);
+        known.add(name);
+      }
+    }
+  });
+
+  test('norms set epsilon and pass the sum on as output 3', async (t) => {
+    const { nodes } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
+    for (const { type, outputs, attributes } of nodes) {
+      if (!type.endsWith('LayerNormalization')) continue;
+      assert.equal(attributes.epsilon, Math.fround(1e-5));
+      if (type.startsWith('Skip')) assert.deepEqual([outputs.length, outputs[1], outputs[2]], [4, '', '']);
+    }
+  });
+
+  test('own operators carry their attributes; sites are dense', async (t) => {
+    const { nodes } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
+    const own = nodes.filter(({ domain }) => domain === 'loramux');
+    const sites = own.filter(({ type }) => type === 'SegmentedLora').map(({ attributes }) => attributes.site);
+    assert.deepEqual(sites, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert.deepEqual(own.filter(({ type }) => type === 'PagedAttention').map(({ attributes }) => attributes)[1], {
+      layer: 1,
+      num_heads: 2,
+      kv_num_heads: 1,
+      head_dim: 16,
+      scale: 0.25,
+      local_window: -1,
+    });
+  });
+
+  test('a tied head multiplies by the embedding initializer itself', async (t) => {
+    const { nodes } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
+    assert.equal(nodes.at(-1)?.inputs[1], nodes[0]?.inputs[0]);
+  });
+
+  test('biases come after the adapter, windows from the configuration', async (t) => {
+    const directory = await writeDirectory(await temporaryDirectory(t), {
+      'config.json': { ...TINY_CONFIG, architectures: null, model_type: 'mistral', sliding_window: 12 },
+    });
+    const source = await openHuggingFaceSource(directory);
+    t.after(() => source.close());
+    const windowed = readModel(buildGraph(planModel(source, 'f32'), 'w'));
+    assert.equal(windowed.nodes.find(({ type }) => type === 'PagedAttention')?.attributes.local_window, 12);
+    const biases = ['q', 'k', 'v'].map((part) => ({
+      name: `blk.0.attn_${part}.bias`,
+      shape: [part === 'q' ? 32 : 16],
+      ggmlType: 0,
+      bytes: new Uint8Array(part === 'q' ? 128 : 64),
+    }));
+    const gguf = await openGgufSource(await temporaryFile(t, 'b.gguf', tinyGguf({}, [...tinyTensors(), ...biases])));
+    t.after(() => gguf.close());
+    const { nodes } = readModel(buildGraph(planModel(gguf, 'f32'), 'w'));
+    const add = nodes.findIndex(({ type }) => type === 'Add');
+    assert.deepEqual([nodes[add - 1]?.type, nodes[add + 1]?.type], ['SegmentedLora', 'PagedAttention']);
+  });
+});
+
+describe('quantised graphs', () => {
+  test('w8 is MatMulNBits without minima', async (t) => {
+    const { nodes } = readModel(buildGraph(await plan(t, 'w8'), 'weights.bin'));
+    const products = nodes.filter(({ type }) => type === 'MatMulNBits');
+    assert.equal(products.length, 9);
+    assert.deepEqual(products[0]?.attributes, { K: 32, N: 64, bits: 8, block_size: 32, accuracy_level: 4 });
+    assert.ok(!nodes.some(({ type }) => type === 'ReduceSum'));
+  });
+
+  test('w4 adds block sums times minima before the adapter, and keeps the head at 8 bits', async (t) => {
+    const { nodes, initializers } = readModel(buildGraph(await plan(t, 'w4'), 'weights.bin'));
+    const at = nodes.findIndex(({ type }) => type === 'MatMulNBits');
+    const group = nodes.slice(at, at + 5);
+    assert.equal(group.map(({ type }) => type).join(' '), 'MatMulNBits Reshape ReduceSum Gemm SegmentedLora');
+    assert.deepEqual(group[3]?.inputs, [
+      group[2]?.outputs[0],
+      'model.layers.0.self_attn.qkv_proj.weight.mins',
+      group[0]?.outputs[0],
+    ]);
+    assert.deepEqual(initializers.find(({ name }) => name === group[1]?.inputs[1])?.values, [-1, 1, 32]);
+    assert.equal(nodes.at(-1)?.attributes.bits, 8);
+  });
+});
+
+describe('the plan', () => {
+  test('regions are aligned, disjoint, and cover what the sites refer to', async (t) => {
+    for (const precision of ['f32', 'w8', 'w4'] as const) {
+      const model = await plan(t, precision);
+      let end = 0;
+      for (const region of model.layout.regions) {
+        assert.equal(region.offset % 4096, 0);
+        assert.ok(region.offset >= end, region.name);
+        end = region.offset + region.bytes;
+      }
+      assert.equal(model.layout.totalBytes, end);
+      const sites = loraSites(model);
+      assert.equal(sites.length, 8);
+      assert.deepEqual(
+        sites.slice(0, 4).map(({ inFeatures, outFeatures, modules }) => [inFeatures, outFeatures, modules.length]),
+        [
+          [32, 64, 3],
+          [32, 32, 1],
+          [32, 128, 2],
+          [64, 32, 1],
+        ],
+      );
+      assert.equal(sites[0]?.modules[1]?.name, 'model.layers.0.self_attn.k_proj');
+    }
+  });
+
+  test('fused modules lie one after the other', async (t) => {
+    const [qkv] = loraSites(await plan(t, 'f32'));
+    const offsets = qkv?.modules.map(({ weight }) => weight.dataOffset) ?? [];
+    assert.deepEqual(
+      offsets.map((offset) => offset - (offsets[0] ?? 0)),
+      [0, 4 * 32 * 32, 4 * 48 * 32],
+    );
+    assert.deepEqual(
+      qkv?.modules.map(({ outOffset }) => outOffset),
+      [0, 32, 48],
+    );
+  });
+});
