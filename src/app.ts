@@ -3,8 +3,11 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { EngineClient } from './core/engine-client.js';
 import { LoramuxError } from './core/errors.js';
 import type { NativeTokenizer } from './engine/binding.js';
-import type { GenerationObserver } from './generation/observer.js';
 import { GenerationService } from './generation/service.js';
+import type { Metrics } from './metrics/metrics.js';
+import { registerAdapterRoutes } from './server/admin/adapter-routes.js';
+import { registerStateRoutes } from './server/admin/state-routes.js';
+import { ADMIN_WORDING } from './server/admin/wording.js';
 import { createBaseApp, routesOf } from './server/base-app.js';
 import { Health } from './server/health.js';
 import type { Lifecycle } from './server/lifecycle.js';
@@ -12,22 +15,17 @@ import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
 import { registerInfo } from './server/lorax/info-route.js';
 import { LORAX_WORDING } from './server/lorax/wording.js';
 import { registerMethodNotAllowed } from './server/plugins/errors.js';
-import type { RequestEndListener } from './server/plugins/request-end.js';
+import { registerMetrics } from './server/routes/metrics.js';
 import { registerProbes } from './server/routes/probes.js';
 
 /** Unread output of one stream above this ends the stream. */
 const MAX_BUFFERED_BYTES = 2 ** 20;
 
-/** What metrics hear from the apps. */
-export interface AppObserver extends GenerationObserver {
-  requestEnded: RequestEndListener;
-}
-
 export interface AppDeps {
   readonly engine: EngineClient;
   readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'>;
   readonly lifecycle: Lifecycle;
-  readonly observer: AppObserver;
+  readonly metrics: Metrics;
   readonly logger: FastifyBaseLogger;
   readonly version: string;
   /** Milliseconds since the epoch, monotonic; the process's own clock by default. */
@@ -37,7 +35,8 @@ export interface AppDeps {
   readonly maxBufferedBytes?: number;
 }
 
-function monotonicNow(): number {
+/** The process's clock: milliseconds since the epoch, never going back, the same in every thread. */
+export function monotonicNow(): number {
   return performance.timeOrigin + performance.now();
 }
 
@@ -48,32 +47,61 @@ function randomSeed(): bigint {
 
 /** The public app: LoRAX routes and probes. Does not listen. */
 export function buildApp(deps: AppDeps): FastifyInstance {
-  const { engine, lifecycle, observer, version } = deps;
+  const { engine, lifecycle, metrics, version } = deps;
   const now = deps.now ?? monotonicNow;
   const app = createBaseApp({
     logger: deps.logger,
     lifecycle,
     wording: LORAX_WORDING,
-    onRequestEnd: (end) => observer.requestEnded(end),
+    onRequestEnd: (end) => metrics.requestEnded(end),
   });
   app.addHook('onRequest', async (request) => {
     if (request.method === 'POST' && lifecycle.draining) {
-      observer.rejected('ERR_DRAINING');
+      metrics.rejected('ERR_DRAINING');
       throw new LoramuxError('ERR_DRAINING', 'the server is draining: send the request to another replica');
     }
   });
   const generation = new GenerationService({
     engine,
     tokenizer: deps.tokenizer,
-    observer,
+    observer: metrics,
     now,
     maxBufferedBytes: deps.maxBufferedBytes ?? MAX_BUFFERED_BYTES,
   });
   const routes = routesOf(app, () => {
     registerProbes(app, new Health({ engine, lifecycle, now }), version);
+    registerMetrics(app, metrics);
     registerInfo(app, engine, version);
     registerGenerateRoutes(app, { engine, generation, drawSeed: deps.drawSeed ?? randomSeed });
   });
   registerMethodNotAllowed(app, routes, LORAX_WORDING);
+  return app;
+}
+
+export interface AdminAppDeps {
+  readonly engine: EngineClient;
+  readonly lifecycle: Lifecycle;
+  readonly metrics: Metrics;
+  readonly logger: FastifyBaseLogger;
+  readonly version: string;
+  readonly now?: () => number;
+}
+
+/** The admin app, for a listener of its own: adapters, state, drain, and the probes again. Does not listen. */
+export function buildAdminApp(deps: AdminAppDeps): FastifyInstance {
+  const { engine, lifecycle, metrics, logger, version } = deps;
+  const app = createBaseApp({
+    logger,
+    lifecycle,
+    wording: ADMIN_WORDING,
+    onRequestEnd: (end) => metrics.requestEnded(end),
+  });
+  const routes = routesOf(app, () => {
+    registerProbes(app, new Health({ engine, lifecycle, now: deps.now ?? monotonicNow }), version);
+    registerMetrics(app, metrics);
+    registerAdapterRoutes(app, { engine, lifecycle });
+    registerStateRoutes(app, { engine, lifecycle, version });
+  });
+  registerMethodNotAllowed(app, routes, ADMIN_WORDING);
   return app;
 }

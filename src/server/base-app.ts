@@ -39,7 +39,8 @@ export function createBaseApp({ logger, lifecycle, wording, onRequestEnd }: Base
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(/^application\/(?:[\w.-]+\+)?json\b/, { parseAs: 'buffer' }, (_request, body, done) => {
     try {
-      done(null, parseJsonBody(body as Buffer));
+      // Clients that always name a type also name it where there is no body.
+      done(null, body.length === 0 ? undefined : parseJsonBody(body as Buffer));
     } catch (thrown) {
       done(thrown as Error);
     }

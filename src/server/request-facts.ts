@@ -6,6 +6,8 @@ import type { GenerationResult } from '../generation/spec.js';
 /** What one request turned out to be, collected for its log line and metrics. Never text of prompts or answers. */
 export interface RequestFacts {
   readonly arrivedMs: number;
+  /** A generate call reached its handler. */
+  generation: boolean;
   stream: boolean;
   /** Prompts in the call. */
   prompts: number;
@@ -25,6 +27,7 @@ declare module 'fastify' {
 export function newFacts(): RequestFacts {
   return {
     arrivedMs: performance.now(),
+    generation: false,
     stream: false,
     prompts: 0,
     adapter: null,

@@ -1,51 +1,69 @@
 import type { TestContext } from 'node:test';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
-import { type AppDeps, type AppObserver, buildApp } from '../../src/app.js';
+import { type AppDeps, buildAdminApp, buildApp, monotonicNow } from '../../src/app.js';
 import type { GenerationSummary } from '../../src/generation/observer.js';
+import { Metrics } from '../../src/metrics/metrics.js';
 import { Lifecycle } from '../../src/server/lifecycle.js';
 import type { RequestEnd } from '../../src/server/plugins/request-end.js';
 import { ByteTokenizer } from './byte-tokenizer.js';
 import { ScriptedEngine } from './scripted-engine.js';
 
-/** Remembers everything it is told. */
-export class RecordingObserver implements AppObserver {
+/** The real metrics, which also remember what they were told. */
+export class RecordingMetrics extends Metrics {
   readonly requests: RequestEnd[] = [];
   readonly generations: GenerationSummary[] = [];
-  readonly rejections: string[] = [];
-  interToken(): void {}
-  rejected(code: string): void {
-    this.rejections.push(code);
-  }
-  ended(summary: GenerationSummary): void {
+
+  override ended(summary: GenerationSummary): void {
     this.generations.push(summary);
+    super.ended(summary);
   }
-  requestEnded(end: RequestEnd): void {
+
+  override requestEnded(end: RequestEnd): void {
     this.requests.push(end);
+    super.requestEnded(end);
   }
 }
 
 export interface TestApp {
   readonly app: FastifyInstance;
+  readonly admin: FastifyInstance;
   readonly engine: ScriptedEngine;
-  readonly observer: RecordingObserver;
+  readonly metrics: RecordingMetrics;
   readonly lifecycle: Lifecycle;
   /** Lines of the log. */
   readonly lines: string[];
 }
 
-/** The real public app over a scripted engine and a byte tokenizer; closed when the test ends. */
-export function startApp(test: TestContext, overrides: Partial<AppDeps> & { engine?: ScriptedEngine } = {}): TestApp {
-  const engine = overrides.engine ?? new ScriptedEngine();
-  const observer = new RecordingObserver();
+export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBufferedBytes'>> & { engine?: ScriptedEngine };
+
+/** Both real apps over a scripted engine and a byte tokenizer; closed when the test ends. */
+export function startApp(test: TestContext, { engine = new ScriptedEngine(), ...overrides }: Overrides = {}): TestApp {
   const lifecycle = new Lifecycle();
   lifecycle.markReady();
+  let atMs = 0;
+  const metrics = new RecordingMetrics({
+    engine,
+    version: '0.0.0',
+    // Every scrape is a second later: nothing is served from the last one.
+    now: () => {
+      atMs += 1_000;
+      return atMs;
+    },
+    isReady: () => lifecycle.ready,
+    isDraining: () => lifecycle.draining,
+  });
   const lines: string[] = [];
   const logger = pino({ level: 'debug' }, { write: (line: string) => lines.push(line) });
-  const tokenizer = new ByteTokenizer();
-  const app = buildApp({ tokenizer, lifecycle, observer, logger, version: '0.0.0', ...overrides, engine });
-  test.after(() => app.close());
-  return { app, engine, observer, lifecycle, lines };
+  const shared = { engine, lifecycle, metrics, logger, version: '0.0.0', now: overrides.now ?? monotonicNow };
+  const app = buildApp({ ...shared, tokenizer: new ByteTokenizer(), ...overrides });
+  const admin = buildAdminApp(shared);
+  test.after(async () => {
+    await app.close();
+    await admin.close();
+    metrics.close();
+  });
+  return { app, admin, engine, metrics, lifecycle, lines };
 }
 
 /** Resolves once `condition` holds; fails after two seconds. */

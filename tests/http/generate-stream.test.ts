@@ -87,7 +87,7 @@ test('what is known before the first token has its real status', async (t) => {
 });
 
 test('what goes wrong later is one error event, then the end', async (t) => {
-  const { app, engine, observer } = startApp(t);
+  const { app, engine, metrics } = startApp(t);
   engine.onSubmit = (call) => call.admit().tokens('a').fail('ERR_STEP_FAILED', 'boom').fail('ERR_NATIVE', 'again');
   const reply = await app.inject({ method: 'POST', url: '/generate_stream', payload: { inputs: 'hi' } });
   assert.equal(reply.statusCode, 424, 'the whole burst was known before the first write');
@@ -104,28 +104,28 @@ test('what goes wrong later is one error event, then the end', async (t) => {
     'data: {"error":"Request failed during generation: Server error: boom","error_type":"generation"}',
   );
   assert.deepEqual(
-    observer.generations.map((summary) => summary.code),
+    metrics.generations.map((summary) => summary.code),
     ['ERR_STEP_FAILED', 'ERR_STEP_FAILED'],
   );
 });
 
 test('a client that leaves in the middle of a stream frees its request', async (t) => {
-  const { app, engine, observer } = startApp(t);
+  const { app, engine, metrics } = startApp(t);
   engine.onSubmit = (call) => call.admit().tokens('a');
   const response = await open(app, '/generate_stream', { inputs: 'hi' });
   await once(response, 'data');
   response.destroy();
   await eventually(() => engine.calls[0]?.aborted === true, 'abort');
-  await eventually(() => observer.requests.length === 1, 'request end');
-  assert.equal(observer.requests[0]?.status, 499);
-  assert.equal(observer.generations[0]?.code, 'ERR_ABORTED');
-  assert.equal(observer.generations[0]?.generatedTokens, 1);
-  assert.equal(observer.generations.length, 1);
+  await eventually(() => metrics.requests.length === 1, 'request end');
+  assert.equal(metrics.requests[0]?.status, 499);
+  assert.equal(metrics.generations[0]?.code, 'ERR_ABORTED');
+  assert.equal(metrics.generations[0]?.generatedTokens, 1);
+  assert.equal(metrics.generations.length, 1);
 });
 
 for (const url of ['/generate', '/generate_stream']) {
   test(`a client that leaves ${url} while it waits frees its request`, async (t) => {
-    const { app, engine, observer } = startApp(t);
+    const { app, engine, metrics } = startApp(t);
     engine.onSubmit = null;
     await app.listen({ port: 0, host: '127.0.0.1' });
     const { port } = app.server.address() as AddressInfo;
@@ -136,14 +136,14 @@ for (const url of ['/generate', '/generate_stream']) {
     const call = await engine.call(0);
     request.destroy();
     await eventually(() => call.aborted, 'abort');
-    await eventually(() => observer.requests.length === 1, 'request end');
-    assert.equal(observer.requests[0]?.status, 499);
-    assert.equal(observer.generations[0]?.times.admittedMs, null);
+    await eventually(() => metrics.requests.length === 1, 'request end');
+    assert.equal(metrics.requests[0]?.status, 499);
+    assert.equal(metrics.generations[0]?.times.admittedMs, null);
   });
 }
 
 test('a reader that does not read is cut once too much waits for it', async (t) => {
-  const { app, engine, observer } = startApp(t, { maxBufferedBytes: 4096 });
+  const { app, engine, metrics } = startApp(t, { maxBufferedBytes: 4096 });
   engine.onSubmit = (call) => call.admit().tokens('a');
   const response = await open(app, '/generate_stream', { inputs: 'hi', parameters: { max_new_tokens: 60 } });
   response.pause();
@@ -151,7 +151,7 @@ test('a reader that does not read is cut once too much waits for it', async (t) 
   // The socket takes a few megabytes before it says stop; pretend it did.
   call.tokens('b'.repeat(40));
   await eventually(() => call.aborted, 'abort');
-  assert.equal(observer.generations[0]?.slowConsumer, true);
+  assert.equal(metrics.generations[0]?.slowConsumer, true);
   const text = (await response.toArray()).join('');
   assert.match(text, /"error":"the reader left more than 4096 bytes/);
   assert.ok(text.endsWith('"error_type":"incomplete_generation"}\n\n'));

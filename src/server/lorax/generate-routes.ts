@@ -8,6 +8,7 @@ import { SseStream } from '../sse.js';
 import { errorBody, toLoraxError } from './errors.js';
 import { type GenerateCall, type Prompt, parseGenerateBody } from './generate-body.js';
 import { adapterHeaders, countCharacters, modelHeaders, timingHeaders } from './headers.js';
+import { deviceType } from './info-route.js';
 import { finalEvent, generateResponse, type ReplyOptions, tokenEvent } from './replies.js';
 import { type SeedSource, samplingOf } from './sampling.js';
 
@@ -28,8 +29,12 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
   const { limits } = deps.engine;
 
   function readCall(request: FastifyRequest, streaming: boolean): GenerateCall {
-    const call = parseGenerateBody(request.body, { streaming, maxInputLength: limits.maxModelLen - 1 });
+    request.facts.generation = true;
     request.facts.stream = streaming;
+    if (request.body === undefined) {
+      throw new LoramuxError('ERR_BAD_REQUEST', 'Failed to parse the request body as JSON: it is empty');
+    }
+    const call = parseGenerateBody(request.body, { streaming, maxInputLength: limits.maxModelLen - 1 });
     request.facts.prompts = call.prompts.length;
     request.facts.adapter = [...new Set(call.prompts.map((prompt) => prompt.adapter))].slice(0, 8).join(',');
     return call;
@@ -58,7 +63,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
 
   function baseHeaders({ prompts }: GenerateCall): Record<string, string> {
     const characters = prompts.reduce((total, prompt) => total + countCharacters(prompt.text), 0);
-    return modelHeaders(limits.device, limits.modelId, characters);
+    return modelHeaders(deviceType(limits), limits.modelId, characters);
   }
 
   app.post('/generate', async (request, reply) => {

@@ -1,9 +1,14 @@
 import type { FastifyInstance } from 'fastify';
-import type { EngineClient } from '../../core/engine-client.js';
+import type { EngineClient, EngineLimits } from '../../core/engine-client.js';
 import { MAX_STOP_SEQUENCES } from './generate-body.js';
 
 /** What the weights are called in LoRAX's reply. */
 const DTYPES: Readonly<Record<string, string>> = { f32: 'torch.float32', w8: 'int8', w4: 'int4' };
+
+/** The kind of device, without what the engine says about it: `cpu (avx2)` is `cpu`. */
+export function deviceType({ device }: EngineLimits): string {
+  return device.split(' ', 1)[0] ?? device;
+}
 
 /** `GET /info`, LoRAX's fields in LoRAX's order; what has no counterpart here is null or neutral. */
 export function registerInfo(app: FastifyInstance, engine: EngineClient, version: string): void {
@@ -12,7 +17,7 @@ export function registerInfo(app: FastifyInstance, engine: EngineClient, version
     model_id: limits.modelId,
     model_sha: null,
     model_dtype: DTYPES[limits.precision] ?? limits.precision,
-    model_device_type: limits.device,
+    model_device_type: deviceType(limits),
     model_pipeline_tag: 'text-generation',
     max_concurrent_requests: limits.maxQueue + limits.maxSequences,
     max_best_of: 1,

@@ -21,7 +21,6 @@ const RETRY_AFTER_S = '1';
 const FRAMEWORK_MESSAGES: Readonly<Record<string, string>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'Expected request with `Content-Type: application/json`',
   FST_ERR_CTP_BODY_TOO_LARGE: 'Failed to buffer the request body: length limit exceeded',
-  FST_ERR_CTP_EMPTY_JSON_BODY: 'Failed to parse the request body as JSON: it is empty',
 };
 
 function replyTo(thrown: FastifyError, wording: ErrorWording): ErrorReply {

@@ -15,7 +15,7 @@ export type RequestEndListener = (end: RequestEnd) => void;
 const MAX_USER_AGENT = 200;
 
 function statusOf(reply: FastifyReply): number {
-  return reply.raw.writableFinished ? reply.raw.statusCode : 499;
+  return reply.raw.writableEnded ? reply.raw.statusCode : 499;
 }
 
 function sum(values: readonly number[]): number {

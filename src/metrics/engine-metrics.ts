@@ -1,0 +1,58 @@
+import type { Telemetry } from '../core/telemetry.js';
+import type { Instruments } from './families.js';
+
+/** The memory tier of this build: host memory is where the CPU computes. */
+const TIER = 'host';
+/** Where adapters come from in this build. */
+const SOURCE = 'dir';
+
+const LOAD_RESULTS: Readonly<Record<string, string>> = {
+  ERR_ADAPTER_NOT_FOUND: 'not_found',
+  ERR_ADAPTER_FORBIDDEN: 'auth',
+  ERR_ADAPTER_INVALID: 'invalid',
+  ERR_ADAPTER_TOO_LARGE: 'too_large',
+  ERR_ADAPTER_NO_SPACE: 'too_large',
+  ERR_ABORTED: 'cancelled',
+};
+
+type Step = Extract<Telemetry, { kind: 'step' }>;
+
+function phaseOf({ prefillRows, decodeRows }: Step): string {
+  if (prefillRows === 0) return 'decode';
+  return decodeRows === 0 ? 'prefill' : 'mixed';
+}
+
+function recordStep(of: Instruments, step: Step): void {
+  const phase = phaseOf(step);
+  of.steps.inc({ phase, path: step.loraRows > 0 ? 'lora' : 'base', base_rows: step.baseRows > 0 ? 'yes' : 'no' });
+  of.stepSeconds.observe({ phase }, step.stepSeconds);
+  of.stepRows.observe(step.prefillRows + step.decodeRows);
+  of.stepSegments.observe(step.segments);
+  of.stepDistinctAdapters.observe(step.distinctAdapters);
+  of.loraRows.inc(step.loraRows);
+  of.baseRows.inc(step.baseRows);
+}
+
+/** Counts one fact that the engine worker reported. */
+export function recordTelemetry(of: Instruments, fact: Telemetry): void {
+  switch (fact.kind) {
+    case 'step':
+      recordStep(of, fact);
+      return;
+    case 'adapter-load': {
+      const result = fact.result === 'ok' ? 'ok' : (LOAD_RESULTS[fact.code ?? ''] ?? 'io');
+      of.adapterLoads.inc({ source: SOURCE, result });
+      of.adapterLoadSeconds.observe({ phase: 'total', source: SOURCE }, fact.seconds);
+      return;
+    }
+    case 'adapter-evict':
+      of.adapterEvictions.inc({ tier: TIER, reason: fact.reason });
+      return;
+    case 'adapter-lookup':
+      of.adapterCacheRequests.inc({ tier: TIER, result: fact.result });
+      return;
+    case 'preemption':
+      of.preemptions.inc();
+      return;
+  }
+}

@@ -1,0 +1,45 @@
+import type { ErrorCode } from '../core/errors.js';
+import type { GenerationSummary } from '../generation/observer.js';
+import type { Instruments } from './families.js';
+
+const REJECTIONS: Partial<Record<ErrorCode, string>> = {
+  ERR_QUEUE_FULL: 'queue_full',
+  ERR_DRAINING: 'draining',
+  ERR_PROMPT_TOO_LONG: 'context',
+};
+
+/** Counts a request that was refused before it ran; other codes are failures, not refusals. */
+export function recordRejection(of: Instruments, code: ErrorCode): void {
+  const reason = REJECTIONS[code];
+  if (reason !== undefined) of.rejections.inc({ reason });
+}
+
+function phaseOf({ times }: GenerationSummary): string {
+  if (times.admittedMs === null) return 'queue';
+  return times.firstTokenMs === null ? 'prefill' : 'decode';
+}
+
+/** Measures one generation that ended. */
+export function recordGeneration(of: Instruments, summary: GenerationSummary): void {
+  const { route, servedBy, code, promptTokens, generatedTokens, maxNewTokens, times } = summary;
+  if (code !== null) recordRejection(of, code);
+  if (summary.slowConsumer) of.slowConsumers.inc({ transport: 'sse' });
+  else if (code === 'ERR_ABORTED') of.disconnects.inc({ phase: phaseOf(summary) });
+  of.tokens.inc({ kind: 'prompt' }, times.firstTokenMs === null ? 0 : promptTokens);
+  of.tokens.inc({ kind: 'generated' }, generatedTokens);
+  of.loraxValidation.observe((times.submittedMs - times.receivedMs) / 1_000);
+  of.loraxInputLength.observe(promptTokens);
+  of.loraxMaxNewTokens.observe(maxNewTokens);
+  if (times.admittedMs === null) return;
+  const queueSeconds = (times.admittedMs - times.submittedMs) / 1_000;
+  of.queueSeconds.observe({ route }, queueSeconds);
+  of.loraxQueue.observe(queueSeconds);
+  if (times.firstTokenMs === null) return;
+  const start = servedBy?.tierAtArrival === 'disk' ? 'cold' : 'warm';
+  of.firstTokenSeconds.observe({ route, start }, (times.firstTokenMs - times.receivedMs) / 1_000);
+  if (code !== null) return;
+  const inferenceSeconds = (times.endedMs - times.admittedMs) / 1_000;
+  of.loraxInference.observe(inferenceSeconds);
+  of.loraxTimePerToken.observe(inferenceSeconds / generatedTokens);
+  of.loraxGeneratedTokens.observe(generatedTokens);
+}

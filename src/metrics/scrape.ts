@@ -1,0 +1,64 @@
+import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
+import type { AdapterInfo } from '../core/adapter.js';
+import type { EngineState } from '../core/adapter-admin.js';
+import type { Instruments } from './families.js';
+
+/** Sets what the engine's latest state says. */
+export function recordState(of: Instruments, state: EngineState): void {
+  of.requestsRunning.set(state.running);
+  of.requestsWaiting.set({ reason: 'queue' }, state.waiting - state.waitingForAdapter);
+  of.requestsWaiting.set({ reason: 'adapter' }, state.waitingForAdapter);
+  of.loraxQueueLength.set(state.waiting);
+  of.loraxBatchSize.set(state.running);
+  const { total, used } = state.kvBlocks;
+  of.kvUsage.set(total === 0 ? 0 : used / total);
+  of.kvBlocks.set({ state: 'used' }, used);
+  of.kvBlocks.set({ state: 'free' }, total - used);
+  for (const { tier, bytes, capacity } of state.tiers) {
+    of.adapterBytes.set({ tier }, bytes);
+    of.adapterBytesLimit.set({ tier }, capacity);
+  }
+}
+
+/** The contract's words for an adapter's state. */
+function stateLabel({ state }: AdapterInfo): string {
+  return state === 'queued' || state === 'fetching' || state === 'validating' ? 'loading' : state;
+}
+
+/** Sets how many adapters there are in each tier and state, and how many rows hold one. */
+export function recordAdapters(of: Instruments, adapters: readonly AdapterInfo[]): void {
+  of.adapters.reset();
+  for (const adapter of adapters) of.adapters.inc({ tier: adapter.tier, state: stateLabel(adapter) });
+  of.adapterPins.set(adapters.reduce((total, { pins }) => total + pins.rows, 0));
+}
+
+/** Watches the main thread and the process's memory. */
+export class ProcessGauges {
+  readonly #delay = monitorEventLoopDelay({ resolution: 20 });
+  #utilization = performance.eventLoopUtilization();
+
+  start(): void {
+    this.#delay.enable();
+  }
+
+  stop(): void {
+    this.#delay.disable();
+  }
+
+  /** Sets the gauges; delays and utilization cover the time since the last call. */
+  record(of: Instruments): void {
+    const seconds = (nanoseconds: number): number => (Number.isFinite(nanoseconds) ? nanoseconds / 1e9 : 0);
+    of.eventLoopDelay.set({ stat: 'mean' }, seconds(this.#delay.mean));
+    of.eventLoopDelay.set({ stat: 'p50' }, seconds(this.#delay.percentile(50)));
+    of.eventLoopDelay.set({ stat: 'p99' }, seconds(this.#delay.percentile(99)));
+    of.eventLoopDelay.set({ stat: 'max' }, seconds(this.#delay.max));
+    this.#delay.reset();
+    const now = performance.eventLoopUtilization();
+    of.eventLoopUtilization.set(performance.eventLoopUtilization(now, this.#utilization).utilization);
+    this.#utilization = now;
+    const { rss, heapUsed, external } = process.memoryUsage();
+    of.processMemory.set({ kind: 'resident' }, rss);
+    of.processMemory.set({ kind: 'heap' }, heapUsed);
+    of.processMemory.set({ kind: 'external' }, external);
+  }
+}

@@ -1,0 +1,52 @@
+import type { FastifyInstance } from 'fastify';
+import type { EngineClient } from '../../core/engine-client.js';
+import { LoramuxError } from '../../core/errors.js';
+import type { JsonObject } from '../fields.js';
+import type { Lifecycle } from '../lifecycle.js';
+import { adapterView } from './adapter-view.js';
+import { pageOf, readForce, readListRequest, readLoadRequest, readName } from './requests.js';
+
+const PAGE_SIZE = 100;
+const LOAD_STATUS = { created: 201, unchanged: 200, replaced: 200, accepted: 202 } as const;
+
+export interface AdapterRouteDeps {
+  readonly engine: EngineClient;
+  readonly lifecycle: Lifecycle;
+}
+
+type ByName = { Params: { name: string }; Querystring: JsonObject };
+
+/** List, show, load, unload and pin adapters. The engine worker does the work. */
+export function registerAdapterRoutes(app: FastifyInstance, { engine, lifecycle }: AdapterRouteDeps): void {
+  app.get<{ Querystring: JsonObject }>('/adapters', async (request) => {
+    const list = readListRequest(request.query);
+    const { adapters, tiers } = await engine.admin({ op: 'list' });
+    const page = pageOf(adapters, list, PAGE_SIZE);
+    return { adapters: page.adapters.map(adapterView), next: page.next, tiers };
+  });
+
+  app.get<ByName>('/adapters/:name', async (request) =>
+    adapterView(await engine.admin({ op: 'get', name: readName(request.params.name) })),
+  );
+
+  app.post('/adapters', async (request, reply) => {
+    const load = readLoadRequest(request.body);
+    if (lifecycle.draining) throw new LoramuxError('ERR_DRAINING', 'the server is draining: load on another replica');
+    const { outcome, replaced, adapter } = await engine.admin({ op: 'load', ...load });
+    return reply
+      .code(LOAD_STATUS[outcome])
+      .send({ ...adapterView(adapter), ...(replaced === null ? {} : { replaced }) });
+  });
+
+  app.delete<ByName>('/adapters/:name', async (request) =>
+    engine.admin({ op: 'unload', name: readName(request.params.name), force: readForce(request.query) }),
+  );
+
+  app.post<ByName>('/adapters/:name/pin', async (request) =>
+    adapterView(await engine.admin({ op: 'pin', name: readName(request.params.name), pinned: true })),
+  );
+
+  app.delete<ByName>('/adapters/:name/pin', async (request) =>
+    adapterView(await engine.admin({ op: 'pin', name: readName(request.params.name), pinned: false })),
+  );
+}

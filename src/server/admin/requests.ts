@@ -1,0 +1,138 @@
+import { resolve } from 'node:path';
+import type { AdapterInfo } from '../../core/adapter.js';
+import { LoramuxError } from '../../core/errors.js';
+import { isAdapterName } from '../../core/names.js';
+import { isJsonObject, type JsonObject } from '../fields.js';
+
+/** Refuses a part of an admin request, which is always the caller's mistake: 400. */
+function refuse(field: string, message: string): LoramuxError {
+  return new LoramuxError('ERR_BAD_REQUEST', message, { field });
+}
+
+function refuseOthers(object: JsonObject, known: readonly string[], what: string): void {
+  const stranger = Object.keys(object).find((name) => !known.includes(name));
+  if (stranger !== undefined) throw refuse(stranger, `unknown ${what} "${stranger}": expected ${known.join(', ')}`);
+}
+
+function flag(body: JsonObject, field: string, fallback: boolean): boolean {
+  const value = body[field] ?? fallback;
+  if (typeof value !== 'boolean') throw refuse(field, `"${field}" must be true or false`);
+  return value;
+}
+
+/** An adapter name from a path or body. */
+export function readName(value: unknown): string {
+  if (typeof value === 'string' && isAdapterName(value)) return value;
+  throw refuse(
+    'name',
+    '"name" must be one or two parts (joined by "/") of letters, digits, ".", "_" and "-", up to 128 characters each',
+  );
+}
+
+/**
+ * The absolute directory behind a source: `dir:PATH`, a bare path, or `{type: "dir", location: PATH}`. Relative paths
+ * count from the server's working directory.
+ */
+export function readSource(value: unknown): string {
+  const location = isJsonObject(value) ? readSourceObject(value) : value;
+  if (typeof location !== 'string') throw refuse('source', '"source" must be "dir:PATH" or a path');
+  const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(location)?.[1]?.toLowerCase();
+  if (scheme !== undefined && scheme !== 'dir') {
+    throw refuse('source', `source type "${scheme}" is not supported in this version: use dir:PATH`);
+  }
+  const path = scheme === undefined ? location : location.slice('dir:'.length);
+  if (path === '' || path.includes('\0')) throw refuse('source', '"source" must name a directory');
+  return resolve(path);
+}
+
+function readSourceObject(source: JsonObject): unknown {
+  refuseOthers(source, ['type', 'location', 'revision', 'token'], 'field of source');
+  if (source.type !== 'dir') {
+    throw refuse('source', `source type ${JSON.stringify(source.type)} is not supported in this version: use "dir"`);
+  }
+  for (const field of ['revision', 'token']) {
+    if (source[field] !== undefined && source[field] !== null) {
+      throw refuse(`source.${field}`, `"source.${field}" is not supported for a directory: leave it out`);
+    }
+  }
+  if (typeof source.location !== 'string') throw refuse('source.location', '"source.location" must be a path');
+  return `dir:${source.location}`;
+}
+
+export interface LoadRequest {
+  readonly name: string;
+  readonly directory: string;
+  readonly pin: boolean;
+  readonly wait: boolean;
+  readonly replace: boolean;
+}
+
+/** Body of `POST /adapters`. */
+export function readLoadRequest(body: unknown): LoadRequest {
+  if (!isJsonObject(body)) throw refuse('body', 'expected a JSON object with "name" and "source"');
+  refuseOthers(body, ['name', 'source', 'pin', 'wait', 'replace', 'dryRun'], 'field');
+  if (flag(body, 'dryRun', false)) throw refuse('dryRun', '"dryRun" is not supported in this version: leave it out');
+  return {
+    name: readName(body.name),
+    directory: readSource(body.source),
+    pin: flag(body, 'pin', false),
+    wait: flag(body, 'wait', true),
+    replace: flag(body, 'replace', true),
+  };
+}
+
+const STATES = ['queued', 'fetching', 'validating', 'ready', 'draining', 'failed'] as const;
+const TIERS = ['disk', 'host', 'device'] as const;
+
+export interface ListRequest {
+  readonly state: (typeof STATES)[number] | null;
+  readonly tier: (typeof TIERS)[number] | null;
+  /** Names up to and including this one were on earlier pages. */
+  readonly after: string | null;
+}
+
+function oneOf<T extends string>(query: JsonObject, field: string, choices: readonly T[]): T | null {
+  const value = query[field];
+  if (value === undefined) return null;
+  const choice = choices.find((candidate) => candidate === value);
+  if (choice === undefined) throw refuse(field, `"${field}" must be one of ${choices.join(', ')}`);
+  return choice;
+}
+
+/** Query of `GET /adapters`. */
+export function readListRequest(query: JsonObject): ListRequest {
+  refuseOthers(query, ['state', 'tier', 'cursor'], 'query parameter');
+  const { cursor } = query;
+  const after = typeof cursor === 'string' ? Buffer.from(cursor, 'base64url').toString() : null;
+  if (cursor !== undefined && (after === null || !isAdapterName(after))) {
+    throw refuse('cursor', '"cursor" must be the "next" of an earlier page');
+  }
+  return { state: oneOf(query, 'state', STATES), tier: oneOf(query, 'tier', TIERS), after };
+}
+
+export interface Page {
+  readonly adapters: readonly AdapterInfo[];
+  /** Cursor of the next page; null on the last. */
+  readonly next: string | null;
+}
+
+/** One page of the adapters that match, in the order of their names. */
+export function pageOf(all: readonly AdapterInfo[], { state, tier, after }: ListRequest, size: number): Page {
+  const rest = all
+    .filter((adapter) => (state === null || adapter.state === state) && (tier === null || adapter.tier === tier))
+    .filter((adapter) => after === null || adapter.name > after)
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+  const adapters = rest.slice(0, size);
+  const last = adapters.at(-1);
+  const next = last !== undefined && rest.length > size ? Buffer.from(last.name).toString('base64url') : null;
+  return { adapters, next };
+}
+
+/** Query of `DELETE /adapters/{name}`: `?force`, `?force=true` or `?force=false`. */
+export function readForce(query: JsonObject): boolean {
+  refuseOthers(query, ['force'], 'query parameter');
+  const { force } = query;
+  if (force === undefined || force === 'false') return false;
+  if (force === '' || force === 'true') return true;
+  throw refuse('force', '"force" must be true or false');
+}

@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict';
+import { resolve } from 'node:path';
+import { test } from 'node:test';
+import type { AdapterInfo } from '../../src/core/adapter.js';
+import { LoramuxError } from '../../src/core/errors.js';
+import { startApp } from '../helpers/http-app.js';
+import { IDLE } from '../helpers/scripted-engine.js';
+
+function adapter(name: string, changes: Partial<AdapterInfo> = {}): AdapterInfo {
+  return {
+    name,
+    digest: 'd'.repeat(64),
+    state: 'ready',
+    tier: 'host',
+    bytes: 100,
+    ranks: { min: 8, max: 8 },
+    variant: ['lora'],
+    modules: { inFile: 4, applied: 4 },
+    baseModel: 'tiny',
+    source: 'dir:/adapters/x',
+    pins: { rows: 0, operator: false },
+    loadedAt: null,
+    lastUsedAt: null,
+    requests: 0,
+    failure: null,
+    ...changes,
+  };
+}
+
+const OUTCOMES = [
+  ['created', null, 201],
+  ['unchanged', null, 200],
+  ['replaced', 'e'.repeat(64), 200],
+  ['accepted', null, 202],
+] as const;
+
+for (const [outcome, replaced, status] of OUTCOMES) {
+  test(`a load that is ${outcome} answers ${status}`, async (t) => {
+    const { admin, engine } = startApp(t);
+    engine.onAdmin = () => ({ outcome, replaced, adapter: adapter('org/sql') });
+    const payload = { name: 'org/sql', source: 'dir:some/where', pin: true, wait: false, replace: false };
+    const reply = await admin.inject({ method: 'POST', url: '/adapters', payload });
+    assert.equal(reply.statusCode, status);
+    assert.equal(reply.json().name, 'org/sql');
+    assert.equal(reply.json().replaced, replaced ?? undefined);
+    assert.equal('failure' in reply.json(), false);
+    const directory = resolve('some/where');
+    assert.deepEqual(engine.adminCalls, [
+      { op: 'load', name: 'org/sql', directory, pin: true, wait: false, replace: false },
+    ]);
+  });
+}
+
+test('sources are dir:PATH, a bare path or an object', async (t) => {
+  const { admin, engine } = startApp(t);
+  engine.onAdmin = () => ({ outcome: 'created', replaced: null, adapter: adapter('a') });
+  for (const source of ['dir:/x/y', '/x/y', { type: 'dir', location: '/x/y', revision: null }]) {
+    const reply = await admin.inject({ method: 'POST', url: '/adapters', payload: { name: 'a', source } });
+    assert.equal(reply.statusCode, 201);
+    const expected = { op: 'load', name: 'a', directory: '/x/y', pin: false, wait: true, replace: true };
+    assert.deepEqual(engine.adminCalls.at(-1), expected);
+  }
+});
+
+const MALFORMED: readonly (readonly [unknown, string])[] = [
+  [undefined, 'body'],
+  [[], 'body'],
+  [{ source: 'x' }, 'name'],
+  [{ name: '__base__', source: 'x' }, 'name'],
+  [{ name: 'a:b', source: 'x' }, 'name'],
+  [{ name: 'a' }, 'source'],
+  [{ name: 'a', source: '' }, 'source'],
+  [{ name: 'a', source: 'dir:' }, 'source'],
+  [{ name: 'a', source: 'hub:org/name' }, 'source'],
+  [{ name: 'a', source: 's3://bucket/key' }, 'source'],
+  [{ name: 'a', source: 'https://host/x' }, 'source'],
+  [{ name: 'a', source: { type: 'hub', location: 'x' } }, 'source'],
+  [{ name: 'a', source: { type: 'dir' } }, 'source.location'],
+  [{ name: 'a', source: { type: 'dir', location: 'x', token: 't' } }, 'source.token'],
+  [{ name: 'a', source: { type: 'dir', location: 'x', extra: 1 } }, 'extra'],
+  [{ name: 'a', source: 'x', pin: 'yes' }, 'pin'],
+  [{ name: 'a', source: 'x', dryRun: true }, 'dryRun'],
+  [{ name: 'a', source: 'x', nonsense: 1 }, 'nonsense'],
+];
+
+for (const [payload, field] of MALFORMED) {
+  test(`a load of ${JSON.stringify(payload)?.slice(0, 70)} is a 400 about ${field}`, async (t) => {
+    const { admin, engine } = startApp(t);
+    const body = payload === undefined ? {} : { payload: payload as object };
+    const reply = await admin.inject({ method: 'POST', url: '/adapters', ...body });
+    assert.equal(reply.statusCode, 400, reply.body);
+    assert.equal(reply.json().code, 'ERR_BAD_REQUEST');
+    assert.equal(reply.json().field, field);
+    assert.equal(engine.adminCalls.length, 0);
+  });
+}
+
+test('failures of a load keep their status and details', async (t) => {
+  const { admin, engine } = startApp(t);
+  const offenders = [{ tensor: 'lora_A', expected: '[8, 64]', found: '[8, 32]' }];
+  const bytes = { needed: 10, free: 1, evictable: 2 };
+  const cases = [
+    [new LoramuxError('ERR_ADAPTER_INVALID', 'bad', { offenders }), 422, { offenders }],
+    [new LoramuxError('ERR_ADAPTER_NO_SPACE', 'full', { bytes }), 507, bytes],
+    [new LoramuxError('ERR_ADAPTER_FORBIDDEN', 'no'), 403, {}],
+    [new LoramuxError('ERR_ADAPTER_TOO_LARGE', 'big'), 413, {}],
+    [new LoramuxError('ERR_ADAPTER_SOURCE', 'down'), 502, {}],
+    [new LoramuxError('ERR_ADAPTER_NOT_FOUND', 'none'), 404, {}],
+  ] as const;
+  for (const [error, status, details] of cases) {
+    engine.onAdmin = () => {
+      throw error;
+    };
+    const reply = await admin.inject({ method: 'POST', url: '/adapters', payload: { name: 'a', source: '/x' } });
+    assert.equal(reply.statusCode, status);
+    assert.deepEqual(reply.json(), { error: error.message, code: error.code, ...details });
+  }
+});
+
+test('the list is sorted, filtered and paged', async (t) => {
+  const { admin, engine } = startApp(t);
+  const names = Array.from({ length: 250 }, (_, at) => `a${String(at).padStart(3, '0')}`);
+  const adapters = names.map((name, at) => adapter(name, at % 50 === 0 ? { state: 'failed', tier: 'disk' } : {}));
+  engine.onAdmin = () => ({ adapters: [...adapters].reverse(), tiers: IDLE.tiers });
+  const seen: string[] = [];
+  let cursor = '';
+  for (let pages = 0; ; pages += 1) {
+    const reply = await admin.inject({ url: `/adapters${cursor}` });
+    const { adapters: page, next, tiers } = reply.json();
+    seen.push(...page.map(({ name }: AdapterInfo) => name));
+    assert.deepEqual(tiers, IDLE.tiers);
+    if (next === null) {
+      assert.equal(pages, 2);
+      break;
+    }
+    cursor = `?cursor=${next}`;
+  }
+  assert.deepEqual(seen, names);
+  assert.equal((await admin.inject({ url: '/adapters?state=failed' })).json().adapters.length, 5);
+  assert.equal((await admin.inject({ url: '/adapters?tier=disk&state=ready' })).json().adapters.length, 0);
+  for (const query of ['state=odd', 'tier=moon', 'cursor=%00', 'limit=5']) {
+    assert.equal((await admin.inject({ url: `/adapters?${query}` })).statusCode, 400, query);
+  }
+});
+
+test('names with a slash are addressed with %2F, decoded once', async (t) => {
+  const { admin, engine } = startApp(t);
+  engine.onAdmin = (call) => {
+    if (call.op === 'unload') return { drained: 2, rowsCut: 0 };
+    return adapter('name' in call ? call.name : '', {
+      failure: { code: 'ERR_ADAPTER_INVALID', message: 'bad', details: { file: 'x' } },
+    });
+  };
+  const long = `${'o'.repeat(128)}%2F${'n'.repeat(128)}`;
+  const shown = await admin.inject({ url: `/adapters/${long}` });
+  assert.equal(shown.json().name, decodeURIComponent(long));
+  assert.deepEqual(shown.json().failure, { code: 'ERR_ADAPTER_INVALID', message: 'bad', file: 'x' });
+  assert.equal((await admin.inject({ url: '/adapters/org%252Fsql' })).statusCode, 400);
+  const pin = await admin.inject({ method: 'POST', url: '/adapters/org%2Fsql/pin' });
+  assert.equal(pin.statusCode, 200);
+  const json = { 'content-type': 'application/json' };
+  await admin.inject({ method: 'DELETE', url: '/adapters/org%2Fsql/pin', headers: json });
+  const gone = await admin.inject({ method: 'DELETE', url: '/adapters/org%2Fsql' });
+  assert.deepEqual(gone.json(), { drained: 2, rowsCut: 0 });
+  await admin.inject({ method: 'DELETE', url: '/adapters/org%2Fsql?force' });
+  assert.deepEqual(engine.adminCalls.slice(1), [
+    { op: 'pin', name: 'org/sql', pinned: true },
+    { op: 'pin', name: 'org/sql', pinned: false },
+    { op: 'unload', name: 'org/sql', force: false },
+    { op: 'unload', name: 'org/sql', force: true },
+  ]);
+  assert.equal((await admin.inject({ method: 'DELETE', url: '/adapters/a?force=maybe' })).statusCode, 400);
+});
+
+test('the state shows the engine, the drain and the versions', async (t) => {
+  const { admin, engine, lifecycle } = startApp(t);
+  engine.onAdmin = () => IDLE;
+  lifecycle.beginDrain();
+  const state = (await admin.inject({ url: '/state' })).json();
+  assert.deepEqual(state, { ...IDLE, draining: true, version: '0.0.0', node: process.version, model: 'tiny' });
+});
+
+test('routes that are not built do not exist', async (t) => {
+  const { admin } = startApp(t);
+  for (const [method, url, status] of [
+    ['PUT', '/aliases/x', 404],
+    ['PUT', '/adapters/x', 405],
+    ['POST', '/generate', 404],
+  ] as const) {
+    const reply = await admin.inject({ method, url, payload: {} });
+    assert.equal(reply.statusCode, status);
+    assert.equal(reply.json().code, 'ERR_BAD_REQUEST');
+  }
+});
