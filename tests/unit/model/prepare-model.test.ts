@@ -1,0 +1,153 @@
+import assert from 'node:assert/strict';
+import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, type TestContext, test } from 'node:test';
+import type { PreparedModel } from '../../../src/core/model-manifest.js';
+import { type PrepareModelOptions, prepareModel } from '../../../src/model/prepare-model.js';
+import { startHub } from './helpers/hub-server.js';
+import { noise } from './helpers/random-weights.js';
+import { checksumFile, loramuxError, temporaryDirectory } from './helpers/temporary.js';
+import {
+  TINY_CONFIG,
+  TINY_TOKENIZER,
+  tinyWeights,
+  writeDirectory,
+  writeSafetensors,
+} from './helpers/tiny-directory.js';
+import { f32Tensor, tinyGguf, tinyTensors } from './helpers/tiny-gguf.js';
+
+type Changes = Partial<PrepareModelOptions>;
+
+async function setUp(context: TestContext) {
+  const root = await temporaryDirectory(context);
+  const phases: string[] = [];
+  const prepare = (model: string, changes: Changes = {}): Promise<PreparedModel> =>
+    prepareModel({
+      model,
+      precision: 'f32',
+      cacheDir: join(root, 'cache'),
+      checksumFile,
+      onProgress: ({ phase }) => phases.push(phase),
+      memoryBytes: 2 ** 30,
+      ...changes,
+    });
+  const gguf = join(root, 'tiny.gguf');
+  await writeFile(gguf, tinyGguf());
+  const directory = await writeDirectory(join(root, 'tiny-model'));
+  return { root, phases, prepare, gguf, directory };
+}
+
+async function weightsOf({ directory, manifest }: PreparedModel, site: number, module: number): Promise<Float32Array> {
+  const weight = manifest.sites[site]?.modules[module]?.weight;
+  assert.ok(weight?.format === 'f32');
+  const bytes = await readFile(join(directory, 'weights.bin'));
+  const start = bytes.byteOffset + weight.dataOffset;
+  return new Float32Array(bytes.buffer.slice(start, start + 4 * weight.rows * weight.cols));
+}
+
+describe('preparing a model', () => {
+  test('a directory becomes graph, weights, tokenizer and manifest', async (t) => {
+    const { prepare, directory } = await setUp(t);
+    const prepared = await prepare(directory);
+    assert.deepEqual((await readdir(prepared.directory)).sort(), [
+      'manifest.json',
+      'manifest.json.crc32',
+      'model.onnx',
+      'tokenizer.json',
+      'weights.bin',
+    ]);
+    assert.equal(prepared.manifest.modelId, 'tiny-model');
+    assert.deepEqual(prepared.manifest.eosTokenIds, [1]);
+    assert.deepEqual(await weightsOf(prepared, 0, 1), noise(16 * 32, 3));
+    assert.deepEqual(await weightsOf(prepared, 2, 1), noise(64 * 32, 8));
+    assert.deepEqual(await weightsOf(prepared, 3, 0), noise(32 * 64, 9));
+    assert.deepEqual(JSON.parse(await readFile(join(prepared.directory, 'tokenizer.json'), 'utf8')), TINY_TOKENIZER);
+  });
+
+  test('a GGUF file may be renamed: the entry is found by content and the new name reported', async (t) => {
+    const { prepare, gguf, root, phases } = await setUp(t);
+    const first = await prepare(gguf);
+    assert.equal(first.manifest.modelId, 'tiny.gguf');
+    await rename(gguf, join(root, 'other.gguf'));
+    phases.length = 0;
+    const second = await prepare(join(root, 'other.gguf'));
+    assert.equal(second.directory, first.directory);
+    assert.equal(second.manifest.modelId, 'other.gguf');
+    assert.ok(!phases.includes('convert'));
+  });
+
+  test('precisions and changed sources get entries of their own', async (t) => {
+    const { prepare, directory } = await setUp(t);
+    const entries = [];
+    for (const precision of ['f32', 'w8', 'w4'] as const) entries.push(await prepare(directory, { precision }));
+    await writeDirectory(directory, { 'config.json': { ...TINY_CONFIG, rms_norm_eps: 1e-6 } });
+    entries.push(await prepare(directory));
+    assert.equal(new Set(entries.map((entry) => entry.directory)).size, 4);
+    const formats = entries.map(({ manifest }) => manifest.sites[0]?.modules[0]?.weight.format);
+    assert.deepEqual(formats, ['f32', 'w8', 'w4', 'f32']);
+    assert.notEqual(entries[2]?.manifest.sites[0]?.modules[0]?.weight.minsOffset, null);
+  });
+
+  test('auto takes the widest precision that fits half the memory', async (t) => {
+    const { prepare, root } = await setUp(t);
+    // Wide enough that quantising saves more than the alignment of scales costs.
+    const wide = { 'blk.0.ffn_gate': [512, 32], 'blk.0.ffn_up': [512, 32], 'blk.0.ffn_down': [32, 512] };
+    const others = tinyTensors().filter(({ name }) => !name.startsWith('blk.0.ffn_') || name.includes('norm'));
+    const mlp = Object.entries(wide).map(([name, shape], seed) => f32Tensor(`${name}.weight`, shape, seed));
+    const path = join(root, 'wide.gguf');
+    await writeFile(path, tinyGguf({ 'llama.feed_forward_length': { type: 'u32', value: 512 } }, [...others, ...mlp]));
+    const choose = async (memoryBytes: number) => (await prepare(path, { precision: 'auto', memoryBytes })).manifest;
+    const f32 = await choose(2 ** 30);
+    const w8 = await choose(2 * f32.weights.bytes - 2);
+    const w4 = await choose(2 * w8.weights.bytes - 2);
+    assert.deepEqual([f32.precision, w8.precision, w4.precision], ['f32', 'w8', 'w4']);
+  });
+
+  test('concurrent preparations of one model share an entry', async (t) => {
+    const { prepare, gguf, root } = await setUp(t);
+    const prepared = await Promise.all(Array.from({ length: 4 }, () => prepare(gguf)));
+    assert.equal(new Set(prepared.map(({ directory }) => directory)).size, 1);
+    assert.equal((await readdir(join(root, 'cache', 'models'))).length, 1);
+  });
+
+  test('damage is reported at the next start, not repaired', async (t) => {
+    const { prepare, gguf } = await setUp(t);
+    const { directory } = await prepare(gguf);
+    const weights = await readFile(join(directory, 'weights.bin'));
+    weights[5000] = (weights[5000] ?? 0) ^ 1;
+    await writeFile(join(directory, 'weights.bin'), weights);
+    await assert.rejects(prepare(gguf), loramuxError('ERR_CACHE_CORRUPT', 'weights.bin', directory, 'delete'));
+  });
+
+  test('a damaged source leaves no entry', async (t) => {
+    const { prepare, root } = await setUp(t);
+    const cut = join(root, 'cut.gguf');
+    await writeFile(cut, tinyGguf().subarray(0, -64));
+    await assert.rejects(prepare(cut), loramuxError('ERR_MODEL_INVALID', 'cut.gguf', 'cut short'));
+    const entries = await readdir(join(root, 'cache', 'models')).catch(() => []);
+    assert.deepEqual(entries, []);
+  });
+
+  test('a hub id is downloaded, converted, and needs no network again', async (t) => {
+    const { prepare } = await setUp(t);
+    const json = (value: unknown) => Buffer.from(JSON.stringify(value));
+    const files = {
+      'config.json': json(TINY_CONFIG),
+      'tokenizer.json': json(TINY_TOKENIZER),
+      'model.safetensors': writeSafetensors(tinyWeights()),
+    };
+    const hub = await startHub(t, { repo: 'org/tiny', commit: 'a'.repeat(40), files });
+    const first = await prepare('org/tiny', { hub: { endpoint: hub.endpoint } });
+    assert.equal(first.manifest.modelId, 'org/tiny');
+    const asked = hub.requests.length;
+    assert.equal((await prepare('org/tiny@main', { hub: { endpoint: hub.endpoint } })).directory, first.directory);
+    assert.equal(hub.requests.length, asked);
+  });
+
+  test('what is no model is named with what would be', async (t) => {
+    const { prepare, root } = await setUp(t);
+    await assert.rejects(prepare('./nowhere'), loramuxError('ERR_MODEL_NOT_FOUND', './nowhere', '.gguf', 'hub id'));
+    await writeFile(join(root, 'x.gguf'), 'no model at all');
+    await assert.rejects(prepare(join(root, 'x.gguf')), loramuxError('ERR_MODEL_INVALID', 'x.gguf', 'GGUF'));
+  });
+});
