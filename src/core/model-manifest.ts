@@ -29,7 +29,8 @@ export interface DecoderConfig {
 }
 
 /**
- * Where a base weight [rows, cols] lies in `weights.bin`; offsets are in bytes, 4096-aligned.
+ * Where a base weight [rows, cols] lies in `weights.bin`; offsets are in bytes. The first module of a site begins at a
+ * multiple of 4096; further ones follow without a gap (multiples of 4 for float32, of any byte for quants).
  * - `f32`: rows × cols float32, row-major.
  * - `w8` / `w4`: MatMulNBits blocks of 32 along cols. data u8 [rows, ceil(cols/32), 32·bits/8] (w4: element 2j in the
  *   low nibble of byte j), value = (q − 2^(bits−1))·scale + min; scales f32 [rows, ceil(cols/32)];

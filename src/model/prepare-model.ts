@@ -1,4 +1,5 @@
 import { basename, resolve } from 'node:path';
+import { LoramuxError } from '../core/errors.js';
 import type { Precision, PreparedModel } from '../core/model-manifest.js';
 import { type ChecksumFile, FORMAT_VERSION, ModelCache } from './cache/model-cache.js';
 import { entryDigest, fileDigest } from './cache/source-digest.js';
@@ -30,9 +31,24 @@ export interface PrepareModelOptions {
  * it costs one checksum pass over the entry.
  *
  * ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID and ERR_MODEL_UNSUPPORTED name file and field; ERR_CACHE_CORRUPT names the
- * entry to delete; ERR_TOOL_MISSING what to install; ERR_CONFIG a full disk.
+ * entry to delete; ERR_TOOL_MISSING what to install; ERR_CONFIG a disk that is full or may not be
+ * written.
  */
 export async function prepareModel(options: PrepareModelOptions): Promise<PreparedModel> {
+  try {
+    return await prepare(options);
+  } catch (error) {
+    if (error instanceof LoramuxError || !isSystemError(error)) throw error;
+    throw new LoramuxError(
+      'ERR_CONFIG',
+      `preparing ${options.model} with --cache-dir ${options.cacheDir}: ${error.message}: check permissions and free space, or choose another --cache-dir`,
+      undefined,
+      { cause: error },
+    );
+  }
+}
+
+async function prepare(options: PrepareModelOptions): Promise<PreparedModel> {
   const { onProgress } = options;
   const cacheDir = resolve(options.cacheDir);
   const location = await locateModel(options.model, cacheDir, onProgress, options.hub ?? {});
@@ -46,7 +62,7 @@ export async function prepareModel(options: PrepareModelOptions): Promise<Prepar
   const digest = entryDigest(FORMAT_VERSION, precision, named);
 
   const cache = new ModelCache(cacheDir, options.checksumFile);
-  onProgress({ phase: 'verify', label: location.modelId, done: 0, total: 0 });
+  if (await cache.has(digest)) onProgress({ phase: 'verify', label: location.modelId, done: 0, total: 0 });
   const prepared = (await cache.open(digest)) ?? (await convert(cache, digest, location, precision, onProgress));
   // The entry may have been made from the same bytes under another name.
   return { ...prepared, manifest: { ...prepared.manifest, modelId: location.modelId } };
@@ -77,4 +93,9 @@ async function choosePrecision(location: ModelLocation, memoryBytes: number): Pr
   } finally {
     await source.close();
   }
+}
+
+/** Errors of the operating system carry the call that failed. */
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && 'syscall' in error;
 }

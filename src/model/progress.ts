@@ -23,7 +23,7 @@ const VERBS: Readonly<Record<Progress['phase'], string>> = {
 };
 const MEBIBYTE = 2 ** 20;
 
-/** A bar per phase on a terminal, one line per phase on anything else. */
+/** A bar per phase on a terminal; one line per phase elsewhere, and for a phase of unknown size. */
 export function createProgressDisplay(stream: NodeJS.WriteStream = process.stderr): ProgressDisplay {
   return stream.isTTY ? new ProgressBars(stream) : new ProgressLines(stream);
 }
@@ -56,13 +56,9 @@ class ProgressBars implements ProgressDisplay {
     if (current !== this.#current) {
       this.stop();
       this.#current = current;
-      this.#bar = new SingleBar(
-        { stream: this.stream, format: '{task} {bar} {percentage}% of {total} MiB', hideCursor: true },
-        Presets.shades_classic,
-      );
-      this.#bar.start(mebibytes(total), 0, { task: current });
+      if (total === 0) this.stream.write(`${current}\n`);
+      else this.#start(current, total);
     }
-    this.#bar?.setTotal(mebibytes(total));
     this.#bar?.update(mebibytes(done));
   };
 
@@ -70,6 +66,12 @@ class ProgressBars implements ProgressDisplay {
     this.#bar?.stop();
     this.#bar = undefined;
     this.#current = '';
+  }
+
+  #start(task: string, total: number): void {
+    const format = '{task} {bar} {percentage}% of {total} MiB';
+    this.#bar = new SingleBar({ stream: this.stream, format, hideCursor: true }, Presets.shades_classic);
+    this.#bar.start(mebibytes(total), 0, { task });
   }
 }
 

@@ -30,6 +30,11 @@ export class ModelCache {
     this.#checksum = checksum;
   }
 
+  /** Whether there is an entry, sound or not. */
+  async has(digest: string): Promise<boolean> {
+    return exists(join(this.#directory, digest));
+  }
+
   /**
    * The entry, with the size and checksum of every file compared against its manifest; undefined when there is none.
    * ERR_CACHE_CORRUPT names the file, what was expected and what to delete: a damaged entry is never used or replaced

@@ -75,7 +75,7 @@ export function readGgufConfig(
     ropeInverseFrequencies: ropeInverseFrequencies(
       metadata.number(`${architecture}.rope.freq_base`, 10_000),
       headDim,
-      readRopeScaling(metadata, architecture, path, ropeDivisors),
+      readRopeScaling(metadata, architecture, path, headDim, ropeDivisors),
     ),
     ropeScale: 1,
   };
@@ -92,6 +92,7 @@ function readRopeScaling(
   metadata: Metadata,
   architecture: string,
   path: string,
+  headDim: number,
   divisors: Float32Array | undefined,
 ): RopeScaling {
   const key = `${architecture}.rope.scaling.type`;
@@ -105,6 +106,12 @@ function readRopeScaling(
   if (divisors === undefined) return factor === 1 ? { type: 'default' } : { type: 'linear', factor };
   if (factor !== 1)
     throw unsupportedModel(path, key, `linear with factor ${factor} beside rope_freqs.weight`, 'one of the two');
+  if (divisors.length !== headDim / 2)
+    throw invalidModel(
+      path,
+      `rope_freqs.weight: expected ${headDim / 2} divisors for heads of ${headDim}, found ${divisors.length}`,
+      'rope_freqs.weight',
+    );
   const bad = divisors.findIndex((value) => !(value > 0));
   if (bad >= 0)
     throw invalidModel(path, `rope_freqs.weight: expected positive divisors, found ${divisors[bad]} at ${bad}`);

@@ -27,6 +27,7 @@ const IN_BLOCK: Readonly<Record<string, string>> = {
 };
 
 const ROPE_DIVISORS = 'rope_freqs.weight';
+const MOST_ROPE_PAIRS = 4096;
 const BLOCK_TENSOR = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/;
 const PERMUTED = /\.self_attn\.[qk]_proj\./;
 const NO_DEFAULTS: GenerationDefaults = { temperature: null, topK: null, topP: null, repetitionPenalty: null };
@@ -94,10 +95,14 @@ function huggingFaceNames(gguf: GgufFile): Map<string, string> {
 async function readRopeDivisors(gguf: GgufFile): Promise<Float32Array | undefined> {
   const location = gguf.locate(ROPE_DIVISORS);
   if (location === undefined) return undefined;
-  const architecture = gguf.metadata.get('general.architecture');
-  const pairs = Number(gguf.metadata.get(`${architecture}.rope.dimension_count`)) / 2;
-  const tensor = tensorRows(location, [pairs]);
-  return readFloat32(tensor, 0, pairs);
+  const [pairs = 0, ...more] = location.shape;
+  if (pairs > MOST_ROPE_PAIRS || more.length > 0)
+    throw invalidModel(
+      gguf.file.path,
+      `tensor ${ROPE_DIVISORS}: expected one divisor per rotary pair, found shape [${location.shape}]`,
+      ROPE_DIVISORS,
+    );
+  return readFloat32(tensorRows(location, [pairs]), 0, pairs);
 }
 
 function readTextMetadata(metadata: Metadata, path: string, idLimit: number): TextMetadata {

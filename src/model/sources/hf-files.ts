@@ -75,9 +75,10 @@ function requireWeights(directory: string, present: ReadonlySet<string>): void {
       `${pickle} (a pickle, which can run code when read)`,
       'safetensors; load the model with transformers and save it with save_pretrained to convert it',
     );
+  const gguf = [...present].find((name) => name.endsWith('.gguf'));
   throw new LoramuxError(
     'ERR_MODEL_NOT_FOUND',
-    `${directory}: expected ${WEIGHTS_FILE} or ${WEIGHTS_INDEX_FILE}, found neither`,
+    `${directory}: expected ${WEIGHTS_FILE} or ${WEIGHTS_INDEX_FILE}, found ${gguf === undefined ? 'neither' : `${gguf}: pass that file instead of its directory`}`,
     { file: directory },
   );
 }

@@ -144,6 +144,14 @@ describe('preparing a model', () => {
     assert.equal(hub.requests.length, asked);
   });
 
+  test('a cache directory that cannot be made is named with what to do', async (t) => {
+    const { prepare, gguf } = await setUp(t);
+    await assert.rejects(
+      prepare(gguf, { cacheDir: join(gguf, 'cache') }),
+      loramuxError('ERR_CONFIG', '--cache-dir', 'ENOTDIR'),
+    );
+  });
+
   test('what is no model is named with what would be', async (t) => {
     const { prepare, root } = await setUp(t);
     await assert.rejects(prepare('./nowhere'), loramuxError('ERR_MODEL_NOT_FOUND', './nowhere', '.gguf', 'hub id'));

@@ -31,10 +31,12 @@ test('off a terminal each phase is one line', () => {
 test('on a terminal a bar is drawn and stopped', () => {
   const { stream, text } = screen(true);
   const display = createProgressDisplay(stream);
+  display.report({ phase: 'verify', label: 'tiny', done: 0, total: 0 });
   display.report(convert(0));
   display.report(convert(3 * 2 ** 20));
   display.stop();
   display.stop();
+  assert.match(text(), /^verifying tiny\n/);
   assert.match(text(), /converting tiny to f32/);
   assert.match(text(), /100% of 3 MiB/);
 });
