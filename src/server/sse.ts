@@ -20,7 +20,7 @@ export class SseStream {
   readonly #timers: SseTimers;
   #keepAlive: NodeJS.Timeout;
 
-  /** Sends status 200 and `headers` at once. */
+  /** Status 200 and `headers` go out with the first event. */
   constructor(
     response: ServerResponse,
     headers: Readonly<Record<string, number | string | string[] | undefined>>,

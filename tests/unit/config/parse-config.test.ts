@@ -1,0 +1,133 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { CONFIG_KEYS, FLAGS, variableOf } from '../../../src/config/flags.js';
+import { parseCommand, parseConfig } from '../../../src/config/parse-config.js';
+import { LoramuxError } from '../../../src/core/errors.js';
+
+const FACTS = { cpus: 6, memoryBytes: 16 * 2 ** 30, demoAdapters: '/shipped' };
+const HOME = { HOME: '/home/u' };
+
+test('defaults come from the host', () => {
+  const config = parseConfig([], HOME, FACTS);
+  assert.deepEqual(config, {
+    model: 'demo',
+    adapters: '/shipped',
+    host: '127.0.0.1',
+    port: 8080,
+    adminHost: '127.0.0.1',
+    adminPort: 8081,
+    precision: 'f32',
+    device: 'auto',
+    threads: 6,
+    adapterMemoryBytes: 2 ** 30,
+    kvMemoryBytes: 256 * 2 ** 20,
+    maxModelLen: null,
+    maxBatchTokens: 512,
+    maxSequences: 64,
+    maxQueue: 1024,
+    drainTimeoutMs: 30_000,
+    cacheDir: '/home/u/.cache/loramux',
+    logLevel: 'info',
+    hubEndpoint: null,
+  });
+  assert.ok(Object.isFrozen(config));
+  const small = parseConfig([], { XDG_CACHE_HOME: '/xdg' }, { ...FACTS, memoryBytes: 2 ** 29 });
+  assert.equal(small.adapterMemoryBytes, 64 * 2 ** 20);
+  assert.equal(small.kvMemoryBytes, 64 * 2 ** 20);
+  assert.equal(small.cacheDir, '/xdg/loramux');
+});
+
+test('the demo adapters come with the demo model only', () => {
+  assert.equal(parseConfig(['--model', '/m'], HOME, FACTS).adapters, null);
+  assert.equal(parseConfig(['--model', '/m', '--adapters', '/a'], HOME, FACTS).adapters, '/a');
+  assert.equal(parseConfig([], { ...HOME, LORAMUX_MODEL: '/m' }, FACTS).adapters, null);
+});
+
+/** A good value for every flag, and what it becomes. */
+const VALUES: Readonly<Record<string, readonly [string, unknown]>> = {
+  model: ['m.gguf', 'm.gguf'],
+  adapters: ['dir', 'dir'],
+  host: ['0.0.0.0', '0.0.0.0'],
+  port: ['0', 0],
+  'admin-host': ['::1', '::1'],
+  'admin-port': ['65535', 65535],
+  precision: ['w4', 'w4'],
+  device: ['cpu', 'cpu'],
+  threads: ['3', 3],
+  'adapter-memory': ['64MiB', 64 * 2 ** 20],
+  'kv-memory': ['1.5GB', 1.5e9],
+  'max-model-len': ['2048', 2048],
+  'max-batch-tokens': ['64', 64],
+  'max-sequences': ['2', 2],
+  'max-queue': ['9', 9],
+  'drain-timeout': ['250ms', 250],
+  'cache-dir': ['c', 'c'],
+  'log-level': ['silent', 'silent'],
+  'hub-endpoint': ['http://localhost:9/', 'http://localhost:9'],
+};
+
+for (const key of CONFIG_KEYS) {
+  const { flag } = FLAGS[key];
+  test(`--${flag} and its variable set ${key}, and the flag wins`, () => {
+    const [text, value] = VALUES[flag] ?? ['', null];
+    assert.equal(parseConfig([`--${flag}`, text], HOME, FACTS)[key], value);
+    assert.equal(parseConfig([`--${flag}=${text}`], HOME, FACTS)[key], value);
+    assert.equal(parseConfig([], { ...HOME, [variableOf(flag)]: text }, FACTS)[key], value);
+    assert.equal(parseConfig([`--${flag}`, text], { ...HOME, [variableOf(flag)]: '???' }, FACTS)[key], value);
+    assert.equal(parseConfig(['serve', `--${flag}`, '?', `--${flag}`, text], HOME, FACTS)[key], value);
+  });
+}
+
+const REFUSED: readonly (readonly [readonly string[], RegExp])[] = [
+  [['--nonsense', '1'], /unknown flag --nonsense/],
+  [['-x'], /unknown flag -x/],
+  [['--port'], /--port needs a value/],
+  [['--port', '--host', 'x'], /--port needs a value/],
+  [['--port='], /--port accepts a whole number from 0 to 65535, got ""/],
+  [['--port', '65536'], /--port accepts a whole number from 0 to 65535, got "65536"/],
+  [['--port', '1e3'], /whole number/],
+  [['--port=-1'], /whole number/],
+  [['--threads', '0'], /from 1 to/],
+  [['--max-model-len', '1'], /from 2 to/],
+  [['--precision', 'f16'], /--precision "f16" is not in this build: CPU computes in float32, use f32/],
+  [['--precision', 'bf16'], /use f32/],
+  [['--precision', 'w8a8'], /use w8/],
+  [['--precision', 'constructor'], /--precision accepts one of f32, w8, w4, auto, got "constructor"/],
+  [['--device', 'cuda'], /--device "cuda" is not in this build: use auto or cpu/],
+  [['--adapter-memory', '12 parsecs'], /--adapter-memory accepts a size such as 64MiB/],
+  [['--adapter-memory', '0'], /size/],
+  [['--kv-memory', '99999999999TiB'], /size/],
+  [['--drain-timeout', '30'], /--drain-timeout accepts a duration such as 250ms, 30s or 2m/],
+  [['--drain-timeout', '999h'], /duration/],
+  [['--log-level', 'loud'], /one of trace, debug, info/],
+  [['--hub-endpoint', 'ftp://x'], /http/],
+  [['--model', ' '], /not empty/],
+  [['inspect'], /unknown command "inspect": the command is serve/],
+  [['serve', 'now'], /serve takes flags only, got "now"/],
+];
+
+for (const [argv, message] of REFUSED) {
+  test(`refuses ${argv.join(' ')}`, () => {
+    assert.throws(
+      () => parseConfig(argv, HOME, FACTS),
+      (error: unknown) => error instanceof LoramuxError && error.code === 'ERR_CONFIG' && message.test(error.message),
+    );
+  });
+}
+
+test('unknown and malformed variables stop the start by name', () => {
+  assert.throws(() => parseConfig([], { LORAMUX_PROT: '1' }, FACTS), /unknown variable LORAMUX_PROT: expected one of/);
+  assert.throws(() => parseConfig([], { LORAMUX_PORT: 'x' }, FACTS), /LORAMUX_PORT accepts a whole number/);
+});
+
+test('the help shows every flag with its default, and wins over everything', () => {
+  const command = parseCommand(['--port', 'x', '--help'], HOME, FACTS);
+  assert.equal(command.kind, 'help');
+  const text = command.kind === 'help' ? command.text : '';
+  for (const key of CONFIG_KEYS) {
+    assert.ok(text.includes(`--${FLAGS[key].flag} ${FLAGS[key].value}`));
+    assert.ok(text.includes(`[${FLAGS[key].defaultText}]`));
+  }
+  assert.deepEqual(parseCommand(['--version'], HOME, FACTS), { kind: 'version' });
+  assert.equal(parseCommand(['--port', '1'], HOME, FACTS).kind, 'serve');
+});

@@ -1,0 +1,52 @@
+import { BASE_NAME } from '../../../src/core/names.js';
+import type { GenerationObserver, GenerationSummary } from '../../../src/generation/observer.js';
+import { GenerationService } from '../../../src/generation/service.js';
+import type { GenerationSpec } from '../../../src/generation/spec.js';
+import { ByteTokenizer } from '../../helpers/byte-tokenizer.js';
+import { ScriptedEngine } from '../../helpers/scripted-engine.js';
+
+export const SPEC: GenerationSpec = {
+  route: 'test',
+  adapter: BASE_NAME,
+  prompt: 'hi',
+  addSpecialTokens: false,
+  truncate: null,
+  maxNewTokens: null,
+  stop: [],
+  includeStop: true,
+  ignoreEos: false,
+  sampling: { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n },
+  logprobs: true,
+};
+
+export interface Bench {
+  readonly engine: ScriptedEngine;
+  readonly service: GenerationService;
+  readonly summaries: GenerationSummary[];
+  readonly rejected: string[];
+  readonly gaps: number[];
+  /** The clock, in milliseconds. */
+  readonly clock: { atMs: number };
+}
+
+/** A generation service over a scripted engine that waits to be played. */
+export function bench(maxBufferedBytes = 2 ** 20): Bench {
+  const engine = new ScriptedEngine();
+  engine.onSubmit = null;
+  const summaries: GenerationSummary[] = [];
+  const rejected: string[] = [];
+  const gaps: number[] = [];
+  const clock = { atMs: performance.timeOrigin + performance.now() };
+  const observer: GenerationObserver = {
+    interToken: (seconds) => gaps.push(seconds),
+    rejected: (code) => rejected.push(code),
+    ended: (summary) => summaries.push(summary),
+  };
+  const deps = { engine, tokenizer: new ByteTokenizer(), observer, now: () => clock.atMs, maxBufferedBytes };
+  return { engine, service: new GenerationService(deps), summaries, rejected, gaps, clock };
+}
+
+/** A signal that never aborts. */
+export function noSignal(): AbortSignal {
+  return new AbortController().signal;
+}

@@ -1,0 +1,173 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import type { AdapterInfo } from '../../../src/core/adapter.js';
+import type { GenerationSummary } from '../../../src/generation/observer.js';
+import { Metrics } from '../../../src/metrics/metrics.js';
+import { ScriptedEngine } from '../../helpers/scripted-engine.js';
+
+function start(t: TestContext) {
+  const engine = new ScriptedEngine();
+  let atMs = 0;
+  const now = (): number => {
+    atMs += 1_000;
+    return atMs;
+  };
+  const metrics = new Metrics({ engine, version: '1', now, isReady: () => true, isDraining: () => false });
+  t.after(() => metrics.close());
+  return { engine, metrics };
+}
+
+function summary(adapter: string, changes: Partial<GenerationSummary> = {}): GenerationSummary {
+  return {
+    route: '/generate',
+    adapter,
+    servedBy: { adapter, digest: 'd', tierAtArrival: 'host' },
+    code: null,
+    slowConsumer: false,
+    promptTokens: 3,
+    maxNewTokens: 9,
+    generatedTokens: 4,
+    times: { receivedMs: 0, submittedMs: 10, admittedMs: 30, firstTokenMs: 100, endedMs: 500 },
+    ...changes,
+  };
+}
+
+/** Sample lines by family; fails on anything that is not exposition format. */
+function parse(text: string): Map<string, string[]> {
+  const families = new Map<string, string[]>();
+  let current = '';
+  for (const line of text.split('\n')) {
+    if (line === '') continue;
+    const declared = /^# TYPE (\S+) (counter|gauge|histogram)$/.exec(line);
+    if (declared !== null) {
+      current = declared[1] ?? '';
+      assert.ok(!families.has(current), `${current} twice`);
+      families.set(current, []);
+      continue;
+    }
+    if (line.startsWith('# HELP ')) continue;
+    assert.match(line, /^[a-z_][a-z0-9_]*(\{([a-z_]+="(\\.|[^"\\\n])*",?)*\})? (-?[0-9.e+-]+|\+Inf|NaN)$/);
+    assert.ok(line.startsWith(current), `${line} outside of its family`);
+    families.get(current)?.push(line);
+  }
+  return families;
+}
+
+test('a thousand adapters leave the exposition valid, bounded and quick', async (t) => {
+  const { engine, metrics } = start(t);
+  const adapters = Array.from({ length: 1_000 }, (_, at) => `org/adapter-${at}`);
+  engine.onAdmin = () => ({
+    adapters: adapters.map((name) => ({ name, tier: 'host', state: 'ready', pins: { rows: 1 } }) as AdapterInfo),
+    tiers: [],
+  });
+  for (const name of adapters) metrics.ended(summary(name));
+  for (const name of adapters.slice(0, 50)) metrics.ended(summary(name, { code: 'ERR_STEP_FAILED' }));
+  for (const url of ['/generate', '/generate_stream', '/metrics', 'unknown']) {
+    const facts = {
+      arrivedMs: 0,
+      generation: true,
+      stream: false,
+      prompts: 1,
+      adapter: null,
+      servedBy: null,
+      code: null,
+      results: [],
+    };
+    for (const status of [200, 422, 424, 429, 499]) metrics.requestEnded({ route: url, status, seconds: 1, facts });
+  }
+  const text = await metrics.render();
+  const families = parse(text);
+  const series = [...families.values()].flat().length;
+  assert.ok(series < 3_000, `${series} series`);
+  const named = new Set([...text.matchAll(/adapter="([^"]+)"/g)].map(([, name]) => name));
+  assert.equal(named.size, 33);
+  assert.ok(named.has('other'));
+  assert.deepEqual(families.get('loramux_adapters'), ['loramux_adapters{tier="host",state="ready"} 1000']);
+  assert.deepEqual(families.get('loramux_adapter_pins'), ['loramux_adapter_pins 1000']);
+  assert.deepEqual(families.get('loramux_adapter_requests_total')?.at(-1)?.includes('other'), true);
+});
+
+test('a step is counted by phase, by path, and by whether base rows were in it', async (t) => {
+  const { engine, metrics } = start(t);
+  const step = {
+    kind: 'step',
+    prefillRows: 0,
+    decodeRows: 5,
+    baseRows: 1,
+    loraRows: 4,
+    segments: 5,
+    distinctAdapters: 4,
+    planSeconds: 0,
+    runSeconds: 0.01,
+    sampleSeconds: 0,
+    stepSeconds: 0.02,
+  } as const;
+  engine.report(step);
+  engine.report({ ...step, prefillRows: 7, baseRows: 0 });
+  engine.report({ ...step, prefillRows: 7, decodeRows: 0, loraRows: 0, distinctAdapters: 0 });
+  const text = await metrics.render();
+  for (const line of [
+    'loramux_steps_total{phase="decode",path="lora",base_rows="yes"} 1',
+    'loramux_steps_total{phase="mixed",path="lora",base_rows="no"} 1',
+    'loramux_steps_total{phase="prefill",path="base",base_rows="yes"} 1',
+    'loramux_step_distinct_adapters_bucket{le="3"} 1',
+    'loramux_step_distinct_adapters_bucket{le="4"} 3',
+    'loramux_step_seconds_count{phase="decode"} 1',
+    'loramux_lora_rows_total 8',
+    'loramux_base_rows_total 2',
+    'loramux_step_rows_sum 24',
+  ]) {
+    assert.ok(text.includes(`${line}\n`), line);
+  }
+});
+
+test('loads, lookups, evictions and preemptions are counted by outcome', async (t) => {
+  const { engine, metrics } = start(t);
+  const load = { kind: 'adapter-load', name: 'a', seconds: 1, bytes: 5 } as const;
+  engine.report({ ...load, result: 'ok', code: null });
+  engine.report({ ...load, result: 'failed', code: 'ERR_ADAPTER_INVALID' });
+  engine.report({ ...load, result: 'failed', code: 'ERR_NATIVE' });
+  engine.report({ kind: 'adapter-evict', name: 'a', reason: 'capacity', bytes: 5 });
+  engine.report({ kind: 'adapter-lookup', name: 'a', result: 'hit' });
+  engine.report({ kind: 'preemption', requestId: 1 });
+  const text = await metrics.render();
+  for (const line of [
+    'loramux_adapter_loads_total{source="dir",result="ok"} 1',
+    'loramux_adapter_loads_total{source="dir",result="invalid"} 1',
+    'loramux_adapter_loads_total{source="dir",result="io"} 1',
+    'loramux_adapter_load_seconds_count{phase="total",source="dir"} 3',
+    'loramux_adapter_evictions_total{tier="host",reason="capacity"} 1',
+    'loramux_adapter_cache_requests_total{tier="host",result="hit"} 1',
+    'loramux_preemptions_total 1',
+  ]) {
+    assert.ok(text.includes(`${line}\n`), line);
+  }
+});
+
+test('clients that leave are counted by how far they were, names nobody served are not labels', async (t) => {
+  const { metrics } = start(t);
+  const times = summary('a').times;
+  const gone = { code: 'ERR_ABORTED', servedBy: null } as const;
+  metrics.ended(summary('a', { ...gone, times: { ...times, admittedMs: null, firstTokenMs: null } }));
+  metrics.ended(summary('a', { code: 'ERR_ABORTED', times: { ...times, firstTokenMs: null } }));
+  metrics.ended(summary('a', { code: 'ERR_ABORTED' }));
+  metrics.ended(summary('a', { code: 'ERR_ABORTED', slowConsumer: true }));
+  metrics.ended(summary('made-up', { code: 'ERR_ADAPTER_NOT_FOUND', servedBy: null }));
+  const text = await metrics.render();
+  for (const line of [
+    'loramux_disconnects_total{phase="queue"} 1',
+    'loramux_disconnects_total{phase="prefill"} 1',
+    'loramux_disconnects_total{phase="decode"} 1',
+    'loramux_slow_consumers_total{transport="sse"} 1',
+    'loramux_adapter_errors_total{adapter="other",code="ERR_ADAPTER_NOT_FOUND"} 1',
+  ]) {
+    assert.ok(text.includes(`${line}\n`), line);
+  }
+  assert.ok(!text.includes('made-up'));
+});
+
+test('a scrape does not wait for an engine that does not answer', async (t) => {
+  const { engine, metrics } = start(t);
+  engine.admin = () => new Promise(() => {});
+  assert.match(await metrics.render(), /^loramux_ready 1$/m);
+});
