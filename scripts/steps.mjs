@@ -1,7 +1,16 @@
 // What `npm start`, `npm test` and the Dockerfile share: tools, installation, builds.
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -37,40 +46,69 @@ export function needTools(...names) {
   for (const name of names) if (!found(name)) stop(TOOLS[name]);
 }
 
-/** True when `stamp` records other contents of `files` than they have now. */
-function changed(stamp, files) {
+/** Paths, sizes and times of everything under `paths`: changes when a build's input does. */
+function fingerprint(paths) {
   const hash = createHash('sha256');
-  for (const file of files) hash.update(readFileSync(join(root, file)));
-  const now = hash.digest('hex');
-  const path = join(root, stamp);
-  if (existsSync(path) && readFileSync(path, 'utf8') === now) return null;
-  return () => writeFileSync(path, now);
+  const visit = (path) => {
+    const info = statSync(path, { throwIfNoEntry: false });
+    if (info === undefined) return;
+    if (info.isDirectory()) {
+      for (const name of readdirSync(path).sort()) visit(join(path, name));
+    } else {
+      hash.update(`${path}\0${info.size}\0${info.mtimeMs}\n`);
+    }
+  };
+  for (const path of paths) visit(join(root, path));
+  return hash.digest('hex');
 }
 
-/** `npm ci`, when the lock file is not what is installed. */
+/** Runs `build` unless `output` was built from the same `inputs` before. */
+function unlessFresh(output, inputs, build) {
+  const stamp = join(root, 'node_modules', `.loramux-${output.replaceAll('/', '-')}`);
+  const now = fingerprint(inputs);
+  if (existsSync(join(root, output)) && existsSync(stamp) && readFileSync(stamp, 'utf8') === now) return;
+  build();
+  writeFileSync(stamp, now);
+}
+
+/** Installs what the lock file says, when the lock file is not what is installed. */
 export function installPackages() {
-  const mark = changed('node_modules/.loramux-lock', ['package-lock.json']);
-  if (mark === null) return;
-  // The environment twin of .npmrc's switch, for package managers that run install scripts all the same.
-  run('npm', ['ci', '--no-audit', '--no-fund'], { env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'skip' } });
-  mark();
+  const lock = readFileSync(join(root, 'package-lock.json'), 'utf8');
+  const stamp = join(root, 'node_modules', '.loramux-lock');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return;
+  // NOTE: not `npm ci`, which refuses a lock file without every platform's optional packages. The environment twin of .npmrc's switch, for package managers that run install scripts all the same.
+  run('npm', ['install', '--no-save', '--ignore-scripts'], {
+    env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'skip' },
+  });
+  writeFileSync(stamp, lock);
 }
 
-/** The addon: cargo decides what is stale; the copy is replaced atomically, so that a running server keeps its own. */
+const LIBRARIES = { linux: 'libloramux_native.so', darwin: 'libloramux_native.dylib', win32: 'loramux_native.dll' };
+
+/** The addon; the copy is replaced atomically, so that a running server keeps its own. */
 export function buildNative() {
-  needTools('cargo');
-  const library = { linux: 'libloramux_native.so', darwin: 'libloramux_native.dylib', win32: 'loramux_native.dll' }[process.platform];
-  if (library === undefined) stop(`no native build for ${process.platform}: run on Linux or macOS`);
-  run('cargo', ['build', '--release', '--locked'], { cwd: join(root, 'native') });
-  const built = join(root, 'native', 'target', 'release', library);
-  const addon = join(root, 'native', 'loramux.node');
-  if (existsSync(addon) && statSync(addon).mtimeMs >= statSync(built).mtimeMs) return;
-  copyFileSync(built, `${addon}.new`);
-  renameSync(`${addon}.new`, addon);
+  const inputs = [
+    'native/src',
+    'native/build.rs',
+    'native/Cargo.toml',
+    'native/Cargo.lock',
+    'native/rust-toolchain.toml',
+  ];
+  unlessFresh('native/loramux.node', inputs, () => {
+    needTools('cargo');
+    const library = LIBRARIES[process.platform];
+    if (library === undefined) stop(`no native build for ${process.platform}: run on Linux or macOS`);
+    run('cargo', ['build', '--release', '--locked'], { cwd: join(root, 'native') });
+    const addon = join(root, 'native', 'loramux.node');
+    copyFileSync(join(root, 'native', 'target', 'release', library), `${addon}.new`);
+    renameSync(`${addon}.new`, addon);
+  });
 }
 
-export function buildTypeScript({ clean = false } = {}) {
-  if (clean) rmSync(join(root, 'dist'), { recursive: true, force: true });
-  mkdirSync(join(root, 'dist'), { recursive: true });
-  run('npx', ['--no-install', 'tsc', '-p', 'tsconfig.json']);
+export function buildTypeScript() {
+  unlessFresh('dist', ['src', 'tests', 'bench', 'tsconfig.json', 'package-lock.json'], () => {
+    // Files of sources that are gone would still be found by the test runner.
+    rmSync(join(root, 'dist'), { recursive: true, force: true });
+    run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json']);
+  });
 }

@@ -1,0 +1,54 @@
+// `npm test [part …]`: installs, builds and runs everything that needs no GPU. With names, only those parts.
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { buildNative, buildTypeScript, installPackages, needTools, root, run, stop } from './steps.mjs';
+
+/** Compiled test files below a folder; an empty set is a failure, not a success. */
+function testFiles(folder) {
+  const files = [];
+  const visit = (path) => {
+    for (const name of readdirSync(path).sort()) {
+      const file = join(path, name);
+      if (statSync(file).isDirectory()) visit(file);
+      else if (name.endsWith('.test.js')) files.push(file);
+    }
+  };
+  visit(join(root, 'dist', 'tests', folder));
+  if (files.length === 0) stop(`no test files in tests/${folder}`);
+  return files;
+}
+
+function nodeTests(folder, { concurrency = 2 } = {}) {
+  run(process.execPath, ['--test', `--test-concurrency=${concurrency}`, '--test-reporter=spec', ...testFiles(folder)]);
+}
+
+const native = { cwd: join(root, 'native') };
+const npmBin = (name, ...args) => run('npx', ['--no-install', name, ...args]);
+
+/** In the order in which they fail fastest. Real models run alone: each wants both cores and 1 GB. */
+const PARTS = {
+  lint: () => npmBin('biome', 'ci', '--error-on-warnings', 'src', 'tests', 'bench', 'scripts'),
+  types: () => buildTypeScript(),
+  format: () => run('cargo', ['fmt', '--check'], native),
+  clippy: () => run('cargo', ['clippy', '--release', '--all-targets', '--locked', '--', '-D', 'warnings'], native),
+  native: () => run('cargo', ['test', '--release', '--locked'], native),
+  unit: () => nodeTests('unit'),
+  http: () => nodeTests('http'),
+  addon: () => nodeTests('addon', { concurrency: 1 }),
+  synthetic: () => nodeTests('synthetic', { concurrency: 1 }),
+  model: () => nodeTests('model', { concurrency: 1 }),
+};
+
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((name) => !(name in PARTS));
+if (unknown.length > 0) stop(`no such part: ${unknown.join(', ')}; there are ${Object.keys(PARTS).join(', ')}`);
+
+needTools('cargo', 'python3');
+installPackages();
+buildNative();
+buildTypeScript();
+for (const name of wanted.length > 0 ? wanted : Object.keys(PARTS)) {
+  console.log(`\n== ${name}`);
+  PARTS[name]();
+}
+console.log('\nall parts passed');
