@@ -55,8 +55,11 @@ function keyOf(flag: string): keyof Config {
   return key;
 }
 
+/** Read by the native addon itself: forces a kernel set, for tests and fault reports. */
+const NATIVE_VARIABLES: readonly string[] = ['LORAMUX_ISA'];
+
 function refuseUnknownVariables(env: Environment): void {
-  const known = new Set(FLAG_NAMES.map(variableOf));
+  const known = new Set([...FLAG_NAMES.map(variableOf), ...NATIVE_VARIABLES]);
   for (const name of Object.keys(env)) {
     if (name.startsWith('LORAMUX_') && !known.has(name)) {
       throw configError(`unknown variable ${name}: expected one of ${[...known].join(', ')}`, name);

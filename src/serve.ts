@@ -1,0 +1,115 @@
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import type { FastifyInstance } from 'fastify';
+import { type Logger, pino } from 'pino';
+import { buildAdminApp, buildApp, monotonicNow } from './app.js';
+import type { Config } from './config/config.js';
+import { loadBinding } from './engine/binding.js';
+import { WorkerEngineClient } from './engine/worker-client.js';
+import { Metrics } from './metrics/metrics.js';
+import { prepareModel } from './model/prepare-model.js';
+import { createProgressDisplay } from './model/progress.js';
+import { Lifecycle } from './server/lifecycle.js';
+
+/** A server that answers. */
+export interface RunningServer {
+  /** `http://host:port` of the public and the admin listener. */
+  readonly url: string;
+  readonly adminUrl: string;
+  readonly modelId: string;
+  readonly logger: Logger;
+  /** Resolves when somebody asked for a drain over HTTP; `stop` then carries it out. */
+  readonly drainRequested: Promise<void>;
+  /**
+   * Refuses new work, lets what runs finish within the drain timeout, then frees everything. Idempotent.
+   */
+  stop(): Promise<void>;
+}
+
+/**
+ * Prepares the model, starts the engine and listens on both ports; resolves once a token was generated.
+ * Errors: LoramuxError of the part that failed; nothing is left running then.
+ */
+export async function serve(config: Config, memoryBytes: number, version: string): Promise<RunningServer> {
+  // Standard output belongs to the ready lines.
+  const logger = pino({ level: config.logLevel, base: null }, pino.destination({ fd: 2, sync: false }));
+  const binding = loadBinding();
+  const progress = createProgressDisplay();
+  const model = await prepareModel({
+    model: config.model,
+    precision: config.precision,
+    cacheDir: config.cacheDir,
+    checksumFile: (path) => binding.crc32File(path),
+    onProgress: progress.report,
+    memoryBytes,
+    hub: config.hubEndpoint === null ? {} : { endpoint: config.hubEndpoint },
+  }).finally(() => progress.stop());
+
+  const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
+  const { threads, adapterMemoryBytes, kvMemoryBytes, maxModelLen, maxBatchTokens, maxSequences, maxQueue } = config;
+  const engine = await WorkerEngineClient.start({
+    start: {
+      model,
+      tokenCount: tokenizer.vocabSize(),
+      adapterRoots: config.adapters === null ? [] : [config.adapters],
+      threads,
+      adapterMemoryBytes,
+      kvMemoryBytes,
+      maxModelLen,
+      maxBatchTokens,
+      maxSequences,
+      maxQueue,
+    },
+    log: (level, event, text) => logger[level]({ event }, text),
+  });
+
+  const lifecycle = new Lifecycle();
+  const metrics = new Metrics({
+    engine,
+    version,
+    now: monotonicNow,
+    isReady: () => lifecycle.ready,
+    isDraining: () => lifecycle.draining,
+  });
+  const app = buildApp({ engine, tokenizer, lifecycle, metrics, logger, version });
+  const admin = buildAdminApp({ engine, lifecycle, metrics, logger, version });
+  const close = async (): Promise<void> => {
+    await Promise.all([app.close(), admin.close()]);
+    metrics.close();
+    await engine.close();
+  };
+  try {
+    await app.listen({ host: config.host, port: config.port });
+    await admin.listen({ host: config.adminHost, port: config.adminPort });
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  lifecycle.markReady();
+
+  let stopped: Promise<void> | null = null;
+  const stop = async (): Promise<void> => {
+    lifecycle.beginDrain();
+    logger.info({ event: 'drain.start' }, 'draining');
+    await engine.drain(config.drainTimeoutMs);
+    await close();
+    logger.info({ event: 'drain.end' }, 'stopped');
+  };
+  return {
+    url: urlOf(app, config.host),
+    adminUrl: urlOf(admin, config.adminHost),
+    modelId: engine.limits.modelId,
+    logger,
+    drainRequested: new Promise((resolve) => lifecycle.onDrain(resolve)),
+    stop: () => {
+      stopped ??= stop();
+      return stopped;
+    },
+  };
+}
+
+/** The bound port may differ from the configured one, which can be 0. */
+function urlOf(app: FastifyInstance, host: string): string {
+  const { port } = app.server.address() as AddressInfo;
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
