@@ -4,6 +4,12 @@
 use crate::error::{Code, Error, Result};
 use serde::Deserialize;
 
+/// Bounds that keep every product of shapes far from overflow.
+const MAX_LAYERS: usize = 1 << 12;
+const MAX_HEADS: usize = 1 << 12;
+const MAX_HEAD_DIM: usize = 1 << 10;
+const MAX_FEATURES: usize = 1 << 24;
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -76,10 +82,11 @@ impl Manifest {
         let invalid = |what: String| Error::new(Code::ModelInvalid, format!("manifest.json: {what}"));
         let manifest: Self = serde_json::from_str(json).map_err(|e| invalid(e.to_string()))?;
         let c = &manifest.config;
-        let groups = c.heads.checked_rem(c.kv_heads);
-        if c.layers == 0 || c.head_dim == 0 || c.head_dim > 1024 || groups != Some(0) || c.vocab_size == 0 {
+        let within = |n: usize, most: usize| (1..=most).contains(&n);
+        let grouped = within(c.heads, MAX_HEADS) && c.heads.checked_rem(c.kv_heads) == Some(0);
+        if !grouped || !within(c.layers, MAX_LAYERS) || !within(c.head_dim, MAX_HEAD_DIM) || !within(c.vocab_size, MAX_FEATURES) {
             return Err(invalid(format!(
-                "expected layers, heads = k · kvHeads, 1 ≤ headDim ≤ 1024 and a vocabulary, got {} layers, {} heads, {} kvHeads, headDim {}, vocabSize {}",
+                "expected 1 to {MAX_LAYERS} layers, heads = k · kvHeads up to {MAX_HEADS}, headDim up to {MAX_HEAD_DIM} and vocabSize up to {MAX_FEATURES}, got {} layers, {} heads, {} kvHeads, headDim {}, vocabSize {}",
                 c.layers, c.heads, c.kv_heads, c.head_dim, c.vocab_size
             )));
         }
@@ -90,14 +97,40 @@ impl Manifest {
                 c.rope_inverse_frequencies.len()
             )));
         }
+        if !c.rope_scale.is_finite() || !c.rope_inverse_frequencies.iter().all(|f| f.is_finite()) {
+            return Err(invalid("expected finite rope frequencies and a finite rope scale".to_owned()));
+        }
         for (id, site) in manifest.sites.iter().enumerate() {
-            for m in &site.modules {
-                let fits = m.out_offset.checked_add(m.out_features).is_some_and(|end| end <= site.out_features);
-                if !fits || m.weight.rows != m.out_features || m.weight.cols != site.in_features {
-                    return Err(invalid(format!("site {id}: module {} does not fit its site", m.name)));
-                }
+            if !within(site.in_features, MAX_FEATURES) || !within(site.out_features, MAX_FEATURES) {
+                return Err(invalid(format!(
+                    "site {id}: expected 1 to {MAX_FEATURES} features, got {} in and {} out",
+                    site.in_features, site.out_features
+                )));
             }
+            site.check_modules().map_err(|what| invalid(format!("site {id}: {what}")))?;
         }
         Ok(manifest)
+    }
+}
+
+impl Site {
+    /// Each module inside the site, as large as its weight, and no two on the same columns: threads write them at once.
+    fn check_modules(&self) -> std::result::Result<(), String> {
+        let mut columns = Vec::with_capacity(self.modules.len());
+        for m in &self.modules {
+            let end = m.out_offset.checked_add(m.out_features).filter(|&end| end <= self.out_features && m.out_features > 0);
+            let Some(end) = end.filter(|_| m.weight.rows == m.out_features && m.weight.cols == self.in_features) else {
+                return Err(format!("module {} does not fit its site", m.name));
+            };
+            if m.weight.format != Precision::F32 && m.weight.scales_offset.is_none() {
+                return Err(format!("module {}: expected scalesOffset beside a quantised weight", m.name));
+            }
+            columns.push((m.out_offset, end));
+        }
+        columns.sort_unstable();
+        match columns.windows(2).find(|pair| pair[0].1 > pair[1].0) {
+            Some(pair) => Err(format!("two modules share output column {}", pair[1].0)),
+            None => Ok(()),
+        }
     }
 }

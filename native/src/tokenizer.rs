@@ -7,6 +7,9 @@ use std::sync::Arc;
 /// What a byte-level decoder prints for bytes that are not (yet) a character.
 const REPLACEMENT: char = '\u{FFFD}';
 
+/// Bounds the table of special tokens, whatever ids a file claims.
+const MAX_IDS: usize = 1 << 24;
+
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: Vec<bool>,
@@ -22,6 +25,9 @@ impl Tokenizer {
         let mut special = vec![false; inner.get_vocab_size(true)];
         for (&id, token) in &inner.get_added_tokens_decoder() {
             let id = id as usize;
+            if id >= MAX_IDS {
+                return Err(Error::new(Code::Tokenizer, format!("{}: expected token ids below {MAX_IDS}, got {id}", path.display())));
+            }
             if id >= special.len() {
                 special.resize(id + 1, false);
             }

@@ -68,8 +68,10 @@ fn compile_site(file: &File, site: &Site, plans: &[&ModulePlan], weights: &Weigh
         if plan.rank == 0 || plan.rank > MAX_RANK {
             return Err(invalid(file, &plan.a, format!("expected a rank of 1 to {MAX_RANK}, got {}", plan.rank)));
         }
-        if !plan.scaling.is_finite() {
-            return Err(invalid(file, &plan.a, format!("expected a finite scaling, got {}", plan.scaling)));
+        #[allow(clippy::cast_possible_truncation)]
+        let narrowed = plan.scaling as f32;
+        if !narrowed.is_finite() {
+            return Err(invalid(file, &plan.a, format!("expected a finite float32 scaling, got {}", plan.scaling)));
         }
         let (a, a_type) = read(file, &plan.a, &[plan.rank, site.in_features])?;
         let (b, b_type) = read(file, &plan.b, &[module.out_features, plan.rank])?;
@@ -148,15 +150,16 @@ fn dora_gain(file: &File, f: &Factors<'_>, in_features: usize, weights: &Weights
             }
         }
         let norm = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
-        if norm < 1e-12 {
+        #[allow(clippy::cast_possible_truncation)]
+        let g = (f64::from(*m) / norm) as f32;
+        if norm < 1e-12 || !g.is_finite() {
             return Err(invalid(
                 file,
                 name,
                 format!("output row {n} of {} has a norm of {norm:e}: DoRA is undefined there", f.module.name),
             ));
         }
-        #[allow(clippy::cast_possible_truncation)]
-        gain.push((f64::from(*m) / norm) as f32);
+        gain.push(g);
     }
     Ok(Some(gain))
 }

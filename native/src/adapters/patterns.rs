@@ -17,11 +17,17 @@ pub fn first_matches(patterns: &[String], names: &[String]) -> Result<Vec<i32>> 
     if patterns.len() > MAX_PATTERNS {
         return Err(Error::new(Code::AdapterInvalid, format!("expected at most {MAX_PATTERNS} patterns, got {}", patterns.len())));
     }
-    let compiled = patterns.iter().map(|pattern| compile(pattern)).collect::<Result<Vec<_>>>()?;
-    Ok(names
-        .iter()
-        .map(|name| compiled.iter().position(|pattern| pattern.is_match(name)).and_then(|i| i32::try_from(i).ok()).unwrap_or(-1))
-        .collect())
+    let mut matches = vec![-1; names.len()];
+    // Pattern by pattern, so that only one is compiled at a time: ten thousand large ones would take gigabytes.
+    for (i, pattern) in (0..).zip(patterns) {
+        let compiled = compile(pattern)?;
+        for (found, name) in matches.iter_mut().zip(names) {
+            if *found < 0 && compiled.is_match(name) {
+                *found = i;
+            }
+        }
+    }
+    Ok(matches)
 }
 
 fn compile(pattern: &str) -> Result<Regex> {
@@ -32,7 +38,9 @@ fn compile(pattern: &str) -> Result<Regex> {
             format!("pattern `{start}…` has {} bytes, expected at most {MAX_PATTERN_LENGTH}", pattern.len()),
         ));
     }
-    RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(MAX_COMPILED_BYTES).build().map_err(|e| {
+    let build = |text: &str| RegexBuilder::new(text).size_limit(MAX_COMPILED_BYTES).build();
+    // First as it stands, so that a stray parenthesis cannot reach out of the group.
+    build(pattern).and_then(|_| build(&format!("^(?:{pattern})$"))).map_err(|e| {
         let reason = e.to_string();
         let reason = reason.lines().last().unwrap_or("not supported").trim();
         Error::new(Code::AdapterInvalid, format!("pattern `{pattern}` cannot be used: {reason}. List the module names instead"))

@@ -55,6 +55,10 @@ impl File {
             let code = if e.kind() == std::io::ErrorKind::NotFound { Code::AdapterNotFound } else { Code::AdapterInvalid };
             Error::new(code, format!("{shown}: {e}"))
         };
+        // Asked before opening: opening a pipe waits for its writer.
+        if !std::fs::metadata(path).map_err(fail)?.is_file() {
+            return Err(Error::new(Code::AdapterInvalid, format!("{shown}: expected a regular file")));
+        }
         let mut file = std::fs::File::open(path).map_err(fail)?;
         let size = file.metadata().map_err(fail)?.len();
         if size > max_bytes {

@@ -46,6 +46,14 @@ impl AdapterStore {
         }
     }
 
+    /// Forgets all: the engine is closing.
+    pub fn clear(&self) {
+        let handles: Vec<_> = lock(&self.adapters).keys().copied().collect();
+        for handle in handles {
+            self.release(handle);
+        }
+    }
+
     /// Bytes and number of adapters whose memory is not freed yet, released ones included.
     #[must_use]
     pub fn memory(&self) -> (usize, usize) {

@@ -45,11 +45,13 @@ pub trait Simd: Copy {
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// Lane-wise `a > b ? a : b`: `b` where either is NaN.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// Lane-wise `a < b ? a : b`: `b` where either is NaN.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// Nearest integer, ties to even.
     unsafe fn round(a: Self::V) -> Self::V;
-    /// `2^n` for integer-valued lanes in −126 … 127.
+    /// `2^n` for integer-valued lanes in −126 … 127; infinity for 128.
     unsafe fn exp2_int(n: Self::V) -> Self::V;
 
     /// The lanes added as a balanced tree of halves: the same order on every instruction set.
@@ -98,15 +100,15 @@ pub trait Simd: Copy {
         }
     }
 
-    /// `e^x`, relative error below 2·10⁻⁷; 0 below about −87.
+    /// `e^x` with a relative error below 2·10⁻⁷ in −87.3 … 88.3; `e^−87.3` (1.2·10⁻³⁸) below, infinity above 88.4, NaN of NaN.
     ///
     /// Cody–Waite reduction to |r| ≤ ln2/2, then the degree-5 polynomial of Cephes' `expf` for `(e^r − 1 − r) / r²`.
     #[inline(always)]
     unsafe fn exp(x: Self::V) -> Self::V {
         // SAFETY: register arithmetic only; the caller vouches for the instruction set.
         unsafe {
-            let x = Self::min(x, Self::splat(88.0));
-            let clamped = Self::max(x, Self::splat(-87.3));
+            // x comes second, so that NaN survives. At 89 the power of two below is infinite.
+            let clamped = Self::max(Self::splat(-87.3), Self::min(Self::splat(89.0), x));
             let n = Self::round(Self::mul(clamped, Self::splat(std::f32::consts::LOG2_E)));
             // ln 2 split in two so that n·hi is exact for |n| < 2^9.
             let r = Self::mul_add(n, Self::splat(-0.693_359_4), clamped);

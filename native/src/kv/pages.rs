@@ -6,6 +6,7 @@
 use crate::error::{Code, Error, Result};
 use crate::kernels::attention::PAGE;
 use crate::kernels::simd::LANES;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 
 pub struct KvPages {
     pub pages: usize,
@@ -19,7 +20,7 @@ pub struct KvPages {
 /// Floats that several threads write at distinct places.
 struct RawFloats {
     data: *mut f32,
-    len: usize,
+    layout: Layout,
 }
 
 // SAFETY: the pointer is owned and never moved; who writes where is settled by the step context, which admits each KV
@@ -29,29 +30,41 @@ unsafe impl Send for RawFloats {}
 unsafe impl Sync for RawFloats {}
 
 impl RawFloats {
-    fn zeroed(len: usize) -> Self {
-        let data = Box::into_raw(vec![0.0f32; len].into_boxed_slice()).cast();
-        Self { data, len }
+    /// None when the system refuses that much (a plain Vec would abort the process) or `len` is 0.
+    fn zeroed(len: usize) -> Option<Self> {
+        let layout = Layout::array::<f32>(len).ok().filter(|layout| layout.size() > 0)?;
+        // SAFETY: the layout has a size above zero.
+        let data: *mut f32 = unsafe { alloc_zeroed(layout) }.cast();
+        (!data.is_null()).then_some(Self { data, layout })
+    }
+
+    fn len(&self) -> usize {
+        self.layout.size() / size_of::<f32>()
     }
 }
 
 impl Drop for RawFloats {
     fn drop(&mut self) {
-        // SAFETY: `data` and `len` are what Box::into_raw gave in `zeroed`.
-        drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(self.data, self.len)) });
+        // SAFETY: `data` came from `alloc_zeroed` with this layout in `zeroed`.
+        unsafe { dealloc(self.data.cast(), self.layout) };
     }
 }
 
 impl KvPages {
     /// # Errors
-    /// `ERR_MODEL_INVALID` when the size overflows.
+    /// `ERR_MODEL_INVALID` when a size is zero, overflows, or is more than the system gives.
     pub fn new(layers: usize, pages: usize, kv_heads: usize, dim: usize) -> Result<Self> {
         let padded_dim = dim.next_multiple_of(LANES);
-        let size = |width: usize| [layers, pages, kv_heads, PAGE, width].into_iter().try_fold(4usize, usize::checked_mul);
-        let (Some(key_bytes), Some(value_bytes)) = (size(dim), size(padded_dim)) else {
-            return Err(Error::new(Code::ModelInvalid, format!("a KV cache of {pages} pages overflows: lower --kv-memory")));
+        let zeroed = |width: usize| {
+            let floats = [layers, pages, kv_heads, PAGE, width].into_iter().try_fold(1, usize::checked_mul);
+            floats.and_then(RawFloats::zeroed).ok_or_else(|| {
+                Error::new(
+                    Code::ModelInvalid,
+                    format!("cannot reserve a KV cache of {pages} pages for {layers} layers of {kv_heads} × {dim}: change --kv-memory"),
+                )
+            })
         };
-        Ok(Self { pages, kv_heads, dim, padded_dim, keys: RawFloats::zeroed(key_bytes / 4), values: RawFloats::zeroed(value_bytes / 4) })
+        Ok(Self { pages, kv_heads, dim, padded_dim, keys: zeroed(dim)?, values: zeroed(padded_dim)? })
     }
 
     /// Floats from one page's keys of a head to the next page's.
@@ -69,7 +82,7 @@ impl KvPages {
     #[must_use]
     pub fn keys(&self, layer: usize, head: usize) -> *mut f32 {
         let offset = (layer * self.pages * self.kv_heads + head) * self.dim * PAGE;
-        debug_assert!(offset < self.keys.len);
+        debug_assert!(offset < self.keys.len());
         // SAFETY: layer and head are within the shape that the operator checked when it was created.
         unsafe { self.keys.data.add(offset) }
     }
@@ -78,7 +91,7 @@ impl KvPages {
     #[must_use]
     pub fn values(&self, layer: usize, head: usize) -> *mut f32 {
         let offset = (layer * self.pages * self.kv_heads + head) * self.padded_dim * PAGE;
-        debug_assert!(offset < self.values.len);
+        debug_assert!(offset < self.values.len());
         // SAFETY: as for keys.
         unsafe { self.values.data.add(offset) }
     }

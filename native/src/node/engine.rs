@@ -4,6 +4,7 @@ use super::adapter_file::AdapterFile;
 use super::job::{Job, JsError, js_error, rejection};
 use super::step::{StepBatchObject, StepOutputObject};
 use crate::adapters::compile::ModulePlan;
+use crate::adapters::safetensors::File;
 use crate::error::{Code, Error, Result, guard};
 use crate::kernels::attention::PAGE;
 use crate::manifest::Manifest;
@@ -101,6 +102,29 @@ impl StepThread {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+        // The environment's cleanup hook keeps `shared` alive until the environment goes; the adapters need not wait.
+        self.shared.adapters.clear();
+    }
+
+    fn compile_adapter(&self, file: &File, plan: &[ModulePlan]) -> Result<(u32, usize)> {
+        self.refuse_if_closed()?;
+        let compiled = self.shared.compile_adapter(file, plan)?;
+        // Closed meanwhile: `stop` may have cleared the store before this adapter entered it.
+        self.refuse_if_closed().inspect_err(|_| self.shared.adapters.release(compiled.0))?;
+        Ok(compiled)
+    }
+
+    fn refuse_if_closed(&self) -> Result<()> {
+        match *self.steps.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(_) => Ok(()),
+            None => Err(Error::new(Code::EngineClosed, "the engine is closed: open another")),
+        }
+    }
+}
+
+impl Drop for StepThread {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -152,9 +176,13 @@ impl Engine {
             return Err(js_error(Error::new(Code::StepFailed, "a step is in flight: wait for it before the next")));
         }
         let internal = |e: napi::Error| js_error(Error::new(Code::Native, e.reason.clone()));
-        let (deferred, promise) = env.create_deferred::<StepOutputObject, Resolver>().map_err(internal)?;
+        let not_stepping = |e: JsError| {
+            self.inner.busy.store(false, Ordering::Release);
+            e
+        };
+        let (deferred, promise) = env.create_deferred::<StepOutputObject, Resolver>().map_err(internal).map_err(not_stepping)?;
         if steps.send((request, deferred)).is_err() {
-            return Err(js_error(Error::new(Code::EngineClosed, "the step thread has ended: open another engine")));
+            return Err(not_stepping(js_error(Error::new(Code::EngineClosed, "the step thread has ended: open another engine"))));
         }
         Ok(promise)
     }
@@ -165,7 +193,7 @@ impl Engine {
         file: &AdapterFile,
         modules: Vec<ModulePlanObject>,
     ) -> AsyncTask<Job<(u32, usize), CompiledAdapterObject>> {
-        let (shared, file) = (self.inner.shared.clone(), file.file.clone());
+        let (inner, file) = (self.inner.clone(), file.file.clone());
         let plan = |m: ModulePlanObject| ModulePlan {
             site: m.site as usize,
             module: m.module as usize,
@@ -178,7 +206,7 @@ impl Engine {
         let modules: Vec<_> = modules.into_iter().map(plan).collect();
         #[allow(clippy::cast_precision_loss)]
         Job::new(
-            move || shared.compile_adapter(&file, &modules),
+            move || inner.compile_adapter(&file, &modules),
             |_, (handle, bytes)| Ok(CompiledAdapterObject { handle, bytes: bytes as f64 }),
         )
     }

@@ -61,10 +61,12 @@ impl StepBatchObject {
         let mut sampling = Vec::with_capacity(self.sampling.len());
         for row in self.sampling {
             let positive = |name: &str, value: f64| {
-                if value.is_finite() && value > 0.0 {
-                    Ok(value as f32)
+                // Judged as float32: what underflows to 0 would divide by it.
+                let narrowed = value as f32;
+                if narrowed.is_finite() && narrowed > 0.0 {
+                    Ok(narrowed)
                 } else {
-                    Err(Error::new(Code::StepFailed, format!("sampling.{name}: expected a finite number above 0, got {value}")))
+                    Err(Error::new(Code::StepFailed, format!("sampling.{name}: expected a finite float32 above 0, got {value}")))
                 }
             };
             slots.push(row.slot);

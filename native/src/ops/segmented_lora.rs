@@ -5,7 +5,7 @@
 
 use super::{OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, parallel};
 use crate::adapters::resident::{Part, SiteDelta};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::kernels::lora::{Expand, Shrink};
 use crate::session::context::StepContext;
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
@@ -82,6 +82,13 @@ fn run(env: &OpEnv, site: usize, ctx: &ComputeContext) -> Result<()> {
     if step.segments.is_empty() {
         return Ok(());
     }
+    // Segments are bounds into the step's rows: a graph that drops rows before a site would read and write past them.
+    if x.rows != base.rows || base.rows < step.rows.len() {
+        return Err(Error::new(
+            Code::StepFailed,
+            format!("site {site}: expected y and x with the step's {} rows, got {} and {}", step.rows.len(), base.rows, x.rows),
+        ));
+    }
     let io = Io { x: Shared(x.data.cast_mut()), y: Shared(y), in_features, out_features };
     let deltas = deltas_at(&step, site);
     let tiles = tiles_of(&step, &deltas);
@@ -95,15 +102,12 @@ fn run(env: &OpEnv, site: usize, ctx: &ComputeContext) -> Result<()> {
 
 /// For each segment, what its adapters add at `site`.
 fn deltas_at(step: &StepContext, site: usize) -> Vec<Vec<(&SiteDelta, f32)>> {
-    let at = |segment: &'_ crate::session::context::Segment| segment.terms.len();
-    step.segments
-        .iter()
-        .map(|segment| {
-            let mut terms = Vec::with_capacity(at(segment));
-            terms.extend(segment.terms.iter().filter_map(|(adapter, weight)| adapter.sites[site].as_ref().map(|delta| (delta, *weight))));
-            terms
-        })
-        .collect()
+    let mut deltas = Vec::with_capacity(step.segments.len());
+    for segment in &step.segments {
+        let terms = segment.terms.iter();
+        deltas.push(terms.filter_map(|(adapter, weight)| Some((adapter.sites[site].as_ref()?, *weight))).collect());
+    }
+    deltas
 }
 
 fn tiles_of<'a>(step: &StepContext, deltas: &'a [Vec<(&'a SiteDelta, f32)>]) -> Vec<Tile<'a>> {

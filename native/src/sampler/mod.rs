@@ -1,7 +1,7 @@
 //! From a row of logits to a token. Order: repetition penalty, temperature, top-k, top-p, draw.
 //!
 //! Probabilities are summed in double precision, so that the TypeScript reference in tests/reference/ draws the same
-//! tokens. Log-probabilities are those after all processing.
+//! tokens. Log-probabilities are those after all processing. A NaN logit counts as −∞; infinite ones share everything.
 
 mod rng;
 
@@ -21,7 +21,7 @@ pub struct RowSampling {
     pub history: Vec<u32>,
 }
 
-/// A chosen token; `logprob` is NaN where it was not asked for.
+/// A chosen token; `logprob` is NaN where it was not asked for, and where no logit was above −∞.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampled {
     pub token: u32,
@@ -37,11 +37,13 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Chooses a token from `logits` [V]; ids at or above `token_count` are never chosen.
+    /// Chooses a token from `logits` [V]; ids at or above `token_count` ≥ 1 are never chosen. Where no logit is above −∞
+    /// (an adapter that overflows, say) the token is 0: one row's trouble must not fail the step of the others.
     #[must_use]
     pub fn sample(&mut self, logits: &[f32], token_count: usize, row: &RowSampling) -> Sampled {
         self.logits.clear();
-        self.logits.extend_from_slice(&logits[..token_count.min(logits.len())]);
+        let usable = &logits[..token_count.min(logits.len())];
+        self.logits.extend(usable.iter().map(|&logit| if logit.is_nan() { f32::NEG_INFINITY } else { logit }));
         penalise(&mut self.logits, row);
         if row.greedy {
             let token = argmax(&self.logits);
@@ -69,9 +71,12 @@ impl Sampler {
         if filtered {
             self.order.sort_unstable_by(rank);
         }
-        let top = self.order.iter().map(|&id| logits[id as usize]).fold(f32::NEG_INFINITY, f32::max);
+        let top = highest(logits);
+        if top == f32::NEG_INFINITY {
+            return Sampled { token: 0, logprob: f32::NAN };
+        }
         self.weights.clear();
-        self.weights.extend(self.order.iter().map(|&id| f64::from(logits[id as usize] - top).exp()));
+        self.weights.extend(self.order.iter().map(|&id| weight(logits[id as usize], top)));
         let mut total: f64 = self.weights.iter().sum();
         if row.top_p < 1.0 {
             let keep = nucleus(&self.weights, total * f64::from(row.top_p));
@@ -124,16 +129,30 @@ fn penalise(logits: &mut [f32], row: &RowSampling) {
 
 /// The highest logit; the lowest id among equals.
 fn argmax(logits: &[f32]) -> u32 {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let top = highest(logits);
     #[allow(clippy::float_cmp)]
     let index = logits.iter().position(|&logit| logit == top).unwrap_or(0);
     u32::try_from(index).unwrap_or(0)
 }
 
+fn highest(logits: &[f32]) -> f32 {
+    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// `e^(logit − top)`, and 1 for the top itself where it is infinite.
+fn weight(logit: f32, top: f32) -> f64 {
+    #[allow(clippy::float_cmp)]
+    if logit == top { 1.0 } else { f64::from(logit - top).exp() }
+}
+
 fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = logits.iter().map(|&logit| f64::from(logit - top).exp()).sum();
-    #[allow(clippy::cast_possible_truncation)]
-    let logprob = (f64::from(logits[token as usize] - top) - total.ln()) as f32;
+    let top = highest(logits);
+    let chosen = logits[token as usize];
+    if top == f32::NEG_INFINITY {
+        return f32::NAN;
+    }
+    let total: f64 = logits.iter().map(|&logit| weight(logit, top)).sum();
+    #[allow(clippy::cast_possible_truncation, clippy::float_cmp)]
+    let logprob = if chosen == top { -total.ln() } else { f64::from(chosen - top) - total.ln() } as f32;
     logprob
 }

@@ -29,6 +29,26 @@ pub struct EngineOptions {
     pub token_count: usize,
 }
 
+impl EngineOptions {
+    /// Bounds that keep tables made from these numbers allocatable.
+    fn check(&self) -> Result<()> {
+        let checks = [
+            ("threads", self.threads, 1 << 10),
+            ("maxModelLen", self.limits.max_model_len, 1 << 22),
+            ("maxSequences", self.limits.max_sequences, 1 << 20),
+            ("maxBatchTokens", self.limits.max_batch_tokens, 1 << 20),
+            ("kvBlocks", self.limits.kv_pages, 1 << 27),
+            ("tokenCount", self.token_count, usize::MAX),
+        ];
+        match checks.into_iter().find(|&(_, value, most)| value == 0 || value > most) {
+            Some((name, value, most)) => {
+                Err(Error::new(Code::Native, format!("engine options, {name}: expected 1 to {most}, got {value}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// One step's work: the batch, and for each of its logits rows how to sample and where the token is remembered.
 pub struct StepRequest {
     pub batch: StepBatch,
@@ -83,15 +103,16 @@ pub struct Engine {
 
 impl Engine {
     /// # Errors
-    /// `ERR_MODEL_INVALID` or `ERR_NATIVE_LOAD` naming the file.
+    /// `ERR_MODEL_INVALID` or `ERR_NATIVE_LOAD` naming the file, `ERR_NATIVE` naming an option out of bounds.
     pub fn open(manifest: Manifest, options: &EngineOptions) -> Result<Self> {
+        options.check()?;
         let kernels = dispatch::choose().map_err(|e| Error::new(Code::NativeLoad, e))?;
         let c = manifest.config.clone();
         let weights = Weights::open(&options.directory.join(&manifest.weights.file))?;
         let env = Arc::new(OpEnv {
             kernels,
             context: Arc::new(ContextSlot::default()),
-            threads: options.threads.max(1),
+            threads: options.threads,
             kv: KvPages::new(c.layers, options.limits.kv_pages, c.kv_heads, c.head_dim)?,
             rope: Rope::new(&c.rope_inverse_frequencies, c.rope_scale, options.limits.max_model_len),
             sites: manifest.sites.iter().map(|site| (site.in_features, site.out_features)).collect(),
@@ -125,8 +146,10 @@ impl Engine {
     pub fn step(&mut self, request: &StepRequest) -> Result<StepResult> {
         let rows = request.batch.logits_rows.len();
         if request.sampling.len() != rows || request.slots.len() != rows {
-            return Err(Error::new(Code::StepFailed, format!("expected {rows} sampling rows, got {}", request.sampling.len())));
+            let (sampling, slots) = (request.sampling.len(), request.slots.len());
+            return Err(Error::new(Code::StepFailed, format!("sampling: expected {rows} rows, got {sampling} with {slots} slots")));
         }
+        self.check_slots(&request.slots)?;
         let context = StepContext::build(&request.batch, &self.limits, &self.shared.adapters)?;
         let ids = self.resolve_tokens(&request.batch.tokens)?;
         let logits_rows = pad(request.batch.logits_rows.iter().map(|&row| i64::from(row)).collect(), self.min_rows);
@@ -169,6 +192,17 @@ impl Engine {
             run_seconds,
             sample_seconds: started.elapsed().as_secs_f64(),
         })
+    }
+
+    fn check_slots(&self, slots: &[i32]) -> Result<()> {
+        let known = |slot: i32| slot == -1 || usize::try_from(slot).is_ok_and(|slot| slot < self.last_sampled.len());
+        match slots.iter().find(|&&slot| !known(slot)) {
+            Some(slot) => {
+                let most = self.last_sampled.len();
+                Err(Error::new(Code::StepFailed, format!("sampling.slot: expected −1 or a sequence slot below {most}, got {slot}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Token ids as the graph wants them; `−(s+1)` becomes what slot s sampled last.

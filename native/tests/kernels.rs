@@ -1,0 +1,516 @@
+//! Every kernel on every instruction set of this CPU against a scalar float64 reference, and against itself: a row's
+//! result must not depend on the rows beside it.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    clippy::float_cmp,
+    reason = "test code: a failure is a panic, sizes are small"
+)]
+
+mod common;
+
+use common::{Rng, bits, bytes_of, round_to};
+use loramux_native::kernels::attention::{Attend, PAGE};
+use loramux_native::kernels::dispatch::{Kernels, available};
+use loramux_native::kernels::lora::{Expand, PANEL, Shrink};
+use loramux_native::kernels::simd::{Dtype, LANES, Portable, Simd};
+
+/// Largest error allowed, as a multiple of the sum of the absolute values of what is added up.
+mod tolerance {
+    pub const SHRINK: f64 = 1e-6;
+    pub const EXPAND: f64 = 2e-6;
+    pub const ATTEND: f64 = 2e-6;
+    pub const GATED_SILU: f64 = 5e-7;
+    pub const EXP: f64 = 2e-7;
+}
+
+const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+const RANKS: [usize; 8] = [1, 2, 3, 8, 16, 17, 64, 256];
+const WIDTHS: [usize; 7] = [1, 7, 16, 24, 33, 576, 1536];
+const ROWS: [usize; 7] = [1, 2, 3, 4, 7, 16, 33];
+/// Marks what no kernel may write.
+const GUARD: f32 = 12345.0;
+
+fn sets() -> Vec<&'static Kernels> {
+    let sets = available();
+    for name in ["avx512", "avx2", "portable"] {
+        if !sets.iter().any(|set| set.name == name) {
+            println!("this CPU lacks {name}: its kernels are not tested here");
+        }
+    }
+    assert_eq!(sets.last().unwrap().name, "portable");
+    sets
+}
+
+/// Largest |found − wanted| / magnitude seen, so that a failure shows how far off the kernel is.
+#[derive(Default)]
+struct Worst(f64);
+
+impl Worst {
+    fn see(&mut self, found: f32, wanted: f64, magnitude: f64, allowed: f64, what: &dyn Fn() -> String) {
+        let error = (f64::from(found) - wanted).abs();
+        assert!(error <= allowed * magnitude + 1e-37, "{}: got {found}, expected {wanted} ± {}", what(), allowed * magnitude);
+        if magnitude > 0.0 {
+            self.0 = self.0.max(error / magnitude);
+        }
+    }
+}
+
+/// One shrink: x rows lie apart with NaN between, A padded to whole vectors.
+struct ShrinkCase {
+    dtype: Dtype,
+    rank: usize,
+    width: usize,
+    rows: usize,
+    x: Vec<f32>,
+    x_stride: usize,
+    a: Vec<f32>,
+    packed: Vec<u8>,
+    scale: Vec<f32>,
+}
+
+const STRENGTH: f32 = 0.75;
+
+impl ShrinkCase {
+    fn new(rng: &mut Rng, dtype: Dtype, rank: usize, width: usize, rows: usize) -> Self {
+        let x_stride = width + 3;
+        let mut x = vec![f32::NAN; rows * x_stride];
+        for row in x.chunks_exact_mut(x_stride) {
+            row[..width].copy_from_slice(&rng.floats(width, 1.0));
+        }
+        let a: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| round_to(dtype, v)).collect();
+        let stride = width.next_multiple_of(LANES);
+        let mut padded = vec![0.0; rank * stride];
+        for (row, out) in a.chunks_exact(width).zip(padded.chunks_exact_mut(stride)) {
+            out[..width].copy_from_slice(row);
+        }
+        Self { dtype, rank, width, rows, x, x_stride, packed: bytes_of(dtype, &padded), a, scale: rng.floats(rank, 2.0) }
+    }
+
+    /// h of rows `from .. from + rows` for adapter rows `ranks`, everything else still GUARD.
+    fn run(&self, set: &Kernels, from: usize, rows: usize, ranks: (usize, usize)) -> Vec<f32> {
+        let h_stride = self.rank + 2;
+        let mut h = vec![GUARD; rows * h_stride];
+        let args = Shrink {
+            x: self.x[from * self.x_stride..].as_ptr(),
+            x_stride: self.x_stride,
+            rows,
+            width: self.width,
+            a: self.packed.as_ptr(),
+            a_stride: self.width.next_multiple_of(LANES),
+            dtype: self.dtype,
+            ranks,
+            scale: self.scale.as_ptr(),
+            strength: STRENGTH,
+            h: h.as_mut_ptr(),
+            h_stride,
+        };
+        // SAFETY: the buffers have the shapes above; `available` gave the set.
+        unsafe { (set.shrink)(&args) };
+        h
+    }
+
+    fn reference(&self) -> Vec<(f64, f64)> {
+        let mut out = Vec::with_capacity(self.rows * self.rank);
+        for x in self.x.chunks_exact(self.x_stride) {
+            for (a, scale) in self.a.chunks_exact(self.width).zip(&self.scale) {
+                let (mut sum, mut size) = (0.0, 0.0);
+                for (x, a) in x.iter().zip(a) {
+                    let term = f64::from(*x) * f64::from(*a);
+                    sum += term;
+                    size += term.abs();
+                }
+                let factor = f64::from(*scale) * f64::from(STRENGTH);
+                out.push((sum * factor, size * factor.abs()));
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn shrink_matches_the_reference_and_no_row_depends_on_its_neighbours() {
+    let sets = sets();
+    let mut rng = Rng(1);
+    let mut worst = Worst::default();
+    for (dtype, rank, width, rows) in grid() {
+        let case = ShrinkCase::new(&mut rng, dtype, rank, width, rows);
+        let reference = case.reference();
+        for set in &sets {
+            let what = || format!("{} shrink {dtype:?} rank {rank} width {width} rows {rows}", set.name);
+            let whole = case.run(set, 0, rows, (0, rank));
+            for (row, wanted) in whole.chunks_exact(rank + 2).zip(reference.chunks_exact(rank)) {
+                for (found, (wanted, size)) in row.iter().zip(wanted) {
+                    worst.see(*found, *wanted, *size, tolerance::SHRINK, &what);
+                }
+                assert_eq!(row[rank..], [GUARD; 2], "{}: wrote past the rank", what());
+            }
+            for (i, row) in whole.chunks_exact(rank + 2).enumerate() {
+                assert_eq!(bits(row), bits(&case.run(set, i, 1, (0, rank))), "{}: row {i} alone", what());
+            }
+            let cut = rng.below(rank + 1);
+            let (low, high) = (case.run(set, 0, rows, (0, cut)), case.run(set, 0, rows, (cut, rank)));
+            for (i, found) in whole.iter().enumerate() {
+                let j = i % (rank + 2);
+                let (part, other) = if j < cut { (low[i], high[i]) } else { (high[i], low[i]) };
+                assert_eq!(part.to_bits(), found.to_bits(), "{}: adapter rows cut at {cut}", what());
+                assert_eq!(other, GUARD, "{}: wrote outside its adapter rows", what());
+            }
+        }
+    }
+    println!("shrink: largest relative error {:.2e}", worst.0);
+}
+
+struct ExpandCase {
+    dtype: Dtype,
+    rank: usize,
+    width: usize,
+    rows: usize,
+    h: Vec<f32>,
+    /// f32 [width, rank], as PEFT stores B.
+    b: Vec<f32>,
+    packed: Vec<u8>,
+    y: Vec<f32>,
+    gain: Option<Vec<f32>>,
+}
+
+/// h and y rows lie this much farther apart than they are long.
+const GAP: usize = 5;
+
+impl ExpandCase {
+    fn new(rng: &mut Rng, dtype: Dtype, rank: usize, width: usize, rows: usize, gain: bool) -> Self {
+        let b: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| round_to(dtype, v)).collect();
+        let mut panels = vec![0.0; width.div_ceil(PANEL) * rank * PANEL];
+        for n in 0..width {
+            for j in 0..rank {
+                panels[(n / PANEL * rank + j) * PANEL + n % PANEL] = b[n * rank + j];
+            }
+        }
+        let apart = |rng: &mut Rng, columns: usize, gap: f32| {
+            let mut out = vec![gap; rows * (columns + GAP)];
+            for row in out.chunks_exact_mut(columns + GAP) {
+                row[..columns].copy_from_slice(&rng.floats(columns, 1.0));
+            }
+            out
+        };
+        Self {
+            dtype,
+            rank,
+            width,
+            rows,
+            h: apart(rng, rank, f32::NAN),
+            b,
+            packed: bytes_of(dtype, &panels),
+            y: apart(rng, width, GUARD),
+            gain: gain.then(|| rng.floats(width, 1.5)),
+        }
+    }
+
+    fn run(&self, set: &Kernels, from: usize, rows: usize, panels: &[(usize, usize)]) -> Vec<f32> {
+        let stride = self.width + GAP;
+        let mut y = self.y[from * stride..(from + rows) * stride].to_vec();
+        for &panels in panels {
+            let args = Expand {
+                h: self.h[from * (self.rank + GAP)..].as_ptr(),
+                h_stride: self.rank + GAP,
+                rows,
+                rank: self.rank,
+                b: self.packed.as_ptr(),
+                dtype: self.dtype,
+                panels,
+                width: self.width,
+                y: y.as_mut_ptr(),
+                y_stride: stride,
+                gain: self.gain.as_ref().map_or(std::ptr::null(), Vec::as_ptr),
+            };
+            // SAFETY: the buffers have the shapes above; `available` gave the set.
+            unsafe { (set.expand)(&args) };
+        }
+        y
+    }
+
+    fn reference(&self, i: usize, n: usize) -> (f64, f64) {
+        let mut sum = f64::from(self.y[i * (self.width + GAP) + n]);
+        let mut size = sum.abs();
+        for j in 0..self.rank {
+            let term = f64::from(self.h[i * (self.rank + GAP) + j]) * f64::from(self.b[n * self.rank + j]);
+            sum += term;
+            size += term.abs();
+        }
+        let gain = self.gain.as_ref().map_or(1.0, |g| f64::from(g[n]));
+        (sum * gain, size * gain.abs())
+    }
+}
+
+#[test]
+fn expand_matches_the_reference_and_no_row_depends_on_its_neighbours() {
+    let sets = sets();
+    let mut rng = Rng(2);
+    let mut worst = Worst::default();
+    for (i, (dtype, rank, width, rows)) in grid().into_iter().enumerate() {
+        let case = ExpandCase::new(&mut rng, dtype, rank, width, rows, i % 3 == 0);
+        let panels = width.div_ceil(PANEL);
+        let reference: Vec<_> = (0..rows * width).map(|at| case.reference(at / width, at % width)).collect();
+        for set in &sets {
+            let what = || format!("{} expand {dtype:?} rank {rank} width {width} rows {rows}", set.name);
+            let whole = case.run(set, 0, rows, &[(0, panels)]);
+            for (row, wanted) in whole.chunks_exact(width + GAP).zip(reference.chunks_exact(width)) {
+                for (found, (wanted, size)) in row.iter().zip(wanted) {
+                    worst.see(*found, *wanted, *size, tolerance::EXPAND, &what);
+                }
+                assert_eq!(row[width..], [GUARD; GAP], "{}: wrote past the module", what());
+            }
+            for (i, row) in whole.chunks_exact(width + GAP).enumerate() {
+                assert_eq!(bits(row), bits(&case.run(set, i, 1, &[(0, panels)])), "{}: row {i} alone", what());
+            }
+            let cut = rng.below(panels + 1);
+            let parts = case.run(set, 0, rows, &[(cut, panels), (0, cut)]);
+            assert_eq!(bits(&whole), bits(&parts), "{}: panels cut at {cut}", what());
+        }
+    }
+    println!("expand: largest relative error {:.2e}", worst.0);
+}
+
+fn grid() -> Vec<(Dtype, usize, usize, usize)> {
+    let mut cases = Vec::new();
+    for dtype in DTYPES {
+        for rank in RANKS {
+            for width in WIDTHS {
+                cases.extend(ROWS.map(|rows| (dtype, rank, width, rows)));
+            }
+        }
+    }
+    cases
+}
+
+/// Keys and values of one head in pages, everything that is not visible NaN.
+struct Paged {
+    dim: usize,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    table: Vec<i32>,
+}
+
+impl Paged {
+    /// `k`, `v` f32 [ctx, dim]; positions before `begin` are garbage as well.
+    fn new(rng: &mut Rng, k: &[f32], v: &[f32], dim: usize, begin: usize) -> Self {
+        let ctx = k.len() / dim;
+        let padded = dim.next_multiple_of(LANES);
+        let pages = ctx.div_ceil(PAGE);
+        let pool = pages + 3;
+        let mut free: Vec<i32> = (0..pool as i32).collect();
+        let table: Vec<i32> = (0..pages).map(|_| free.swap_remove(rng.below(free.len()))).collect();
+        let mut keys = vec![f32::NAN; pool * dim * PAGE];
+        let mut values = vec![f32::NAN; pool * padded * PAGE];
+        for position in begin..ctx {
+            let (page, slot) = (table[position / PAGE] as usize, position % PAGE);
+            for d in 0..dim {
+                keys[(page * dim + d) * PAGE + slot] = k[position * dim + d];
+                values[(page * PAGE + slot) * padded + d] = v[position * dim + d];
+            }
+        }
+        Self { dim, keys, values, table }
+    }
+
+    fn attend(&self, set: &Kernels, q: &[f32], begin: usize, end: usize, scale: f32) -> Vec<f32> {
+        let group = q.len() / self.dim;
+        let padded_dim = self.dim.next_multiple_of(LANES);
+        let mut out = q.to_vec();
+        let mut scores = vec![GUARD; group * end.next_multiple_of(PAGE) + 1];
+        let args = Attend {
+            q: out.as_mut_ptr(),
+            group,
+            dim: self.dim,
+            padded_dim,
+            keys: self.keys.as_ptr(),
+            key_stride: self.dim * PAGE,
+            values: self.values.as_ptr(),
+            value_stride: padded_dim * PAGE,
+            block_table: self.table.as_ptr(),
+            begin,
+            end,
+            scale,
+            scores: scores.as_mut_ptr(),
+        };
+        // SAFETY: the buffers have the documented shapes; `available` gave the set.
+        unsafe { (set.attend)(&args) };
+        assert_eq!(scores.last(), Some(&GUARD), "wrote past its scratch");
+        out
+    }
+}
+
+fn attention_reference(q: &[f32], k: &[f32], v: &[f32], begin: usize, end: usize, scale: f32) -> Vec<f64> {
+    let dim = q.len();
+    let score = |t: usize| (0..dim).map(|d| f64::from(q[d]) * f64::from(k[t * dim + d])).sum::<f64>() * f64::from(scale);
+    let scores: Vec<f64> = (begin..end).map(score).collect();
+    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let column = |d: usize| weights.iter().zip(begin..).map(|(w, t)| w * f64::from(v[t * dim + d])).sum::<f64>() / total;
+    (0..dim).map(column).collect()
+}
+
+#[test]
+fn attention_matches_the_reference_whatever_group_page_order_and_garbage() {
+    let sets = sets();
+    let mut rng = Rng(3);
+    let mut worst = Worst::default();
+    for dim in [8, 24, 64, 80, 128] {
+        for (n, end) in [1, 2, 15, 16, 17, 31, 32, 33, 47, 100, 160, 257, 300].into_iter().enumerate() {
+            let (k, v) = (rng.floats(end * dim, 1.0), rng.floats(end * dim, 1.0));
+            let group = 1 + (n + dim / 8) % 7;
+            let q = rng.floats(group * dim, 3.0);
+            let scale = 1.0 / (dim as f32).sqrt();
+            for window in [end, 1, 5, 16, 40] {
+                let begin = end.saturating_sub(window);
+                let paged = Paged::new(&mut rng, &k, &v, dim, begin);
+                let moved = Paged::new(&mut rng, &k, &v, dim, begin);
+                for set in &sets {
+                    let what = || format!("{} attend dim {dim} positions {begin}..{end} group {group}", set.name);
+                    let found = paged.attend(set, &q, begin, end, scale);
+                    for (q, found) in q.chunks_exact(dim).zip(found.chunks_exact(dim)) {
+                        for (found, wanted) in found.iter().zip(attention_reference(q, &k, &v, begin, end, scale)) {
+                            worst.see(*found, wanted, 1.0, tolerance::ATTEND, &what);
+                        }
+                        let alone = paged.attend(set, q, begin, end, scale);
+                        assert_eq!(bits(found), bits(&alone), "{}: a head alone", what());
+                    }
+                    assert_eq!(bits(&found), bits(&moved.attend(set, &q, begin, end, scale)), "{}: pages elsewhere", what());
+                }
+            }
+        }
+    }
+    println!("attend: largest error {:.2e} for values within ±1", worst.0);
+}
+
+#[test]
+fn attention_of_every_group_size_and_context() {
+    let sets = sets();
+    let mut rng = Rng(4);
+    let dim = 16;
+    let mut worst = Worst::default();
+    for end in 1..=300 {
+        let (k, v) = (rng.floats(end * dim, 1.0), rng.floats(end * dim, 1.0));
+        let group = 1 + end % 7;
+        let q = rng.floats(group * dim, 2.0);
+        let paged = Paged::new(&mut rng, &k, &v, dim, 0);
+        for set in &sets {
+            let found = paged.attend(set, &q, 0, end, 0.25);
+            for (q, found) in q.chunks_exact(dim).zip(found.chunks_exact(dim)) {
+                for (found, wanted) in found.iter().zip(attention_reference(q, &k, &v, 0, end, 0.25)) {
+                    worst.see(*found, wanted, 1.0, tolerance::ATTEND, &|| format!("{} attend {end} group {group}", set.name));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_hands_nan_on_instead_of_hiding_it() {
+    let mut rng = Rng(5);
+    let (dim, end) = (8, 20);
+    let (k, v) = (rng.floats(end * dim, 1.0), rng.floats(end * dim, 1.0));
+    let paged = Paged::new(&mut rng, &k, &v, dim, 0);
+    let mut q = rng.floats(2 * dim, 1.0);
+    q[3] = f32::NAN;
+    for set in sets() {
+        let out = paged.attend(set, &q, 0, end, 1.0);
+        assert!(out[..dim].iter().all(|v| v.is_nan()), "{}: {:?}", set.name, &out[..dim]);
+        assert!(out[dim..].iter().all(|v| v.is_finite()), "{}: the other head", set.name);
+    }
+}
+
+#[test]
+fn gated_silu_matches_the_reference() {
+    let mut rng = Rng(6);
+    let mut worst = Worst::default();
+    for width in [1, 2, 7, 15, 16, 17, 24, 33, 576, 1536] {
+        let gate: Vec<f32> = (0..width).map(|i| rng.float() * [1.0, 20.0, 120.0][i % 3]).collect();
+        let up = rng.floats(width, 3.0);
+        for set in sets() {
+            let mut out = vec![GUARD; width + 1];
+            // SAFETY: all three hold `width` floats; `available` gave the set.
+            unsafe { (set.gated_silu)(gate.as_ptr(), up.as_ptr(), out.as_mut_ptr(), width) };
+            for i in 0..width {
+                let (g, u) = (f64::from(gate[i]), f64::from(up[i]));
+                let wanted = g / (1.0 + (-g).exp()) * u;
+                let what = || format!("{} gated_silu width {width} of {g}, {u}", set.name);
+                // Near the clamp of exp the result is below any normal float.
+                let size = wanted.abs() + if g < -80.0 { 1e-29 } else { 0.0 };
+                worst.see(out[i], wanted, size, tolerance::GATED_SILU, &what);
+            }
+            assert_eq!(out[width], GUARD, "{}: wrote past the row", set.name);
+        }
+    }
+    println!("gated_silu: largest relative error {:.2e}", worst.0);
+}
+
+#[test]
+fn gated_silu_of_extremes_tends_to_its_limits() {
+    for set in sets() {
+        let gate = [-1e30f32, 1e30, f32::NAN, 0.0, -89.0];
+        let mut out = [GUARD; 5];
+        // SAFETY: five floats each; `available` gave the set.
+        unsafe { (set.gated_silu)(gate.as_ptr(), [1.0f32; 5].as_ptr(), out.as_mut_ptr(), 5) };
+        assert_eq!((out[0], out[1], out[3], out[4]), (0.0, 1e30, 0.0, 0.0), "{}", set.name);
+        assert!(out[2].is_nan(), "{}", set.name);
+    }
+}
+
+fn exp<S: Simd>(x: &[f32; LANES]) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    // SAFETY: both hold LANES floats; the caller checked the CPU.
+    unsafe { S::store(out.as_mut_ptr(), S::exp(S::load(x.as_ptr()))) };
+    out
+}
+
+type Exp = fn(&[f32; LANES]) -> [f32; LANES];
+
+/// exp of each set that this CPU has.
+fn exps() -> Vec<(&'static str, Exp)> {
+    let mut out: Vec<(&'static str, Exp)> = vec![("portable", exp::<Portable>)];
+    #[cfg(target_arch = "x86_64")]
+    for set in sets() {
+        match set.name {
+            "avx512" => out.push(("avx512", exp::<loramux_native::kernels::x86::Avx512>)),
+            "avx2" => out.push(("avx2", exp::<loramux_native::kernels::x86::Avx2>)),
+            _ => (),
+        }
+    }
+    out
+}
+
+#[test]
+fn exp_is_as_accurate_as_it_says() {
+    for (name, exp) in exps() {
+        let mut worst = Worst::default();
+        let steps = 40_000 * LANES;
+        for block in 0..steps / LANES {
+            let at = |i: usize| (-87.3 + (88.3 + 87.3) * ((block * LANES + i) as f64 / (steps - 1) as f64)) as f32;
+            let x: [f32; LANES] = std::array::from_fn(at);
+            for (x, found) in x.iter().zip(exp(&x)) {
+                let wanted = f64::from(*x).exp();
+                worst.see(found, wanted, wanted, tolerance::EXP, &|| format!("{name} exp({x})"));
+            }
+        }
+        println!("{name} exp: largest relative error {:.2e}", worst.0);
+    }
+}
+
+#[test]
+fn exp_of_extremes_is_what_its_docs_say() {
+    for (name, exp) in exps() {
+        let mut x = [0.0; LANES];
+        x[..6].copy_from_slice(&[f32::NEG_INFINITY, -1000.0, 88.5, f32::INFINITY, f32::NAN, 0.0]);
+        let out = exp(&x);
+        assert!(out[0] == out[1] && out[0] > 0.0 && out[0] < 1.3e-38, "{name}: {out:?}");
+        assert_eq!((out[2], out[3], out[5]), (f32::INFINITY, f32::INFINITY, 1.0), "{name}");
+        assert!(out[4].is_nan(), "{name}");
+    }
+}
