@@ -54,6 +54,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     lifecycle,
     wording: LORAX_WORDING,
     onRequestEnd: (end) => metrics.requestEnded(end),
+    model: engine.limits.modelId,
   });
   app.addHook('onRequest', async (request) => {
     if (request.method === 'POST' && lifecycle.draining) {
@@ -95,6 +96,7 @@ export function buildAdminApp(deps: AdminAppDeps): FastifyInstance {
     lifecycle,
     wording: ADMIN_WORDING,
     onRequestEnd: (end) => metrics.requestEnded(end),
+    model: engine.limits.modelId,
   });
   const routes = routesOf(app, () => {
     registerProbes(app, new Health({ engine, lifecycle, now: deps.now ?? monotonicNow }), version);

@@ -9,19 +9,24 @@ export interface BaseAppOptions {
   readonly lifecycle: Lifecycle;
   readonly wording: ErrorWording;
   readonly onRequestEnd: RequestEndListener;
+  /** The base model's name, for the log. */
+  readonly model: string;
 }
 
 /** Largest request body. */
 const BODY_LIMIT = 2 * 2 ** 20;
+/** How long a client may take to send a request. */
+const REQUEST_TIMEOUT_MS = 60_000;
 const REQUEST_ID = /^[\w.:-]{1,128}$/;
 
 /** What both listeners share: JSON bodies without lost digits, JSON errors, request ids, one log line a request. */
-export function createBaseApp({ logger, lifecycle, wording, onRequestEnd }: BaseAppOptions): FastifyInstance {
+export function createBaseApp({ logger, lifecycle, wording, onRequestEnd, model }: BaseAppOptions): FastifyInstance {
   let count = 0;
   const app = Fastify({
     loggerInstance: logger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'req_id' }),
     bodyLimit: BODY_LIMIT,
+    requestTimeout: REQUEST_TIMEOUT_MS,
     genReqId: ({ headers }) => {
       const given = headers['x-request-id'];
       count += 1;
@@ -34,7 +39,7 @@ export function createBaseApp({ logger, lifecycle, wording, onRequestEnd }: Base
       return reply.code(status).type('application/json').send(body);
     },
   });
-  registerRequestEnd(app, onRequestEnd);
+  registerRequestEnd(app, model, onRequestEnd);
   registerErrors(app, wording);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(/^application\/(?:[\w.-]+\+)?json\b/, { parseAs: 'buffer' }, (_request, body, done) => {

@@ -49,9 +49,11 @@ export class SseStream {
     if (!this.#response.destroyed) this.#response.write(`data: ${json}\n\n`);
   }
 
-  /** Ends the stream; nothing may follow. */
+  /** Ends the stream; nothing may follow. A reader that never takes the rest is disconnected in the end. */
   end(): void {
     clearInterval(this.#keepAlive);
+    const stall = setTimeout(() => this.#response.destroy(), this.#timers.stallMs).unref();
+    this.#response.once('close', () => clearTimeout(stall));
     this.#response.end();
   }
 

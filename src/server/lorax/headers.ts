@@ -1,6 +1,6 @@
 import { BASE_NAME } from '../../core/names.js';
 import type { ServedBy } from '../../core/request.js';
-import type { GenerationResult, GenerationTimes } from '../../generation/spec.js';
+import type { GenerationResult } from '../../generation/spec.js';
 
 export type Headers = Record<string, string>;
 
@@ -33,10 +33,12 @@ export interface Durations {
   readonly queue: number;
   readonly inference: number;
   readonly timeToFirstToken: number;
+  /** Mean over the tokens after the first. */
+  readonly timePerOutputToken: number;
   readonly total: number;
 }
 
-export function durationsOf(times: GenerationTimes): Durations {
+export function durationsOf({ times, generatedTokens }: GenerationResult): Durations {
   const admittedMs = times.admittedMs ?? times.endedMs;
   const firstTokenMs = times.firstTokenMs ?? times.endedMs;
   return {
@@ -44,6 +46,7 @@ export function durationsOf(times: GenerationTimes): Durations {
     queue: admittedMs - times.submittedMs,
     inference: times.endedMs - admittedMs,
     timeToFirstToken: firstTokenMs - admittedMs,
+    timePerOutputToken: (times.endedMs - firstTokenMs) / Math.max(generatedTokens - 1, 1),
     total: times.endedMs - times.receivedMs,
   };
 }
@@ -53,7 +56,7 @@ function sum(results: readonly GenerationResult[], of: (result: GenerationResult
 }
 
 function longest(results: readonly GenerationResult[], of: (durations: Durations) => number): number {
-  return Math.max(...results.map((result) => of(durationsOf(result.times))));
+  return Math.max(...results.map((result) => of(durationsOf(result))));
 }
 
 /**
@@ -65,7 +68,6 @@ export function timingHeaders(results: readonly GenerationResult[]): Headers {
   const prompt = sum(results, (result) => result.promptTokens);
   const total = longest(results, (durations) => durations.total);
   const inference = longest(results, (durations) => durations.inference);
-  const firstToken = longest(results, (durations) => durations.timeToFirstToken);
   const longestAnswer = Math.max(...results.map((result) => result.generatedTokens));
   const milliseconds = {
     'x-compute-time': total,
@@ -74,8 +76,8 @@ export function timingHeaders(results: readonly GenerationResult[]): Headers {
     'x-queue-time': longest(results, (durations) => durations.queue),
     'x-inference-time': inference,
     'x-time-per-token': inference / longestAnswer,
-    'x-time-to-first-token': firstToken,
-    'x-time-per-output-token': (inference - firstToken) / Math.max(longestAnswer - 1, 1),
+    'x-time-to-first-token': longest(results, (durations) => durations.timeToFirstToken),
+    'x-time-per-output-token': longest(results, (durations) => durations.timePerOutputToken),
     'x-prompt-tokens': prompt,
     'x-generated-tokens': generated,
     'x-skipped-tokens': 0,

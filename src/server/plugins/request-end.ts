@@ -23,15 +23,17 @@ function sum(values: readonly number[]): number {
 }
 
 /** Fields of the `request.end` line: no prompts, no outputs, no addresses with queries. */
-function logFields(request: FastifyRequest, { route, status, seconds, facts }: RequestEnd): Record<string, unknown> {
+function logFields(request: FastifyRequest, end: RequestEnd, model: string): Record<string, unknown> {
+  const { route, status, seconds, facts } = end;
   const [result] = facts.results;
-  const durations = result === undefined ? null : durationsOf(result.times);
+  const durations = result === undefined ? null : durationsOf(result);
   return {
     event: 'request.end',
     route,
     transport: 'http',
     status,
     code: facts.code ?? undefined,
+    model,
     adapter: facts.adapter ?? undefined,
     adapter_digest: facts.servedBy?.digest ?? undefined,
     adapter_tier: facts.servedBy?.tierAtArrival ?? undefined,
@@ -42,6 +44,7 @@ function logFields(request: FastifyRequest, { route, status, seconds, facts }: R
     n: facts.prompts || undefined,
     queue_ms: durations?.queue,
     ttft_ms: durations?.timeToFirstToken,
+    tpot_ms: durations?.timePerOutputToken,
     total_ms: seconds * 1_000,
     client_ip: request.ip,
     user_agent: request.headers['user-agent']?.slice(0, MAX_USER_AGENT),
@@ -52,7 +55,7 @@ function logFields(request: FastifyRequest, { route, status, seconds, facts }: R
  * Collects facts about every request and, once its connection is done with it, writes one `request.end` line and
  * tells `listener`. The response's own `close` is used because it also comes for streams and for clients that leave.
  */
-export function registerRequestEnd(app: FastifyInstance, listener: RequestEndListener): void {
+export function registerRequestEnd(app: FastifyInstance, model: string, listener: RequestEndListener): void {
   app.decorateRequest('facts');
   app.addHook('onRequest', async (request, reply) => {
     request.facts = newFacts();
@@ -61,7 +64,7 @@ export function registerRequestEnd(app: FastifyInstance, listener: RequestEndLis
       const seconds = (performance.now() - request.facts.arrivedMs) / 1_000;
       const end = { route: routeOf(request), status: statusOf(reply), seconds, facts: request.facts };
       listener(end);
-      request.log.info(logFields(request, end), 'request end');
+      request.log.info(logFields(request, end, model), 'request end');
     });
   });
 }

@@ -30,3 +30,15 @@ test('long fractions stay numbers, safe integers too', () => {
     d: Number.POSITIVE_INFINITY,
   });
 });
+
+test('digits in strings do not matter, wherever quotes and backslashes are', () => {
+  const digits = '12345678901234567890';
+  fc.assert(
+    fc.property(fc.string({ unit: fc.constantFrom('"', '\\', '1', 'a') }), fc.boolean(), (noise, long) => {
+      const value = { [noise]: `${noise}${digits}`, after: noise };
+      const json = JSON.stringify(value).replace(/}$/, `,"seed":${long ? digits : 1}}`);
+      const expected = { ...value, seed: long ? BigInt(digits) : 1 };
+      assert.deepEqual(parseJsonBody(Buffer.from(json)), expected);
+    }),
+  );
+});
