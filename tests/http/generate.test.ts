@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SPECIAL } from '../helpers/byte-tokenizer.js';
 import { startApp } from '../helpers/http-app.js';
+import { ScriptedEngine } from '../helpers/scripted-engine.js';
 
 test('a plain call answers the text alone, with the LoRAX headers', async (t) => {
   const { app, engine } = startApp(t);
@@ -164,4 +165,20 @@ test('one failing prompt fails the call by name and ends the others', async (t) 
     error_type: 'generation',
   });
   assert.equal(engine.calls[0]?.aborted, true);
+});
+
+test('a list longer than a batch is answered whole, and a model name outside of ASCII does no harm', async (t) => {
+  const { app, engine } = startApp(t, { engine: new ScriptedEngine({ modelId: 'modèle\n', device: 'cpu (avx2)' }) });
+  const inputs = Array.from({ length: 64 }, (_, at) => `p${at}`);
+  const payload = { inputs, parameters: { adapter_names: inputs } };
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error): number => warnings.push(warning);
+  process.on('warning', onWarning);
+  const reply = await app.inject({ method: 'POST', url: '/generate', payload });
+  process.off('warning', onWarning);
+  assert.equal(reply.json().length, 64);
+  assert.equal(engine.calls.length, 64);
+  assert.equal(reply.headers['x-model-id'], 'mod?le?');
+  assert.equal(reply.headers['x-compute-type'], 'cpu');
+  assert.deepEqual(warnings, []);
 });

@@ -1,12 +1,13 @@
+import { setMaxListeners } from 'node:events';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { EngineClient } from '../../core/engine-client.js';
 import { LoramuxError } from '../../core/errors.js';
-import { type Completion, collect, type GenerationService } from '../../generation/service.js';
-import type { GenerationEvent, GenerationSpec } from '../../generation/spec.js';
+import { collect, type GenerationService } from '../../generation/service.js';
+import type { GenerationEvent, GenerationResult, GenerationSpec } from '../../generation/spec.js';
 import { type RequestFacts, routeOf } from '../request-facts.js';
 import { SseStream } from '../sse.js';
 import { errorBody, toLoraxError } from './errors.js';
-import { type GenerateCall, type Prompt, parseGenerateBody } from './generate-body.js';
+import { type GenerateCall, MAX_INPUTS, type Prompt, parseGenerateBody } from './generate-body.js';
 import { adapterHeaders, countCharacters, modelHeaders, timingHeaders } from './headers.js';
 import { deviceType } from './info-route.js';
 import { finalEvent, generateResponse, type ReplyOptions, tokenEvent } from './replies.js';
@@ -69,9 +70,9 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
   app.post('/generate', async (request, reply) => {
     const call = readCall(request, false);
     const jobs = call.prompts.map((prompt) => jobOf(routeOf(request), prompt, call, false));
-    const completions = await completeAll(deps.generation, jobs, abortOnClose(reply));
-    const results = completions.map((completion) => completion.result);
-    const bodies = completions.map((completion, at) => generateResponse(completion, replyOf(jobs, at)));
+    const answers = await answerAll(deps.generation, jobs, abortOnClose(reply));
+    const results = answers.map(({ result }) => result);
+    const bodies = answers.map(({ body }) => body);
     request.facts.results = results;
     const [first] = results;
     if (!call.list && first !== undefined) {
@@ -101,34 +102,37 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
   });
 }
 
-function replyOf(jobs: readonly Job[], at: number): ReplyOptions {
-  const job = jobs[at];
-  if (job === undefined) throw new RangeError(`no job ${at}`);
-  return job.reply;
-}
-
 /** Aborts when the connection closes; harmless after a complete reply. */
 function abortOnClose(reply: FastifyReply): AbortController {
   const controller = new AbortController();
+  // One listener for each prompt of a list is no leak.
+  setMaxListeners(MAX_INPUTS, controller.signal);
   reply.raw.once('close', () => controller.abort());
   return controller;
 }
 
+/** A finished job: what happened, and its reply as JSON text. */
+interface Answer {
+  readonly result: GenerationResult;
+  readonly body: string;
+}
+
 /** Runs all jobs side by side. The first failure ends the others and is thrown, naming its prompt in a list. */
-async function completeAll(
+async function answerAll(
   service: GenerationService,
   jobs: readonly Job[],
   controller: AbortController,
-): Promise<readonly Completion[]> {
-  const runs = jobs.map(async ({ spec }, at): Promise<Completion> => {
+): Promise<readonly Answer[]> {
+  const answers = jobs.map(async ({ spec, reply }, at): Promise<Answer> => {
     try {
-      return await collect(await service.start(spec, controller.signal));
+      const completion = await collect(await service.start(spec, controller.signal));
+      return { result: completion.result, body: generateResponse(completion, reply) };
     } catch (thrown) {
       throw jobs.length === 1 ? thrown : atPrompt(thrown, at);
     }
   });
   try {
-    return await Promise.all(runs);
+    return await Promise.all(answers);
   } finally {
     controller.abort();
   }

@@ -11,9 +11,13 @@ export function countCharacters(text: string): number {
   return count;
 }
 
-/** Headers known before the first token. */
+/** Headers known before the first token. What a header cannot hold of a model's name shows as `?`. */
 export function modelHeaders(device: string, modelId: string, characters: number): Headers {
-  return { 'x-compute-type': device, 'x-compute-characters': String(characters), 'x-model-id': modelId };
+  return {
+    'x-compute-type': device,
+    'x-compute-characters': String(characters),
+    'x-model-id': modelId.replace(/[^\x20-\x7e]/gu, '?'),
+  };
 }
 
 /** Who answered; empty for the base model. */
