@@ -7,7 +7,7 @@ test('the printed number is the same float32, in at most nine digits', () => {
   fc.assert(
     fc.property(fc.float({ noNaN: true, noDefaultInfinity: true }), (value) => {
       const printed = shortestFloat32(value);
-      assert.equal(Math.fround(printed), value);
+      assert.ok(Math.fround(printed) === value);
       const digits = printed.toExponential().replace(/e.*$/, '').replace(/\D/g, '');
       assert.ok(digits.length <= 9, String(printed));
     }),
