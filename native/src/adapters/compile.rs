@@ -2,9 +2,10 @@
 
 use super::resident::{Adapter, Part, SiteDelta, a_stride};
 use super::safetensors::{File, Tensor};
+use super::slab::SlabBuilder;
 use crate::error::{Code, Error, Result};
-use crate::kernels::lora::PANEL;
-use crate::kernels::simd::Dtype;
+use crate::kernels::lora::{GROUP, PANEL};
+use crate::kernels::simd::{Dtype, LANES};
 use crate::manifest::{Site, SiteModule};
 use crate::weights::Weights;
 
@@ -42,14 +43,15 @@ pub fn compile(handle: u32, file: &File, plan: &[ModulePlan], sites: &[Site], we
         }
         slot.push(module);
     }
+    let mut slab = SlabBuilder::default();
     let mut compiled = Vec::with_capacity(sites.len());
     for (site, modules) in sites.iter().zip(&mut by_site) {
         modules.sort_by_key(|module| module.module);
-        compiled.push(if modules.is_empty() { None } else { Some(compile_site(file, site, modules, weights)?) });
+        compiled.push(if modules.is_empty() { None } else { Some(compile_site(file, site, modules, weights, &mut slab)?) });
     }
     let bytes = compiled.iter().flatten().map(SiteDelta::bytes).sum();
     let has_gain = compiled.iter().flatten().any(|site| site.parts.iter().any(|part| part.gain.is_some()));
-    Ok(Adapter { handle, sites: compiled, bytes, has_gain })
+    Ok(Adapter { handle, slab: slab.finish()?, sites: compiled, bytes, has_gain })
 }
 
 /// A and B of one module, widened; every value finite.
@@ -60,7 +62,7 @@ struct Factors<'a> {
     b: Vec<f32>,
 }
 
-fn compile_site(file: &File, site: &Site, plans: &[&ModulePlan], weights: &Weights) -> Result<SiteDelta> {
+fn compile_site(file: &File, site: &Site, plans: &[&ModulePlan], weights: &Weights, slab: &mut SlabBuilder) -> Result<SiteDelta> {
     let mut dtype = None;
     let mut factors = Vec::with_capacity(plans.len());
     for &plan in plans {
@@ -84,14 +86,15 @@ fn compile_site(file: &File, site: &Site, plans: &[&ModulePlan], weights: &Weigh
     let dtype = dtype.unwrap_or(Dtype::F32);
     let rank = factors.iter().map(|f| f.plan.rank).sum();
     let stride = a_stride(site.in_features);
-    let mut packed_a = vec![0u8; rank * stride * dtype.size()];
+    let rows: Vec<&[f32]> = factors.iter().flat_map(|f| f.a.chunks_exact(site.in_features)).collect();
+    let (a, packed) = slab.reserve(rank * stride * dtype.size());
+    pack_groups(dtype, &rows, stride, packed);
     let mut scale = Vec::with_capacity(rank);
     let mut parts = Vec::with_capacity(factors.len());
     for f in &factors {
         let rank_offset = scale.len();
-        for (j, row) in f.a.chunks_exact(site.in_features).enumerate() {
-            pack(dtype, row, &mut packed_a[(rank_offset + j) * stride * dtype.size()..]);
-        }
+        let (b, packed) = slab.reserve(f.module.out_features.div_ceil(PANEL) * f.plan.rank * PANEL * dtype.size());
+        pack_panels(dtype, &f.b, f.module.out_features, f.plan.rank, packed);
         #[allow(clippy::cast_possible_truncation)]
         scale.extend(std::iter::repeat_n(f.plan.scaling as f32, f.plan.rank));
         parts.push(Part {
@@ -99,16 +102,27 @@ fn compile_site(file: &File, site: &Site, plans: &[&ModulePlan], weights: &Weigh
             rank: f.plan.rank,
             out_offset: f.module.out_offset,
             out_features: f.module.out_features,
-            b: pack_panels(dtype, &f.b, f.module.out_features, f.plan.rank),
+            b,
             gain: dora_gain(file, f, site.in_features, weights)?,
         });
     }
-    Ok(SiteDelta { dtype, rank, a: packed_a, a_stride: stride, scale, parts })
+    Ok(SiteDelta { dtype, rank, a, a_stride: stride, scale, parts })
+}
+
+/// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows of f32 [in]; `packed` is zero.
+fn pack_groups(dtype: Dtype, rows: &[&[f32]], stride: usize, packed: &mut [u8]) {
+    for (g, group) in rows.chunks(GROUP).enumerate() {
+        for (j, row) in group.iter().enumerate() {
+            for (c, lanes) in row.chunks(LANES).enumerate() {
+                let element = g * GROUP * stride + (c * group.len() + j) * LANES;
+                pack(dtype, lanes, &mut packed[element * dtype.size()..]);
+            }
+        }
+    }
 }
 
 /// `dtype` [panels, rank, PANEL] from f32 [out, rank]: what one panel of outputs needs lies together.
-fn pack_panels(dtype: Dtype, b: &[f32], out: usize, rank: usize) -> Vec<u8> {
-    let mut packed = vec![0u8; out.div_ceil(PANEL) * rank * PANEL * dtype.size()];
+fn pack_panels(dtype: Dtype, b: &[f32], out: usize, rank: usize, packed: &mut [u8]) {
     let mut row = [0.0f32; PANEL];
     for panel in 0..out.div_ceil(PANEL) {
         for j in 0..rank {
@@ -119,7 +133,6 @@ fn pack_panels(dtype: Dtype, b: &[f32], out: usize, rank: usize) -> Vec<u8> {
             pack(dtype, &row, &mut packed[(panel * rank + j) * PANEL * dtype.size()..]);
         }
     }
-    packed
 }
 
 /// Narrows `values` to `dtype`; exact, because `dtype` is what they came as or wider.

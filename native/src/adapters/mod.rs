@@ -4,4 +4,5 @@ pub mod compile;
 pub mod patterns;
 pub mod resident;
 pub mod safetensors;
+pub mod slab;
 pub mod store;

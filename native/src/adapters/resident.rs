@@ -1,25 +1,29 @@
 //! An adapter as operators read it: per site, packed factors at the adapter's own ranks. Immutable and shared.
 
+use super::slab::Slab;
 use crate::kernels::lora::PANEL;
 use crate::kernels::simd::{Dtype, LANES};
 
-/// A whole adapter. Index = site id.
+/// A whole adapter.
 pub struct Adapter {
     pub handle: u32,
+    /// Every site's factors, in the order in which a step reads them.
+    pub slab: Slab,
+    /// Index = site id.
     pub sites: Vec<Option<SiteDelta>>,
-    /// Bytes held by all buffers.
+    /// Bytes of factors, scales and gains; alignment inside the slab is not counted.
     pub bytes: usize,
     /// Some site rescales the base output (DoRA): such an adapter cannot be summed with others.
     pub has_gain: bool,
 }
 
-/// What one adapter adds at one site: the A of all its modules stacked, and each module's B.
+/// What one adapter adds at one site: the A of all its modules stacked, and behind it each module's B.
 pub struct SiteDelta {
     pub dtype: Dtype,
     /// Sum of the modules' ranks.
     pub rank: usize,
-    /// `dtype` `[rank, a_stride]`.
-    pub a: Vec<u8>,
+    /// Byte offset of A in the slab; layout: `kernels::lora::Shrink::a`.
+    pub a: usize,
     pub a_stride: usize,
     /// f32 [rank].
     pub scale: Vec<f32>,
@@ -34,8 +38,8 @@ pub struct Part {
     /// First output column within the site.
     pub out_offset: usize,
     pub out_features: usize,
-    /// `dtype` [panels, rank, PANEL].
-    pub b: Vec<u8>,
+    /// Byte offset of B in the slab; layout: `kernels::lora::Expand::b`.
+    pub b: usize,
     /// f32 `[out_features]`: DoRA's g = magnitude / ‖W + s·BA‖ per output row.
     pub gain: Option<Vec<f32>>,
 }
@@ -50,8 +54,9 @@ impl Part {
 impl SiteDelta {
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let parts: usize = self.parts.iter().map(|p| p.b.len() + p.gain.as_ref().map_or(0, |g| g.len() * 4)).sum();
-        self.a.len() + self.scale.len() * 4 + parts
+        let element = self.dtype.size();
+        let of_part = |p: &Part| p.panels() * p.rank * PANEL * element + p.gain.as_ref().map_or(0, |g| g.len() * 4);
+        self.rank * self.a_stride * element + self.scale.len() * 4 + self.parts.iter().map(of_part).sum::<usize>()
     }
 }
 

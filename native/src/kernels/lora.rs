@@ -7,6 +7,11 @@ use super::simd::{Dtype, LANES, Simd};
 
 /// Output columns of one panel of packed B.
 pub const PANEL: usize = 2 * LANES;
+/// Adapter rows of one group of packed A: their vectors alternate, so that a tile reads one stream.
+pub const GROUP: usize = 4;
+/// How far ahead of its reads a kernel asks for weights: a streamed site is larger than the caches' own guess.
+const PREFETCH_BYTES: usize = 1024;
+const CACHE_LINE: usize = 64;
 
 /// `h[i, j] = scale[j] · Σ_c x[i, c] · a[j, c]` for `rows` rows and adapter rows `j` of `ranks`.
 pub struct Shrink {
@@ -19,7 +24,7 @@ pub struct Shrink {
     pub a: *const u8,
     pub a_stride: usize,
     pub dtype: Dtype,
-    /// Adapter rows to compute, `ranks.0 .. ranks.1`.
+    /// Adapter rows to compute, `ranks.0 .. ranks.1`; whole groups: `ranks.0` is a multiple of GROUP, `ranks.1` too or rank.
     pub ranks: (usize, usize),
     /// f32 [rank]: scaling of each adapter row, times the segment's strength.
     pub scale: *const f32,
@@ -102,62 +107,54 @@ unsafe fn shrink_as<S: Simd, E: Element>(args: &Shrink) {
     let (first, last) = args.ranks;
     let mut i = 0;
     while i < args.rows {
-        // Many rows: widen each element of A once for four rows. One row: four rows of A share its loads.
-        let tall = args.rows - i >= 4;
+        let tall = S::WIDE_TILES && args.rows - i >= 4;
         let mut j = first;
         while j < last {
-            // SAFETY: i and j stay below rows and rank; tiles never pass them.
+            // SAFETY: i and j stay below rows and rank; tiles never pass them. `ranks.0` is a multiple of GROUP, so j is.
             unsafe {
-                if tall {
-                    if last - j >= 2 {
-                        shrink_tile::<S, E, 4, 2>(args, i, j);
-                        j += 2;
-                    } else {
-                        shrink_tile::<S, E, 4, 1>(args, i, j);
-                        j += 1;
-                    }
-                } else if last - j >= 4 {
-                    shrink_tile::<S, E, 1, 4>(args, i, j);
-                    j += 4;
-                } else {
-                    shrink_tile::<S, E, 1, 1>(args, i, j);
-                    j += 1;
+                match (tall, (last - j).min(GROUP)) {
+                    (true, 4) => shrink_tile::<S, E, 4, 4>(args, i, j),
+                    (true, 3) => shrink_tile::<S, E, 4, 3>(args, i, j),
+                    (true, 2) => shrink_tile::<S, E, 4, 2>(args, i, j),
+                    (true, _) => shrink_tile::<S, E, 4, 1>(args, i, j),
+                    (false, 4) => shrink_tile::<S, E, 1, 4>(args, i, j),
+                    (false, 3) => shrink_tile::<S, E, 1, 3>(args, i, j),
+                    (false, 2) => shrink_tile::<S, E, 1, 2>(args, i, j),
+                    (false, _) => shrink_tile::<S, E, 1, 1>(args, i, j),
                 }
             }
+            j += GROUP;
         }
         i += if tall { 4 } else { 1 };
     }
 }
 
+/// Rows `i .. i + R` against one whole group of adapter rows, `j .. j + J`.
 #[inline(always)]
 unsafe fn shrink_tile<S: Simd, E: Element, const R: usize, const J: usize>(args: &Shrink, i: usize, j: usize) {
-    // SAFETY: the caller keeps i + R ≤ rows and j + J ≤ rank; columns run to width, A's padding to a_stride.
+    // SAFETY: the caller keeps i + R ≤ rows and j + J ≤ rank; x is read to width, the group's vectors to a_stride.
     unsafe {
         let x = args.x.add(i * args.x_stride);
-        let a = args.a.add(j * args.a_stride * E::SIZE);
+        let mut a = args.a.add(j * args.a_stride * E::SIZE);
         let mut acc = [[S::splat(0.0); J]; R];
         let whole = args.width / LANES * LANES;
         let mut c = 0;
-        while c < whole {
+        while c < args.width {
+            S::prefetch(a.wrapping_add(PREFETCH_BYTES));
+            S::prefetch(a.wrapping_add(PREFETCH_BYTES + CACHE_LINE));
             let mut av = [S::splat(0.0); J];
             for (jj, v) in av.iter_mut().enumerate() {
-                *v = E::load::<S>(a.add((jj * args.a_stride + c) * E::SIZE));
+                *v = E::load::<S>(a.add(jj * LANES * E::SIZE));
             }
             for (ii, row) in acc.iter_mut().enumerate() {
-                let xv = S::load(x.add(ii * args.x_stride + c));
+                let p = x.add(ii * args.x_stride + c);
+                let xv = if c < whole { S::load(p) } else { S::load_partial(p, args.width - c) };
                 for (jj, sum) in row.iter_mut().enumerate() {
                     *sum = S::mul_add(xv, av[jj], *sum);
                 }
             }
+            a = a.add(J * LANES * E::SIZE);
             c += LANES;
-        }
-        if whole < args.width {
-            for (ii, row) in acc.iter_mut().enumerate() {
-                let xv = S::load_partial(x.add(ii * args.x_stride + whole), args.width - whole);
-                for (jj, sum) in row.iter_mut().enumerate() {
-                    *sum = S::mul_add(xv, E::load::<S>(a.add((jj * args.a_stride + whole) * E::SIZE)), *sum);
-                }
-            }
         }
         for (ii, row) in acc.iter().enumerate() {
             for (jj, sum) in row.iter().enumerate() {
@@ -222,6 +219,7 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
         }
         for j in 0..args.rank {
             let p = b.add(j * PANEL * E::SIZE);
+            S::prefetch(p.wrapping_add(PREFETCH_BYTES));
             let low = E::load::<S>(p);
             let high = E::load::<S>(p.add(LANES * E::SIZE));
             for (ii, row) in acc.iter_mut().enumerate() {

@@ -32,6 +32,8 @@ impl Dtype {
 /// touch exactly [`LANES`] elements from the pointer (any alignment).
 pub trait Simd: Copy {
     type V: Copy;
+    /// Enough registers for a shrink tile of four rows by four adapter rows.
+    const WIDE_TILES: bool;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
@@ -53,6 +55,10 @@ pub trait Simd: Copy {
     unsafe fn round(a: Self::V) -> Self::V;
     /// `2^n` for integer-valued lanes in −126 … 127; infinity for 128.
     unsafe fn exp2_int(n: Self::V) -> Self::V;
+
+    /// Asks for the cache line at `p`, which need not be readable.
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {}
 
     /// The lanes added as a balanced tree of halves: the same order on every instruction set.
     #[inline(always)]
@@ -139,6 +145,7 @@ macro_rules! lanewise {
 
 impl Simd for Portable {
     type V = [f32; LANES];
+    const WIDE_TILES: bool = false;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {

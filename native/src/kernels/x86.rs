@@ -11,6 +11,12 @@ pub struct Avx512;
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
     type V = __m512;
+    const WIDE_TILES: bool = true;
+
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
@@ -86,6 +92,12 @@ macro_rules! pairwise {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     type V = (__m256, __m256);
+    const WIDE_TILES: bool = false;
+
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {

@@ -6,7 +6,7 @@
 use super::{OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, parallel};
 use crate::adapters::resident::{Part, SiteDelta};
 use crate::error::{Code, Error, Result};
-use crate::kernels::lora::{Expand, Shrink};
+use crate::kernels::lora::{Expand, GROUP, Shrink};
 use crate::session::context::StepContext;
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
 use std::cell::RefCell;
@@ -57,7 +57,15 @@ impl Operator for SegmentedLora {
 struct Tile<'a> {
     start: usize,
     end: usize,
-    terms: &'a [(&'a SiteDelta, f32)],
+    terms: &'a [Term<'a>],
+}
+
+/// What one adapter adds at this site, and how strongly.
+struct Term<'a> {
+    delta: &'a SiteDelta,
+    /// The adapter's slab.
+    weights: &'a [u8],
+    strength: f32,
 }
 
 /// The operator's two matrices.
@@ -90,10 +98,11 @@ fn run(env: &OpEnv, site: usize, ctx: &ComputeContext) -> Result<()> {
         ));
     }
     let io = Io { x: Shared(x.data.cast_mut()), y: Shared(y), in_features, out_features };
-    let deltas = deltas_at(&step, site);
-    let tiles = tiles_of(&step, &deltas);
-    let lone_work =
-        |tile: &Tile<'_>| tile.terms.iter().map(|(d, _)| d.rank * (in_features + out_features)).sum::<usize>() * (tile.end - tile.start);
+    let terms = terms_at(&step, site);
+    let tiles = tiles_of(&step, &terms);
+    let lone_work = |tile: &Tile<'_>| {
+        tile.terms.iter().map(|term| term.delta.rank * (in_features + out_features)).sum::<usize>() * (tile.end - tile.start)
+    };
     if env.threads > 1 && tiles.len() == 1 && lone_work(&tiles[0]) >= SPLIT_WORK {
         return split_tile(env, ctx, io, &tiles[0]);
     }
@@ -101,18 +110,23 @@ fn run(env: &OpEnv, site: usize, ctx: &ComputeContext) -> Result<()> {
 }
 
 /// For each segment, what its adapters add at `site`.
-fn deltas_at(step: &StepContext, site: usize) -> Vec<Vec<(&SiteDelta, f32)>> {
-    let mut deltas = Vec::with_capacity(step.segments.len());
+fn terms_at(step: &StepContext, site: usize) -> Vec<Vec<Term<'_>>> {
+    let mut all = Vec::with_capacity(step.segments.len());
     for segment in &step.segments {
-        let terms = segment.terms.iter();
-        deltas.push(terms.filter_map(|(adapter, weight)| Some((adapter.sites[site].as_ref()?, *weight))).collect());
+        let mut terms = Vec::with_capacity(segment.terms.len());
+        for (adapter, strength) in &segment.terms {
+            if let Some(delta) = &adapter.sites[site] {
+                terms.push(Term { delta, weights: adapter.slab.bytes(), strength: *strength });
+            }
+        }
+        all.push(terms);
     }
-    deltas
+    all
 }
 
-fn tiles_of<'a>(step: &StepContext, deltas: &'a [Vec<(&'a SiteDelta, f32)>]) -> Vec<Tile<'a>> {
+fn tiles_of<'a>(step: &StepContext, terms: &'a [Vec<Term<'a>>]) -> Vec<Tile<'a>> {
     let mut tiles = Vec::with_capacity(step.segments.len());
-    for (segment, terms) in step.segments.iter().zip(deltas) {
+    for (segment, terms) in step.segments.iter().zip(terms) {
         if terms.is_empty() {
             continue;
         }
@@ -126,16 +140,17 @@ fn tiles_of<'a>(step: &StepContext, deltas: &'a [Vec<(&'a SiteDelta, f32)>]) -> 
 /// Shrink and expand of one tile in this thread.
 fn whole_tile(env: &OpEnv, io: Io, tile: &Tile<'_>) {
     SHRUNK.with_borrow_mut(|h| {
-        for &(delta, strength) in tile.terms {
+        for term in tile.terms {
+            let delta = term.delta;
             let rows = tile.end - tile.start;
             if h.len() < rows * delta.rank {
                 h.resize(rows * delta.rank, 0.0);
             }
             // SAFETY: h holds [rows, rank]; this task owns the tile's rows of y.
             unsafe {
-                (env.kernels.shrink)(&shrink_args(io, tile, delta, strength, (0, delta.rank), h.as_mut_ptr()));
+                (env.kernels.shrink)(&shrink_args(io, tile, term, (0, delta.rank), h.as_mut_ptr()));
                 for part in &delta.parts {
-                    (env.kernels.expand)(&expand_args(io, tile, delta, part, (0, part.panels()), h.as_ptr()));
+                    (env.kernels.expand)(&expand_args(io, tile, term, part, (0, part.panels()), h.as_ptr()));
                 }
             }
         }
@@ -145,15 +160,15 @@ fn whole_tile(env: &OpEnv, io: Io, tile: &Tile<'_>) {
 /// One tile over all threads: adapter rows of the shrink, then panels of the expand.
 fn split_tile(env: &OpEnv, ctx: &ComputeContext, io: Io, tile: &Tile<'_>) -> Result<()> {
     let rows = tile.end - tile.start;
-    for &(delta, strength) in tile.terms {
+    for term in tile.terms {
+        let delta = term.delta;
         let mut h = vec![0.0f32; rows * delta.rank];
         let shrunk = Shared(h.as_mut_ptr());
-        // Multiples of four adapter rows: what the kernel computes at once.
-        let chunk = delta.rank.div_ceil(env.threads).next_multiple_of(4);
+        let chunk = delta.rank.div_ceil(env.threads).next_multiple_of(GROUP);
         parallel(ctx, env.threads, delta.rank.div_ceil(chunk), |i| {
             let ranks = (i * chunk, delta.rank.min((i + 1) * chunk));
             // SAFETY: tasks write distinct columns of h [rows, rank].
-            unsafe { (env.kernels.shrink)(&shrink_args(io, tile, delta, strength, ranks, shrunk.get())) }
+            unsafe { (env.kernels.shrink)(&shrink_args(io, tile, term, ranks, shrunk.get())) }
         })?;
         let total: usize = delta.parts.iter().map(Part::panels).sum();
         let chunk = total.div_ceil(env.threads);
@@ -164,7 +179,7 @@ fn split_tile(env: &OpEnv, ctx: &ComputeContext, io: Io, tile: &Tile<'_>) -> Res
                 let panels = (from.max(first) - first, to.clamp(first, first + part.panels()) - first);
                 if panels.0 < panels.1 {
                     // SAFETY: tasks own distinct panels of y, h is only read.
-                    unsafe { (env.kernels.expand)(&expand_args(io, tile, delta, part, panels, shrunk.get())) };
+                    unsafe { (env.kernels.expand)(&expand_args(io, tile, term, part, panels, shrunk.get())) };
                 }
                 first += part.panels();
             }
@@ -173,33 +188,34 @@ fn split_tile(env: &OpEnv, ctx: &ComputeContext, io: Io, tile: &Tile<'_>) -> Res
     Ok(())
 }
 
-fn shrink_args(io: Io, tile: &Tile<'_>, delta: &SiteDelta, strength: f32, ranks: (usize, usize), h: *mut f32) -> Shrink {
+fn shrink_args(io: Io, tile: &Tile<'_>, term: &Term<'_>, ranks: (usize, usize), h: *mut f32) -> Shrink {
+    let delta = term.delta;
     Shrink {
         // SAFETY: the tile's rows are rows of x.
         x: unsafe { io.x.get().add(tile.start * io.in_features) },
         x_stride: io.in_features,
         rows: tile.end - tile.start,
         width: io.in_features,
-        a: delta.a.as_ptr(),
+        a: term.weights[delta.a..].as_ptr(),
         a_stride: delta.a_stride,
         dtype: delta.dtype,
         ranks,
         scale: delta.scale.as_ptr(),
-        strength,
+        strength: term.strength,
         h,
         h_stride: delta.rank,
     }
 }
 
-fn expand_args(io: Io, tile: &Tile<'_>, delta: &SiteDelta, part: &Part, panels: (usize, usize), h: *const f32) -> Expand {
+fn expand_args(io: Io, tile: &Tile<'_>, term: &Term<'_>, part: &Part, panels: (usize, usize), h: *const f32) -> Expand {
     Expand {
         // SAFETY: the part's adapter rows lie inside h's columns.
         h: unsafe { h.add(part.rank_offset) },
-        h_stride: delta.rank,
+        h_stride: term.delta.rank,
         rows: tile.end - tile.start,
         rank: part.rank,
-        b: part.b.as_ptr(),
-        dtype: delta.dtype,
+        b: term.weights[part.b..].as_ptr(),
+        dtype: term.delta.dtype,
         panels,
         width: part.out_features,
         // SAFETY: the tile's rows are rows of y, the part's columns lie inside them (checked with the manifest).
