@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
 import { parseJsonBody } from './json-body.js';
 import type { Lifecycle } from './lifecycle.js';
@@ -21,6 +22,8 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/;
 
 /** What both listeners share: JSON bodies without lost digits, JSON errors, request ids, one log line a request. */
 export function createBaseApp({ logger, lifecycle, wording, onRequestEnd, model }: BaseAppOptions): FastifyInstance {
+  // Unlike those of the other app and of earlier runs.
+  const prefix = randomBytes(4).toString('hex');
   let count = 0;
   const app = Fastify({
     loggerInstance: logger,
@@ -30,7 +33,7 @@ export function createBaseApp({ logger, lifecycle, wording, onRequestEnd, model 
     genReqId: ({ headers }) => {
       const given = headers['x-request-id'];
       count += 1;
-      return typeof given === 'string' && REQUEST_ID.test(given) ? given : `req-${count.toString(36)}`;
+      return typeof given === 'string' && REQUEST_ID.test(given) ? given : `${prefix}-${count.toString(36)}`;
     },
     // Adapter names of two parts are longer than the default.
     routerOptions: { maxParamLength: 1024 },

@@ -22,6 +22,10 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
+function rounded(milliseconds: number | undefined): number | undefined {
+  return milliseconds === undefined ? undefined : Math.round(milliseconds * 100) / 100;
+}
+
 /** Fields of the `request.end` line: no prompts, no outputs, no addresses with queries. */
 function logFields(request: FastifyRequest, end: RequestEnd, model: string): Record<string, unknown> {
   const { route, status, seconds, facts } = end;
@@ -42,10 +46,10 @@ function logFields(request: FastifyRequest, end: RequestEnd, model: string): Rec
     finish_reason: result?.reason,
     stream: facts.stream || undefined,
     n: facts.prompts || undefined,
-    queue_ms: durations?.queue,
-    ttft_ms: durations?.timeToFirstToken,
-    tpot_ms: durations?.timePerOutputToken,
-    total_ms: seconds * 1_000,
+    queue_ms: rounded(durations?.queue),
+    ttft_ms: rounded(durations?.timeToFirstToken),
+    tpot_ms: rounded(durations?.timePerOutputToken),
+    total_ms: rounded(seconds * 1_000),
     client_ip: request.ip,
     user_agent: request.headers['user-agent']?.slice(0, MAX_USER_AGENT),
   };
