@@ -1,0 +1,468 @@
+//! The operators inside a real ONNX Runtime session: a toy decoder, stepped through the engine, against the same decoder
+//! in float64, and every batch against its rows alone.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "test code: a failure is a panic, sizes are small"
+)]
+
+mod common;
+mod toy;
+
+use common::{Rng, bits};
+use loramux_native::error::Code;
+use loramux_native::kernels::attention::PAGE;
+use loramux_native::kernels::simd::Dtype;
+use loramux_native::sampler::RowSampling;
+use loramux_native::session::context::{StepBatch, StepContext};
+use loramux_native::session::engine::{Engine, EngineOptions, StepRequest};
+use toy::adapter::Adapter;
+use toy::{LIMITS, Toy, VOCAB, Variant, runtime_ready};
+
+/// Largest difference from the float64 decoder, logits being of the order of 1 to 5.
+const LOGITS_TOLERANCE: f64 = 1e-4;
+
+/// All modules of both layers.
+const ALL: [(usize, usize); 14] =
+    [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1), (3, 0), (4, 0), (4, 1), (4, 2), (5, 0), (6, 0), (6, 1), (7, 0)];
+
+/// A sequence's rows in one step.
+struct Part<'a> {
+    tokens: &'a [i32],
+    /// Positions already in the pages.
+    past: usize,
+    pages: &'a [i32],
+    /// Entry of the adapter table, −1 for the base.
+    entry: i32,
+}
+
+fn batch_of(parts: &[Part<'_>], adapter_table: Vec<Vec<(u32, f32)>>) -> StepBatch {
+    let mut batch = StepBatch { adapter_table, cu_seqlens: vec![0], segment_indptr: vec![0], ..StepBatch::default() };
+    batch.max_blocks = parts.iter().map(|part| part.pages.len()).max().unwrap_or(0);
+    for part in parts {
+        for (i, &token) in part.tokens.iter().enumerate() {
+            let position = part.past + i;
+            batch.tokens.push(token);
+            batch.slot_mapping.push(part.pages[position / PAGE] * PAGE as i32 + (position % PAGE) as i32);
+        }
+        batch.cu_seqlens.push(batch.tokens.len() as i32);
+        batch.context_lens.push((part.past + part.tokens.len()) as i32);
+        let padding = std::iter::repeat_n(-1, batch.max_blocks - part.pages.len());
+        batch.block_tables.extend(part.pages.iter().copied().chain(padding));
+        batch.segment_indptr.push(batch.tokens.len() as i32);
+        batch.segment_adapters.push(part.entry);
+    }
+    batch.logits_rows = (0..batch.tokens.len() as i32).collect();
+    batch
+}
+
+fn greedy(slot: i32) -> (RowSampling, i32) {
+    let row = RowSampling {
+        greedy: true,
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        repetition_penalty: 1.0,
+        seed: 0,
+        choice: 0,
+        position: 0,
+        logprob: false,
+        history: Vec::new(),
+    };
+    (row, slot)
+}
+
+fn request(batch: StepBatch, slots: &[i32]) -> StepRequest {
+    let slots: Vec<i32> = (0..batch.logits_rows.len()).map(|i| slots.get(i).copied().unwrap_or(-1)).collect();
+    let (sampling, slots) = slots.into_iter().map(greedy).unzip();
+    StepRequest { batch, sampling, slots, return_logits: true }
+}
+
+/// Logits of every row of the batch.
+fn logits(engine: &mut Engine, batch: StepBatch) -> Vec<Vec<f32>> {
+    let result = engine.step(&request(batch, &[])).unwrap();
+    result.logits.unwrap().chunks_exact(VOCAB).map(<[f32]>::to_vec).collect()
+}
+
+fn prompt(rng: &mut Rng, length: usize) -> Vec<i32> {
+    (0..length).map(|_| rng.below(VOCAB) as i32).collect()
+}
+
+fn make_resident(engine: &Engine, adapter: &Adapter) -> u32 {
+    engine.shared().compile_adapter(&adapter.file(), &adapter.plan()).unwrap().0
+}
+
+/// The adapters that most tests mix: odd ranks, all dtypes, some with few modules.
+fn pool() -> Vec<Adapter> {
+    vec![
+        Adapter::random(11, 1, Dtype::F32, false, &ALL),
+        Adapter::random(12, 3, Dtype::F16, false, &ALL),
+        Adapter::random(13, 5, Dtype::Bf16, false, &[(0, 0), (0, 2), (3, 0), (6, 1)]),
+        Adapter::random(14, 8, Dtype::F16, true, &ALL),
+        Adapter::random(15, 16, Dtype::Bf16, false, &ALL),
+        Adapter::random(16, 17, Dtype::F32, false, &[(4, 1)]),
+        Adapter::random(17, 2, Dtype::F32, true, &[(0, 1), (5, 0), (7, 0)]),
+        Adapter::random(18, 64, Dtype::F16, false, &ALL),
+    ]
+}
+
+fn assert_close(found: &[Vec<f32>], wanted: &[Vec<f64>], what: &str) -> f64 {
+    let mut worst = 0f64;
+    assert_eq!(found.len(), wanted.len(), "{what}: rows");
+    for (row, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+        for (id, (f, w)) in found.iter().zip(wanted).enumerate() {
+            let error = (f64::from(*f) - w).abs();
+            assert!(error <= LOGITS_TOLERANCE, "{what}: row {row} id {id}: got {f}, expected {w}");
+            worst = worst.max(error);
+        }
+    }
+    worst
+}
+
+fn distance(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    let norm = |rows: &mut dyn Iterator<Item = f64>| rows.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| a - b));
+    difference / norm(&mut b.iter().flatten().copied())
+}
+
+#[test]
+fn prefill_matches_the_decoder_in_float64_for_the_base_and_every_adapter() {
+    if !runtime_ready() {
+        return;
+    }
+    let toy = Toy::new(Variant::default());
+    let mut engine = toy.engine(Variant::default(), 1);
+    let tokens = prompt(&mut Rng(1), 37);
+    let pages = [5, 2, 9];
+    let part = |entry| [Part { tokens: &tokens, past: 0, pages: &pages, entry }];
+    let base = toy.reference(&tokens, &[]);
+    let mut worst = assert_close(&logits(&mut engine, batch_of(&part(-1), vec![])), &base, "base");
+    for (i, adapter) in pool().iter().enumerate() {
+        let handle = make_resident(&engine, adapter);
+        let wanted = toy.reference(&tokens, &[(adapter, 1.0)]);
+        assert!(distance(&wanted, &base) > 0.05, "adapter {i} changes too little to be a test");
+        let found = logits(&mut engine, batch_of(&part(0), vec![vec![(handle, 1.0)]]));
+        worst = worst.max(assert_close(&found, &wanted, &format!("adapter {i}")));
+    }
+    println!("largest difference from float64 logits {worst:.2e}");
+}
+
+#[test]
+fn an_entry_of_several_adapters_is_the_sum_of_its_terms() {
+    if !runtime_ready() {
+        return;
+    }
+    let toy = Toy::new(Variant::default());
+    let mut engine = toy.engine(Variant::default(), 1);
+    let tokens = prompt(&mut Rng(2), 21);
+    let adapters = pool();
+    for list in [vec![(0, 0.5f32), (1, -0.75)], vec![(4, 0.3)], vec![(2, 1.0), (5, 0.5), (0, 0.25)], vec![(1, 0.5), (1, 0.5)], vec![]] {
+        let terms: Vec<_> = list.iter().map(|&(i, w)| (&adapters[i], w)).collect();
+        let table = list.iter().map(|&(i, w)| (make_resident(&engine, &adapters[i]), w)).collect();
+        let part = Part { tokens: &tokens, past: 0, pages: &[1, 0], entry: 0 };
+        let found = logits(&mut engine, batch_of(&[part], vec![table]));
+        assert_close(&found, &toy.reference(&tokens, &terms), &format!("{list:?}"));
+    }
+}
+
+/// Which adapter (index into the pool, −1 for the base) each of `n` sequences uses.
+fn load_shapes(n: usize, rng: &mut Rng) -> Vec<(&'static str, Vec<i32>)> {
+    let mut skewed = || [0, 0, 0, 0, 1, 1, 2, -1][rng.below(8)];
+    vec![
+        ("skewed", (0..n).map(|_| skewed()).collect()),
+        ("uniform", (0..n).map(|_| rng.below(9) as i32 - 1).collect()),
+        ("distinct", (0..n).map(|i| i as i32 % 9 - 1).collect()),
+        ("identical", vec![7; n]),
+        ("one against many", (0..n).map(|i| if i == 4 { 3 } else { 1 }).collect()),
+        ("base only", vec![-1; n]),
+    ]
+}
+
+/// One prefill of all sequences and three decode steps; logits of each sequence's rows in order.
+fn generate(engine: &mut Engine, prompts: &[Vec<i32>], entries: &[i32], table: &[Vec<(u32, f32)>], which: &[usize]) -> Vec<Vec<Vec<f32>>> {
+    let pages: Vec<[i32; 3]> = which.iter().map(|&n| [0, 1, 2].map(|i| ((n * 3 + i) * 7 % LIMITS.kv_pages) as i32)).collect();
+    let mut out = vec![Vec::new(); which.len()];
+    let mut fed: Vec<Vec<i32>> = which.iter().map(|&n| prompts[n].clone()).collect();
+    let mut past = vec![0; which.len()];
+    for step in 0..4 {
+        let parts: Vec<_> =
+            (0..which.len()).map(|i| Part { tokens: &fed[i], past: past[i], pages: &pages[i], entry: entries[which[i]] }).collect();
+        let mut rows = logits(engine, batch_of(&parts, table.to_vec())).into_iter();
+        for i in 0..which.len() {
+            let count = fed[i].len();
+            out[i].extend(rows.by_ref().take(count));
+            past[i] += count;
+            fed[i] = vec![((which[i] * 13 + step * 5) % VOCAB) as i32];
+        }
+    }
+    out
+}
+
+#[test]
+fn rows_of_a_mixed_batch_are_bit_identical_to_the_same_rows_alone() {
+    if !runtime_ready() {
+        return;
+    }
+    let mut rng = Rng(3);
+    let n = 12;
+    let prompts: Vec<_> = (0..n).map(|i| prompt(&mut rng, [1, 2, 3, 5, 16, 17, 33][i % 7])).collect();
+    let shapes = load_shapes(n, &mut rng);
+    for (variant, threads) in [(false, 1), (false, 2), (true, 2)] {
+        let variant = Variant { padded: variant, ..Variant::default() };
+        let toy = Toy::new(variant);
+        let mut engine = toy.engine(variant, threads);
+        let table: Vec<_> = pool().iter().map(|adapter| vec![(make_resident(&engine, adapter), 1.0)]).collect();
+        for (shape, entries) in &shapes {
+            let together = generate(&mut engine, &prompts, entries, &table, &(0..n).collect::<Vec<_>>());
+            for (i, mixed) in together.iter().enumerate() {
+                let alone = generate(&mut engine, &prompts, entries, &table, &[i]);
+                for (row, (mixed, alone)) in mixed.iter().zip(&alone[0]).enumerate() {
+                    assert_eq!(bits(mixed), bits(alone), "{shape}, {threads} threads: sequence {i} row {row}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn more_threads_change_no_bit() {
+    if !runtime_ready() {
+        return;
+    }
+    let toy = Toy::new(Variant::default());
+    let tokens = prompt(&mut Rng(4), 16);
+    let adapter = Adapter::random(18, 64, Dtype::F16, false, &ALL);
+    // One tile of 16 rows at rank 64: enough work to be cut over threads.
+    let runs: Vec<_> = [1, 2, 3]
+        .map(|threads| {
+            let mut engine = toy.engine(Variant::default(), threads);
+            let handle = make_resident(&engine, &adapter);
+            let part = Part { tokens: &tokens, past: 0, pages: &[0], entry: 0 };
+            logits(&mut engine, batch_of(&[part], vec![vec![(handle, 0.5)]])).concat()
+        })
+        .into();
+    assert_eq!(bits(&runs[0]), bits(&runs[1]));
+    assert_eq!(bits(&runs[0]), bits(&runs[2]));
+}
+
+#[test]
+fn chunked_prefill_is_bit_identical_to_one_shot() {
+    if !runtime_ready() {
+        return;
+    }
+    let toy = Toy::new(Variant::default());
+    let mut engine = toy.engine(Variant::default(), 2);
+    let tokens = prompt(&mut Rng(5), 50);
+    let table = vec![vec![(make_resident(&engine, &pool()[1]), 1.0)]];
+    let whole = logits(&mut engine, batch_of(&[Part { tokens: &tokens, past: 0, pages: &[0, 1, 2, 3], entry: 0 }], table.clone()));
+    for chunk in [1, 7, 16, 31] {
+        let mut rows = Vec::new();
+        for (i, tokens) in tokens.chunks(chunk).enumerate() {
+            let part = Part { tokens, past: i * chunk, pages: &[9, 4, 30, 11], entry: 0 };
+            rows.extend(logits(&mut engine, batch_of(&[part], table.clone())));
+        }
+        assert_eq!(bits(&rows.concat()), bits(&whole.concat()), "chunks of {chunk}");
+    }
+}
+
+#[test]
+fn an_adapter_may_start_in_the_middle_of_a_sequence() {
+    if !runtime_ready() {
+        return;
+    }
+    let toy = Toy::new(Variant::default());
+    let mut engine = toy.engine(Variant::default(), 1);
+    let tokens = prompt(&mut Rng(6), 24);
+    let part = |entry| [Part { tokens: &tokens, past: 0, pages: &[0, 1], entry }];
+    let base = logits(&mut engine, batch_of(&part(-1), vec![]));
+    let mut batch = batch_of(&part(0), vec![vec![(make_resident(&engine, &pool()[0]), 1.0)]]);
+    (batch.segment_indptr, batch.segment_adapters) = (vec![0, 10, 10, 24], vec![-1, 0, 0]);
+    let found = logits(&mut engine, batch);
+    assert_eq!(bits(&found[..10].concat()), bits(&base[..10].concat()), "rows before the start are the base's");
+    assert_ne!(bits(&found[10]), bits(&base[10]));
+}
+
+#[test]
+fn a_negative_token_is_what_its_slot_sampled_last() {
+    if !runtime_ready() {
+        return;
+    }
+    let toy = Toy::new(Variant::default());
+    let mut engine = toy.engine(Variant::default(), 1);
+    let tokens = prompt(&mut Rng(7), 9);
+    let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[3], entry: -1 }], vec![]);
+    batch.logits_rows = vec![8];
+    let sampled = engine.step(&request(batch, &[6])).unwrap().sampled[0].token as i32;
+    let decode = |token: i32| batch_of(&[Part { tokens: &[token], past: 9, pages: &[3], entry: -1 }], vec![]);
+    let remembered = logits(&mut engine, decode(-(6 + 1)));
+    assert_eq!(bits(&remembered[0]), bits(&logits(&mut engine, decode(sampled))[0]));
+}
+
+#[test]
+fn a_step_may_ask_for_no_logits_at_all() {
+    if !runtime_ready() {
+        return;
+    }
+    for padded in [false, true] {
+        let variant = Variant { padded, ..Variant::default() };
+        let toy = Toy::new(variant);
+        let mut engine = toy.engine(variant, 1);
+        let tokens = prompt(&mut Rng(8), 5);
+        let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[3], entry: -1 }], vec![]);
+        batch.logits_rows.clear();
+        let result = engine.step(&request(batch, &[])).unwrap();
+        assert!(result.sampled.is_empty() && result.logits.unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_graph_that_drops_rows_before_a_site_is_refused_by_name() {
+    if !runtime_ready() {
+        return;
+    }
+    let variant = Variant { site_on_head: true, ..Variant::default() };
+    let toy = Toy::new(variant);
+    let mut engine = toy.engine(variant, 1);
+    let handle = make_resident(&engine, &pool()[0]);
+    let tokens = prompt(&mut Rng(9), 5);
+    let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[0], entry: 0 }], vec![vec![(handle, 1.0)]]);
+    batch.logits_rows = vec![4];
+    let error = engine.step(&request(batch, &[])).err().unwrap();
+    assert_eq!(error.code, Code::StepFailed);
+    assert!(error.message.contains("SegmentedLora: site 8: expected y and x with the step's 5 rows, got 1 and 1"), "{error}");
+}
+
+type SpoilBatch = fn(&mut StepBatch, u32);
+type SpoilOptions = fn(&mut EngineOptions);
+
+/// A good batch of two sequences, 3 and 2 rows, to be spoiled.
+fn good_batch(handle: u32) -> StepBatch {
+    let parts =
+        [Part { tokens: &[1, 2, 3], past: 0, pages: &[0, 1], entry: 0 }, Part { tokens: &[4, 5], past: 14, pages: &[2], entry: -1 }];
+    batch_of(&parts, vec![vec![(handle, 1.0)]])
+}
+
+#[test]
+fn bad_batches_are_refused_naming_the_array_and_change_nothing() {
+    if !runtime_ready() {
+        return;
+    }
+    let toy = Toy::new(Variant::default());
+    let mut engine = toy.engine(Variant::default(), 1);
+    let handle = make_resident(&engine, &pool()[0]);
+    let dora = make_resident(&engine, &pool()[3]);
+    let before = logits(&mut engine, good_batch(handle)).concat();
+    let cases: [(&str, SpoilBatch); 33] = [
+        ("tokens", |b, _| *b = StepBatch::default()),
+        ("tokens", |b, _| b.tokens = vec![1; LIMITS.max_batch_tokens + 1]),
+        ("tokens", |b, _| b.tokens[0] = VOCAB as i32),
+        ("tokens", |b, _| b.tokens[0] = -(LIMITS.max_sequences as i32) - 1),
+        ("tokens", |b, _| b.tokens[0] = i32::MIN),
+        ("contextLens", |b, _| b.context_lens.clear()),
+        ("contextLens", |b, _| b.context_lens = vec![1; LIMITS.max_sequences + 1]),
+        ("contextLens", |b, _| b.context_lens[0] = 2),
+        ("contextLens", |b, _| b.context_lens[1] = -5),
+        ("contextLens", |b, _| b.context_lens[1] = LIMITS.max_model_len as i32 + 1),
+        ("contextLens", |b, _| b.cu_seqlens = vec![0, 0, 5]),
+        ("cuSeqlens", |b, _| b.cu_seqlens = vec![0, 3]),
+        ("cuSeqlens", |b, _| b.cu_seqlens = vec![0, 3, 6]),
+        ("cuSeqlens", |b, _| b.cu_seqlens = vec![0, 7, 5]),
+        ("cuSeqlens", |b, _| b.cu_seqlens = vec![-1, 3, 5]),
+        ("blockTables", |b, _| b.block_tables.truncate(3)),
+        ("blockTables", |b, _| b.max_blocks = usize::MAX),
+        ("blockTables", |b, _| b.block_tables[0] = -1),
+        ("blockTables", |b, _| b.block_tables[0] = LIMITS.kv_pages as i32),
+        ("blockTables", |b, _| b.context_lens[0] = 33),
+        ("slotMapping", |b, _| b.slot_mapping.truncate(4)),
+        ("slotMapping", |b, _| b.slot_mapping[0] = -2),
+        ("slotMapping", |b, _| b.slot_mapping[0] = (LIMITS.kv_pages * PAGE) as i32),
+        ("slotMapping", |b, _| b.slot_mapping[4] = b.slot_mapping[0]),
+        ("segmentIndptr", |b, _| b.segment_indptr = vec![0, 3, 4]),
+        ("segmentIndptr", |b, _| (b.segment_indptr, b.segment_adapters) = (vec![0], vec![])),
+        ("segmentAdapters", |b, _| b.segment_adapters[0] = 1),
+        ("segmentAdapters", |b, _| b.segment_adapters[0] = -2),
+        ("adapterTable", |b, _| b.adapter_table[0][0].1 = f32::NAN),
+        ("adapterTable", |b, dora| b.adapter_table[0] = vec![(dora, 0.5)]),
+        ("adapterTable", |b, dora| b.adapter_table[0].push((dora, 1.0))),
+        ("logitsRows", |b, _| b.logits_rows[4] = 5),
+        ("logitsRows", |b, _| b.logits_rows[1] = 0),
+    ];
+    for (i, (array, spoil)) in cases.iter().enumerate() {
+        let mut batch = good_batch(handle);
+        spoil(&mut batch, dora);
+        let error = engine.step(&request(batch, &[])).err().unwrap_or_else(|| panic!("case {i} ({array}) was accepted"));
+        assert_eq!(error.code, Code::StepFailed, "case {i}");
+        assert!(error.message.contains(array), "case {i}: expected {array} in: {error}");
+    }
+    let mut unknown = good_batch(handle);
+    unknown.adapter_table[0][0].0 = 999;
+    let error = engine.step(&request(unknown, &[])).err().unwrap();
+    assert!(error.message.contains("adapter handle 999 is not resident"), "{error}");
+    for (slots, what) in [([-2, 0], "got -2"), ([0, 32], "got 32")] {
+        let error = engine.step(&request(good_batch(handle), &slots)).err().unwrap();
+        assert!(error.code == Code::StepFailed && error.message.contains("sampling.slot") && error.message.contains(what), "{error}");
+    }
+    let mut short = request(good_batch(handle), &[]);
+    short.sampling.pop();
+    assert!(engine.step(&short).err().unwrap().message.contains("sampling: expected 5 rows, got 4"));
+    assert_eq!(bits(&before), bits(&logits(&mut engine, good_batch(handle)).concat()), "a refused batch left a trace");
+}
+
+#[test]
+fn a_released_adapter_lives_until_its_step_ends() {
+    if !runtime_ready() {
+        return;
+    }
+    let toy = Toy::new(Variant::default());
+    let engine = toy.engine(Variant::default(), 1);
+    let shared = engine.shared();
+    let (handle, bytes) = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap();
+    assert_eq!(shared.adapters.memory(), (bytes, 1));
+    let context = StepContext::build(&good_batch(handle), &LIMITS, &shared.adapters).unwrap();
+    shared.adapters.release(handle);
+    shared.adapters.release(handle);
+    assert_eq!(shared.adapters.memory(), (bytes, 1), "the step still holds it");
+    assert!(StepContext::build(&good_batch(handle), &LIMITS, &shared.adapters).is_err(), "no new step may use it");
+    drop(context);
+    assert_eq!(shared.adapters.memory(), (0, 0));
+    let (next, _) = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap();
+    assert_ne!(next, handle, "handles are never reused");
+    shared.adapters.clear();
+    assert_eq!(shared.adapters.memory(), (0, 0));
+}
+
+#[test]
+fn engine_options_out_of_bounds_are_refused_by_name() {
+    if !runtime_ready() {
+        return;
+    }
+    let toy = Toy::new(Variant::default());
+    let cases: [(&str, SpoilOptions); 7] = [
+        ("threads", |o| o.threads = 0),
+        ("maxModelLen", |o| o.limits.max_model_len = u32::MAX as usize),
+        ("maxSequences", |o| o.limits.max_sequences = 0),
+        ("maxBatchTokens", |o| o.limits.max_batch_tokens = 0),
+        ("kvBlocks", |o| o.limits.kv_pages = u32::MAX as usize),
+        ("tokenCount", |o| o.token_count = 0),
+        ("weights.bin", |o| o.directory.push("nowhere")),
+    ];
+    for (name, spoil) in cases {
+        let mut options = toy.options(1);
+        spoil(&mut options);
+        let error = Engine::open(Toy::manifest(Variant::default()), &options).err().unwrap();
+        assert!(error.message.contains(name), "expected {name} in: {error}");
+    }
+}
+
+#[test]
+fn a_kv_cache_beyond_the_system_is_an_error_not_an_abort() {
+    let error = loramux_native::kv::pages::KvPages::new(1 << 12, 1 << 27, 1 << 6, 1 << 8).err().unwrap();
+    assert_eq!(error.code, Code::ModelInvalid);
+    assert!(error.message.contains("cannot reserve a KV cache"), "{error}");
+}

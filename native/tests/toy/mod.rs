@@ -1,0 +1,294 @@
+//! A decoder of two small layers: its ONNX graph and files, and the same model in scalar float64.
+
+pub mod adapter;
+pub mod onnx;
+
+use crate::common::{Rng, TempDir};
+use adapter::Adapter;
+use loramux_native::manifest::Manifest;
+use loramux_native::session::context::StepLimits;
+use loramux_native::session::engine::{Engine, EngineOptions};
+use loramux_native::session::runtime;
+use onnx::{Attribute, Graph};
+use std::path::{Path, PathBuf};
+
+pub const VOCAB: usize = 50;
+pub const LAYERS: usize = 2;
+pub const WINDOW: usize = 20;
+const HIDDEN: usize = 24;
+const HEADS: usize = 4;
+const KV_HEADS: usize = 2;
+const DIM: usize = 8;
+const INNER: usize = 40;
+const EPSILON: f32 = 1e-5;
+
+/// Per layer: input features and the output features of each module of qkv, o, gate|up, down.
+pub const SITES: [(usize, &[usize]); 4] =
+    [(HIDDEN, &[HEADS * DIM, KV_HEADS * DIM, KV_HEADS * DIM]), (HEADS * DIM, &[HIDDEN]), (HIDDEN, &[INNER, INNER]), (INNER, &[HIDDEN])];
+
+pub const LIMITS: StepLimits = StepLimits { max_batch_tokens: 256, max_sequences: 32, max_model_len: 128, kv_pages: 64 };
+
+/// ONNX Runtime's library as npm installed it, opened; or why this machine cannot run these tests.
+pub fn runtime_ready() -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (os, name) = match std::env::consts::OS {
+        "macos" => ("darwin", "libonnxruntime.1.30.0.dylib"),
+        "windows" => ("win32", "onnxruntime.dll"),
+        _ => ("linux", "libonnxruntime.so.1"),
+    };
+    let arch = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "x64" };
+    let library = root.join("node_modules/onnxruntime-node/bin/napi-v6").join(os).join(arch).join(name);
+    if !library.exists() {
+        println!("skipped: {} is not there, run `npm ci` first", library.display());
+        return false;
+    }
+    runtime::open(&library).unwrap();
+    true
+}
+
+/// Weights [out, in] of one layer's sites, in order.
+struct Layer {
+    sites: Vec<Vec<f32>>,
+}
+
+pub struct Toy {
+    embedding: Vec<f32>,
+    layers: Vec<Layer>,
+    head: Vec<f32>,
+    directory: TempDir,
+}
+
+/// How a test's model departs from the plain one.
+#[derive(Default, Clone, Copy)]
+pub struct Variant {
+    /// An adapter site after rows were dropped: no valid graph.
+    pub site_on_head: bool,
+    /// The manifest claims quantised weights: single rows are padded to two.
+    pub padded: bool,
+}
+
+impl Toy {
+    pub fn new(variant: Variant) -> Self {
+        let mut rng = Rng(7);
+        let mut weight = |out: usize, inputs: usize| rng.floats(out * inputs, 1.7 / (inputs as f32).sqrt());
+        let embedding = weight(VOCAB, HIDDEN).iter().map(|v| v * 4.0).collect();
+        let mut layer = || Layer { sites: SITES.iter().map(|(inputs, modules)| weight(modules.iter().sum(), *inputs)).collect() };
+        let layers = vec![layer(), layer()];
+        let head = weight(VOCAB, HIDDEN);
+        let toy = Self { embedding, layers, head, directory: TempDir::new() };
+        toy.write(variant);
+        toy
+    }
+
+    fn write(&self, variant: Variant) {
+        std::fs::write(self.directory.path().join("model.onnx"), self.graph(variant)).unwrap();
+        let all = self.layers.iter().flat_map(|layer| layer.sites.iter().flatten());
+        let bytes: Vec<u8> = all.flat_map(|v| v.to_le_bytes()).collect();
+        std::fs::write(self.directory.path().join("weights.bin"), bytes).unwrap();
+    }
+
+    fn graph(&self, variant: Variant) -> Vec<u8> {
+        use Attribute::{Float, Int};
+        let mut g = Graph::default();
+        g.input("input_ids", "T");
+        g.input("logits_rows", "L");
+        g.output("logits", "L", VOCAB);
+        g.initializer("embedding", &[VOCAB, HIDDEN], &self.embedding);
+        g.initializer("gamma", &[HIDDEN], &[1.0; HIDDEN]);
+        g.initializer("head", &[VOCAB, HIDDEN], &self.head);
+        g.node("", "Gather", &["embedding", "input_ids"], "x0", &[("axis", Int(0))]);
+        let norm = |g: &mut Graph, x: &str, out: &str| {
+            g.node("", "SimplifiedLayerNormalization", &[x, "gamma"], out, &[("axis", Int(-1)), ("epsilon", Float(EPSILON))]);
+        };
+        let mut stream = "x0".to_owned();
+        for (l, layer) in self.layers.iter().enumerate() {
+            let linear = |g: &mut Graph, x: &str, which: usize, out: &str| {
+                let (inputs, modules) = SITES[which];
+                let (weight, product) = (format!("{out}.weight"), format!("{out}.base"));
+                g.initializer(&weight, &[modules.iter().sum(), inputs], &layer.sites[which]);
+                g.node("", "Gemm", &[x, &weight], &product, &[("transB", Int(1))]);
+                let site = (l * SITES.len() + which) as i64;
+                g.node("loramux", "SegmentedLora", &[&product, x], out, &[("site", Int(site))]);
+            };
+            let name = |part: &str| format!("l{l}.{part}");
+            norm(&mut g, &stream, &name("norm"));
+            linear(&mut g, &name("norm"), 0, &name("qkv"));
+            let window = if l == 1 { WINDOW as i64 } else { -1 };
+            let attributes = [
+                ("layer", Int(l as i64)),
+                ("num_heads", Int(HEADS as i64)),
+                ("kv_num_heads", Int(KV_HEADS as i64)),
+                ("head_dim", Int(DIM as i64)),
+                ("scale", Float(1.0 / (DIM as f32).sqrt())),
+                ("local_window", Int(window)),
+            ];
+            g.node("loramux", "PagedAttention", &[&name("qkv")], &name("attended"), &attributes);
+            linear(&mut g, &name("attended"), 1, &name("o"));
+            g.node("", "Add", &[&stream, &name("o")], &name("mid"), &[]);
+            norm(&mut g, &name("mid"), &name("post"));
+            linear(&mut g, &name("post"), 2, &name("gate_up"));
+            g.node("loramux", "GatedSilu", &[&name("gate_up")], &name("act"), &[]);
+            linear(&mut g, &name("act"), 3, &name("down"));
+            g.node("", "Add", &[&name("mid"), &name("down")], &name("out"), &[]);
+            stream = name("out");
+        }
+        norm(&mut g, &stream, "final");
+        g.node("", "Gather", &["final", "logits_rows"], "selected", &[("axis", Int(0))]);
+        let head = if variant.site_on_head { "head.base" } else { "logits" };
+        g.node("", "Gemm", &["selected", "head"], head, &[("transB", Int(1))]);
+        if variant.site_on_head {
+            let site = (LAYERS * SITES.len()) as i64;
+            g.node("loramux", "SegmentedLora", &["head.base", "selected"], "logits", &[("site", Int(site))]);
+        }
+        g.model()
+    }
+
+    pub fn manifest(variant: Variant) -> Manifest {
+        Manifest::parse(&Self::manifest_json(variant).to_string()).unwrap()
+    }
+
+    pub fn manifest_json(variant: Variant) -> serde_json::Value {
+        let mut offset = 0;
+        let mut sites = Vec::new();
+        for l in 0..LAYERS {
+            for (s, (inputs, modules)) in SITES.iter().enumerate() {
+                let mut first = 0;
+                let mut listed = Vec::new();
+                for (m, &out) in modules.iter().enumerate() {
+                    let weight = serde_json::json!({ "format": "f32", "rows": out, "cols": inputs, "dataOffset": offset });
+                    listed.push(
+                        serde_json::json!({ "name": format!("{l}.{s}.{m}"), "outOffset": first, "outFeatures": out, "weight": weight }),
+                    );
+                    first += out;
+                    offset += out * inputs * 4;
+                }
+                sites.push(serde_json::json!({ "inFeatures": inputs, "outFeatures": first, "modules": listed }));
+            }
+        }
+        if variant.site_on_head {
+            let weight = serde_json::json!({ "format": "f32", "rows": VOCAB, "cols": HIDDEN, "dataOffset": 0 });
+            let module = serde_json::json!({ "name": "head", "outOffset": 0, "outFeatures": VOCAB, "weight": weight });
+            sites.push(serde_json::json!({ "inFeatures": HIDDEN, "outFeatures": VOCAB, "modules": [module] }));
+        }
+        serde_json::json!({
+            "config": {
+                "layers": LAYERS, "heads": HEADS, "kvHeads": KV_HEADS, "headDim": DIM, "vocabSize": VOCAB,
+                "ropeInverseFrequencies": frequencies(), "ropeScale": 1.0,
+            },
+            "precision": if variant.padded { "w8" } else { "f32" },
+            "sites": sites,
+            "graph": { "file": "model.onnx" },
+            "weights": { "file": "weights.bin" },
+        })
+    }
+
+    pub fn options(&self, threads: usize) -> EngineOptions {
+        EngineOptions { directory: PathBuf::from(self.directory.path()), threads, limits: LIMITS, token_count: VOCAB }
+    }
+
+    pub fn engine(&self, variant: Variant, threads: usize) -> Engine {
+        Engine::open(Self::manifest(variant), &self.options(threads)).unwrap()
+    }
+
+    /// float64 logits [T][V] of one whole sequence with `terms` in force.
+    pub fn reference(&self, tokens: &[i32], terms: &[(&Adapter, f32)]) -> Vec<Vec<f64>> {
+        let mut x: Vec<Vec<f64>> = tokens.iter().map(|&t| wide(&self.embedding[t as usize * HIDDEN..][..HIDDEN])).collect();
+        for (l, layer) in self.layers.iter().enumerate() {
+            let linear = |rows: &[Vec<f64>], which: usize| -> Vec<Vec<f64>> {
+                let weight = adapted(&layer.sites[which], l * SITES.len() + which, terms);
+                rows.iter().map(|row| times(&weight, row)).collect()
+            };
+            let qkv = linear(&x.iter().map(|r| rms_norm(r)).collect::<Vec<_>>(), 0);
+            let attended = attention(qkv, if l == 1 { WINDOW } else { usize::MAX });
+            for (row, delta) in x.iter_mut().zip(linear(&attended, 1)) {
+                row.iter_mut().zip(delta).for_each(|(x, d)| *x += d);
+            }
+            let gate_up = linear(&x.iter().map(|r| rms_norm(r)).collect::<Vec<_>>(), 2);
+            let silu = |row: &Vec<f64>| (0..INNER).map(|c| row[c] / (1.0 + (-row[c]).exp()) * row[INNER + c]).collect();
+            let activated: Vec<Vec<f64>> = gate_up.iter().map(silu).collect();
+            for (row, delta) in x.iter_mut().zip(linear(&activated, 3)) {
+                row.iter_mut().zip(delta).for_each(|(x, d)| *x += d);
+            }
+        }
+        let head = wide(&self.head);
+        x.iter().map(|row| times(&head, &rms_norm(row))).collect()
+    }
+}
+
+fn frequencies() -> Vec<f32> {
+    (0..DIM / 2).map(|i| 100f32.powf(-(i as f32) / (DIM / 2) as f32)).collect()
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(v)).collect()
+}
+
+/// `W · x` with W [out, in] row-major.
+fn times(weight: &[f64], x: &[f64]) -> Vec<f64> {
+    weight.chunks_exact(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
+}
+
+fn rms_norm(x: &[f64]) -> Vec<f64> {
+    let mean = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
+    x.iter().map(|v| v / (mean + f64::from(EPSILON)).sqrt()).collect()
+}
+
+/// `g ⊙ (W + Σ w·s·B·A)` of a site, the way PEFT defines it.
+fn adapted(weight: &[f32], site: usize, terms: &[(&Adapter, f32)]) -> Vec<f64> {
+    let mut full = wide(weight);
+    let (inputs, modules) = SITES[site % SITES.len()];
+    for (adapter, strength) in terms {
+        for m in adapter.modules.iter().filter(|m| m.site == site) {
+            let first: usize = modules[..m.module].iter().sum();
+            for n in 0..modules[m.module] {
+                let row = &mut full[(first + n) * inputs..][..inputs];
+                for j in 0..m.rank {
+                    let factor = f64::from(*strength) * m.scaling * f64::from(m.b[n * m.rank + j]);
+                    for (w, a) in row.iter_mut().zip(&m.a[j * inputs..]) {
+                        *w += factor * f64::from(*a);
+                    }
+                }
+                if let Some(magnitude) = &m.magnitude {
+                    let norm = row.iter().map(|w| w * w).sum::<f64>().sqrt();
+                    let gain = f64::from(magnitude[n]) / norm;
+                    for w in row.iter_mut() {
+                        *w *= gain;
+                    }
+                }
+            }
+        }
+    }
+    full
+}
+
+/// Causal attention with rotary positions within the last `window` positions, one sequence.
+fn attention(mut qkv: Vec<Vec<f64>>, window: usize) -> Vec<Vec<f64>> {
+    for (position, row) in qkv.iter_mut().enumerate() {
+        for head in row[..(HEADS + KV_HEADS) * DIM].chunks_exact_mut(DIM) {
+            let (low, high) = head.split_at_mut(DIM / 2);
+            for (r, frequency) in frequencies().iter().enumerate() {
+                let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
+                (low[r], high[r]) = (low[r] * cos - high[r] * sin, high[r] * cos + low[r] * sin);
+            }
+        }
+    }
+    let mut out = Vec::with_capacity(qkv.len());
+    for t in 0..qkv.len() {
+        let mut row = Vec::with_capacity(HEADS * DIM);
+        for head in 0..HEADS {
+            let kv = head / (HEADS / KV_HEADS);
+            let q = &qkv[t][head * DIM..][..DIM];
+            let visible = (t + 1).saturating_sub(window)..t + 1;
+            let dot = |s: usize| q.iter().zip(&qkv[s][(HEADS + kv) * DIM..]).map(|(q, k)| q * k).sum::<f64>();
+            let weights: Vec<f64> = visible.clone().map(|s| (dot(s) / (DIM as f64).sqrt()).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let value = |d: usize| {
+                let column = (HEADS + KV_HEADS + kv) * DIM + d;
+                visible.clone().zip(&weights).map(|(s, w)| w * qkv[s][column]).sum::<f64>() / total
+            };
+            row.extend((0..DIM).map(value));
+        }
+        out.push(row);
+    }
+    out
+}
