@@ -5,7 +5,7 @@ import { BASE_NAME } from '../src/core/names.js';
 import { loadBinding, type NativeEngine } from '../src/engine/binding.js';
 import { Scheduler } from '../src/scheduler/scheduler.js';
 
-const PROMPT_TOKENS = 16;
+const PROMPT_TOKENS = 32;
 const WARM_UP_STEPS = 2;
 
 /** Seconds of each timed decode step of one run. */
