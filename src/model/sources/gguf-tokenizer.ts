@@ -5,9 +5,11 @@ import { PRE_TOKENIZERS } from './pre-tokenizers.js';
 import { mergesFromScores } from './sentencepiece-merges.js';
 
 /** Values of `tokenizer.ggml.token_type`. */
-const TokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4 } as const;
+const TokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5 } as const;
 
 interface Vocabulary {
+  /** Entries of the file's lists: `tokens` and the padding after them. */
+  readonly listed: number;
   readonly tokens: readonly string[];
   readonly types: Float64Array;
 }
@@ -60,10 +62,10 @@ function byteLevelTokenizer(metadata: Metadata, path: string): unknown {
 function sentencePieceTokenizer(metadata: Metadata, path: string): unknown {
   const vocabulary = readVocabulary(metadata, path);
   const scores = metadata.numbers('tokenizer.ggml.scores');
-  if (scores?.length !== vocabulary.tokens.length)
+  if (scores?.length !== vocabulary.listed)
     throw invalidModel(
       path,
-      `key tokenizer.ggml.scores: expected ${vocabulary.tokens.length} scores, found ${scores?.length ?? 0}`,
+      `key tokenizer.ggml.scores: expected ${vocabulary.listed} scores, found ${scores?.length ?? 0}`,
       'tokenizer.ggml.scores',
     );
   const prefix = metadata.boolean('tokenizer.ggml.add_space_prefix', true);
@@ -105,7 +107,11 @@ function readVocabulary(metadata: Metadata, path: string): Vocabulary {
       `key tokenizer.ggml.token_type: expected ${tokens.length} entries, one per token, found ${types.length}`,
       'tokenizer.ggml.token_type',
     );
-  return { tokens, types };
+  // Converters fill the list up to the rows of the head with unused tokens. They are none: a row without a token is
+  // never sampled.
+  const count = types.findLastIndex((type) => type !== TokenType.unused) + 1;
+  if (count === 0) throw invalidModel(path, 'key tokenizer.ggml.token_type: expected tokens, found unused ones only');
+  return { listed: tokens.length, tokens: tokens.slice(0, count), types: types.slice(0, count) };
 }
 
 function readMerges(metadata: Metadata, path: string, vocabulary: Vocabulary): [string, string][] {

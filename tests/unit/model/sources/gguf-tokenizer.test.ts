@@ -99,6 +99,17 @@ describe('byte-level BPE', () => {
     );
   });
 
+  test('unused tokens after the last real one are padding, not tokens', () => {
+    const types = [3, 3, 1, 1, 5, 1, 1, 5];
+    const json = build({ 'tokenizer.ggml.token_type': { type: 'i32s', value: types } });
+    assert.equal(Object.keys(json.model.vocab).length, 7);
+    assert.equal(json.model.vocab.c, 4, 'one in between keeps its place');
+    assert.throws(
+      () => build({ 'tokenizer.ggml.token_type': { type: 'i32s', value: types.map(() => 5) } }),
+      loramuxError('ERR_MODEL_INVALID', 'token_type', 'unused'),
+    );
+  });
+
   test('a whole tokenizer.json in the file is preferred', () => {
     const stored = { 'tokenizer.huggingface.json': { type: 'string', value: '{"model":1}' } } as const;
     assert.deepEqual(build(stored), { model: 1 });

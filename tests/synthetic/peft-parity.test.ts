@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { assertSameBits, worstError } from '../helpers/compare.js';
+import { type Outcome, shuffled } from '../helpers/direct-engine.js';
+import {
+  casesOf,
+  openSynthetic,
+  oracleLogits,
+  SYNTHETIC_CASES,
+  SYNTHETIC_MODELS,
+  SYNTHETIC_TOKENS,
+  type SyntheticCase,
+  titleOf,
+} from '../helpers/synthetic.js';
+
+/** Logits of the last prompt token: |ours − PEFT's| ≤ ATOL + RTOL · |PEFT's|. */
+const ATOL = 1e-4;
+const RTOL = 1e-4;
+/** A step whose two best logits are closer may fall either way within those tolerances: comparing stops there. */
+const TIE = 1e-3;
+/** What the fixtures hold: fewer means that a test lost its cases. */
+const CASES = 210;
+const MUST_COMPARE = 6_638;
+
+let ran = 0;
+let compared = 0;
+
+function assertTokens(oracle: SyntheticCase, outcome: Outcome): number {
+  const tie = oracle.gaps.findIndex((gap) => gap < TIE);
+  const count = tie === -1 ? oracle.expected_ids.length : tie;
+  assert.equal(outcome.tokens.length, oracle.expected_ids.length);
+  assert.deepEqual(outcome.tokens.slice(0, count), oracle.expected_ids.slice(0, count), titleOf(oracle));
+  assert.ok(outcome.tokens.every((token) => token < SYNTHETIC_TOKENS));
+  return count;
+}
+
+for (const [name, { covers }] of SYNTHETIC_MODELS) {
+  const cases = casesOf(name);
+  const order = cases.map((_, i) => i);
+
+  test(`${name} generates what PEFT does, alone, mixed and in chunks (${covers})`, async () => {
+    const engine = await openSynthetic(name);
+    const requestFor = ({ adapter, prompt_ids, expected_ids }: SyntheticCase): ReturnType<typeof engine.request> =>
+      engine.request(adapter, prompt_ids, expected_ids.length);
+
+    const alone: Outcome[] = [];
+    for (const oracle of cases) {
+      const [outcome] = await engine.run([requestFor(oracle)], { logits: true });
+      assert.ok(outcome !== undefined);
+      compared += assertTokens(oracle, outcome);
+      const error = worstError(outcome.logits[0] as Float32Array, oracleLogits(oracle), ATOL, RTOL);
+      assert.ok(error <= 1, `${titleOf(oracle)}: logits are off by ${error.toFixed(2)} times the tolerance`);
+      alone.push(outcome);
+      ran += 1;
+    }
+
+    const shuffle = shuffled(order, 1);
+    const mixed = await engine.run(
+      shuffle.map((i) => requestFor(cases[i] as SyntheticCase)),
+      { logits: true },
+    );
+    shuffle.forEach((i, at) => {
+      assertSameBits(mixed[at] as Outcome, alone[i] as Outcome, `${titleOf(cases[i] as SyntheticCase)}, mixed`);
+    });
+    await engine.close();
+
+    // 5 rows a step cut every longer prompt, at places that change with the batch.
+    const narrow = await openSynthetic(name, { maxBatchTokens: 5, maxSequences: 4 });
+    const chunked = await narrow.run(cases.map(requestFor), { logits: true });
+    chunked.forEach((outcome, i) => {
+      assertSameBits(outcome, alone[i] as Outcome, `${titleOf(cases[i] as SyntheticCase)}, in chunks`);
+    });
+    await narrow.close();
+  });
+}
+
+test('every case of the fixtures was run and nearly every token compared', () => {
+  assert.equal(SYNTHETIC_CASES.length, CASES);
+  assert.equal(ran, CASES);
+  assert.ok(compared >= MUST_COMPARE, `compared ${compared} tokens, expected at least ${MUST_COMPARE}`);
+});
