@@ -1,4 +1,4 @@
-// `npm run build [native|ts]`: the addon, the TypeScript, or both.
+// `npm run build [packages|native|ts]`: installs, then builds the addon, the TypeScript, or both.
 import { buildNative, buildTypeScript, installPackages } from './steps.mjs';
 
 const what = process.argv[2] ?? 'all';

