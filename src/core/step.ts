@@ -51,8 +51,11 @@ export interface StepBatch {
   readonly returnLogits: boolean;
 }
 
+/** In `StepOutput.tokens`: the row had no logit above −∞ to choose, as after an adapter that overflowed. */
+export const NO_TOKEN = 0xffff_ffff;
+
 export interface StepOutput {
-  /** uint32 [L]. */
+  /** uint32 [L]; NO_TOKEN where nothing could be chosen. */
   readonly tokens: Uint32Array;
   /** float32 [L]; NaN where not asked for. */
   readonly logprobs: Float32Array;

@@ -1,6 +1,6 @@
 import { type ErrorRecord, LoramuxError } from '../core/errors.js';
 import type { GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
-import type { StepBatch, StepOutput } from '../core/step.js';
+import { NO_TOKEN, type StepBatch, type StepOutput } from '../core/step.js';
 import { BlockPool } from './block-pool.js';
 import { planStep } from './planner.js';
 import { checkLimits, checkRequest, finishReason, type SchedulerLimits } from './policy.js';
@@ -251,6 +251,12 @@ export class Scheduler {
   }
 
   #accept(sequence: Sequence, token: number, logprob: number, events: SequenceEvent[]): void {
+    if (token === NO_TOKEN) {
+      this.#live.delete(sequence.id);
+      sequence.ended = true;
+      events.push(errorEvent(sequence.id, noToken(sequence)));
+      return;
+    }
     sequence.append(token);
     events.push({ kind: 'token', id: sequence.id, token, logprob });
     const reason = finishReason(sequence.request, sequence.generated, token);
@@ -294,4 +300,12 @@ function setInFlight(plan: StepPlan, inFlight: boolean): void {
 
 function errorEvent(id: number, error: ErrorRecord | LoramuxError): SequenceEvent {
   return { kind: 'error', id, error: error instanceof LoramuxError ? error.toRecord() : error };
+}
+
+/** One row's logits were not finite: that request's trouble alone. */
+function noToken({ request, length }: Sequence): LoramuxError {
+  return new LoramuxError(
+    'ERR_STEP_FAILED',
+    `expected finite logits at position ${length}, adapter ${request.adapter} gave none: check its weights and scaling`,
+  );
 }
