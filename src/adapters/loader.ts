@@ -109,6 +109,7 @@ export class AdapterLoader {
     job.onState('validating');
     const plan = await planAdapter({
       file: files.weightsPath,
+      configFile: files.configPath,
       tensors: weights.tensors,
       config,
       base,

@@ -30,6 +30,8 @@ export interface AdapterPlan {
 export interface PlanInput {
   /** Path of the safetensors file, for messages. */
   readonly file: string;
+  /** Path of adapter_config.json, for messages. */
+  readonly configFile: string;
   readonly tensors: readonly NativeTensorInfo[];
   readonly config: AdapterConfig;
   readonly base: BaseModel;
@@ -195,16 +197,19 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
   const places = placesOf(base.sites);
   const groups = groupTensors(tensors, offenders, warnings);
   const present = [...groups.keys()];
+  const refused: Offender[] = [];
   const [ranks, alphas, selected] = await Promise.all([
-    searching('rank_pattern', offenders, resolvePatterns(config.rankPattern, config.rank, present, firstMatches)),
-    searching('alpha_pattern', offenders, resolvePatterns(config.alphaPattern, config.alpha, present, firstMatches)),
+    searching('rank_pattern', refused, resolvePatterns(config.rankPattern, config.rank, present, firstMatches)),
+    searching('alpha_pattern', refused, resolvePatterns(config.alphaPattern, config.alpha, present, firstMatches)),
     searching(
       'target_modules, exclude_modules, layers_pattern',
-      offenders,
+      refused,
       selectModules(config, base.config.architecture, [...places.keys()], firstMatches),
     ),
   ]);
-  if (selected !== null) checkSelection(selected, groups, places, offenders);
+  // Without its patterns nothing is known of what the configuration wants: only they are reported.
+  if (ranks === null || alphas === null || selected === null) throw invalidAdapter(input.configFile, refused);
+  checkSelection(selected, groups, places, offenders);
 
   const modules: NativeModulePlan[] = [];
   for (const [module, parts] of groups) {
@@ -216,8 +221,8 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
       offenders.push({ tensor, expected: unknownModule(module, base), found: module });
       continue;
     }
-    const rank = ranks?.get(module) ?? config.rank;
-    const alpha = alphas?.get(module) ?? config.alpha;
+    const rank = ranks.get(module) ?? config.rank;
+    const alpha = alphas.get(module) ?? config.alpha;
     const scaling = alpha / (config.rslora ? Math.sqrt(rank) : rank);
     const source = config.rankPattern.length > 0 ? 'r and rank_pattern' : 'r';
     if (a !== undefined)

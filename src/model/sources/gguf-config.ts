@@ -55,7 +55,14 @@ export function readGgufConfig(
   }
   const layers = metadata.size(`${architecture}.block_count`);
   const intermediateSize = metadata.perLayerSize(`${architecture}.feed_forward_length`);
-  checkDecoderShape({ hiddenSize, intermediateSize, layers, heads, kvHeads, headDim }, path);
+  checkDecoderShape({ hiddenSize, intermediateSize, layers, heads, kvHeads, headDim }, path, {
+    hiddenSize: `${architecture}.embedding_length`,
+    intermediateSize: `${architecture}.feed_forward_length`,
+    layers: `${architecture}.block_count`,
+    heads: `${architecture}.attention.head_count`,
+    kvHeads: `${architecture}.attention.head_count_kv`,
+    headDim: `${architecture}.attention.key_length`,
+  });
   const embedding = header.tensors.get('token_embd.weight');
   if (embedding === undefined) throw invalidModel(path, 'tensor token_embd.weight is missing', 'token_embd.weight');
   return {

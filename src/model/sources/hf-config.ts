@@ -17,6 +17,14 @@ const FAMILIES: Readonly<Record<Architecture, FamilyDefaults>> = {
   qwen2: { className: 'Qwen2ForCausalLM', slidingWindow: 4096 },
 };
 const ARCHITECTURES = Object.keys(FAMILIES) as Architecture[];
+const SHAPE_KEYS = {
+  hiddenSize: 'hidden_size',
+  intermediateSize: 'intermediate_size',
+  layers: 'num_hidden_layers',
+  heads: 'num_attention_heads',
+  kvHeads: 'num_key_value_heads',
+  headDim: 'head_dim',
+} as const;
 const ROPE_TYPES = 'default, linear, llama3';
 const DEFAULT_THETA = 10_000;
 const DEFAULT_EPSILON = 1e-6;
@@ -45,7 +53,7 @@ export function readHuggingFaceConfig(json: JsonFields, hasHead: boolean): Huggi
     kvHeads: json.size('num_key_value_heads', heads),
     headDim: json.size('head_dim', Math.max(1, Math.floor(hiddenSize / heads))),
   };
-  checkDecoderShape(shape, json.path);
+  checkDecoderShape(shape, json.path, SHAPE_KEYS);
   const isQwen2 = architecture === 'qwen2';
   const isLlama = architecture === 'llama';
   const attentionBias = isLlama && json.boolean('attention_bias', false);

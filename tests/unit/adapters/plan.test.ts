@@ -30,7 +30,14 @@ function plan(tensors: NativeTensorInfo[], fields: object): Promise<AdapterPlan>
     ...fields,
   });
   const config = parseAdapterConfig(new TextEncoder().encode(text), 'adapter_config.json');
-  return planAdapter({ file: 'adapter_model.safetensors', tensors, config, base: tinyBase(), firstMatches });
+  return planAdapter({
+    file: 'adapter_model.safetensors',
+    configFile: 'adapter_config.json',
+    tensors,
+    config,
+    base: tinyBase(),
+    firstMatches,
+  });
 }
 
 async function offendersOf(tensors: NativeTensorInfo[], fields: object = {}): Promise<readonly Offender[]> {
@@ -56,7 +63,7 @@ for (const [name, expected] of Object.entries(DEMOS)) {
     const file = await readFile(join(directory, 'adapter_model.safetensors'));
     const config = parseAdapterConfig(await readFile(join(directory, 'adapter_config.json')), 'adapter_config.json');
     const tensors = tensorsOf(file);
-    const result = await planAdapter({ file: name, tensors, config, base: smolLm2(), firstMatches });
+    const result = await planAdapter({ file: name, configFile: name, tensors, config, base: smolLm2(), firstMatches });
     assert.equal(result.modules.length, expected.modules);
     assert.deepEqual(result.moduleCounts, { inFile: expected.modules, applied: expected.modules });
     assert.deepEqual(result.variant, expected.variant);
@@ -231,7 +238,6 @@ for (const [what, tensors, fields, expected] of [
     /layers\.1\.self_attn\.q_proj in the file/,
   ],
   ['an empty file', [], { target_modules: ['nothing'] }, /at least one module/],
-  ['a look-around pattern', pair(Q0, 2), { rank_pattern: { '(?=q).*': 2 } }, /no look-around/],
   ['a scaling beyond float32', pair(Q0, 2), { lora_alpha: 1e39 }, /within float32/],
 ] as const) {
   test(`refuses ${what}`, async () => {
@@ -242,6 +248,13 @@ for (const [what, tensors, fields, expected] of [
     );
   });
 }
+
+test('a pattern that the engine refuses is a fault of the configuration, whatever else is wrong', async () => {
+  await assert.rejects(plan(pair(Q0, 3), { rank_pattern: { '(?=q).*': 2 } }), {
+    code: 'ERR_ADAPTER_INVALID',
+    message: /^adapter_config\.json: rank_pattern: expected .*no look-around/,
+  });
+});
 
 test('lists every offender', async () => {
   const tensors = [
@@ -272,7 +285,7 @@ test('passes on a failure of the pattern engine that is not the pattern’s faul
   const config = parseAdapterConfig(new TextEncoder().encode('{"peft_type": "LORA", "target_modules": ".*q"}'), 'c');
   const broken = async (): Promise<Int32Array> => Promise.reject(new Error('out of memory'));
   await assert.rejects(
-    planAdapter({ file: 'f', tensors: pair(Q0, 8), config, base: tinyBase(), firstMatches: broken }),
+    planAdapter({ file: 'f', configFile: 'c', tensors: pair(Q0, 8), config, base: tinyBase(), firstMatches: broken }),
     { code: 'ERR_NATIVE' },
   );
 });

@@ -109,7 +109,7 @@ describe('refusals', () => {
     [{ rope_scaling: { type: 'dynamic', factor: 2 } }, ['rope_scaling.type', 'dynamic']],
     [{ partial_rotary_factor: 0.5 }, ['partial_rotary_factor', '0.5']],
     [{ model_type: 'mistral', layer_types: ['chunked_attention'] }, ['layer_types', 'chunked_attention']],
-    [{ head_dim: 15 }, ['headDim', '15']],
+    [{ head_dim: 15 }, ['head_dim', '15']],
   ];
   for (const [changes, parts] of unsupported) {
     test(`unsupported: ${parts.slice(0, 2).join(' ')}`, () => {
@@ -119,7 +119,7 @@ describe('refusals', () => {
 
   const invalid: [Record<string, unknown>, string[]][] = [
     [{ hidden_size: undefined }, ['hidden_size', 'nothing']],
-    [{ num_hidden_layers: 2e9 }, ['layers', '1024']],
+    [{ num_hidden_layers: 2e9 }, ['num_hidden_layers', '1024']],
     [{ num_attention_heads: '2' }, ['num_attention_heads', '"2"']],
     [{ num_attention_heads: 3, num_key_value_heads: 2, head_dim: 16 }, ['heads', 'multiple of the 2']],
     [{ rms_norm_eps: 0 }, ['rms_norm_eps', 'above 0']],
