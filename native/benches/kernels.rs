@@ -7,6 +7,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     missing_docs,
     reason = "a bench prints; a failure is a panic"
@@ -51,13 +52,13 @@ impl Case {
         let (a, b) = (rank * inputs.next_multiple_of(LANES), outputs.div_ceil(PANEL) * rank * PANEL);
         let count = WORKING_SET / (2 * (a + b));
         // 0x2xxx are small positive halves; the pattern keeps pages from being shared or compressed.
-        let fill = |n: usize, seed: usize| (0..n).map(|i| 0x2000 | (((i * 31 + seed) & 0x7ff) as u16)).collect();
+        let fill = |n: usize, seed: u16| (0..n).map(|i| 0x2000 | ((i as u16).wrapping_mul(31) ^ seed) & 0x7ff).collect();
         Self {
             set,
             inputs,
             outputs,
             rank,
-            adapters: (0..count).map(|seed| Adapter { a: fill(a, seed), b: fill(b, seed + 7) }).collect(),
+            adapters: (0..count).map(|i| Adapter { a: fill(a, i as u16), b: fill(b, !(i as u16)) }).collect(),
             x: vec![0.5; ROWS * inputs],
             h: vec![0.0; ROWS * rank],
             y: vec![0.0; ROWS * outputs],

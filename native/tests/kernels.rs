@@ -1,7 +1,6 @@
 //! Every kernel on every instruction set of this CPU against a scalar float64 reference, and against itself: a row's
 //! result must not depend on the rows beside it.
 #![allow(
-    dead_code,
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
@@ -176,7 +175,6 @@ struct ExpandCase {
     dtype: Dtype,
     rank: usize,
     width: usize,
-    rows: usize,
     h: Vec<f32>,
     /// f32 [width, rank], as PEFT stores B.
     b: Vec<f32>,
@@ -208,7 +206,6 @@ impl ExpandCase {
             dtype,
             rank,
             width,
-            rows,
             h: apart(rng, rank, f32::NAN),
             b,
             packed: bytes_of(dtype, &panels),

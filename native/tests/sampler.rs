@@ -4,7 +4,6 @@
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::float_cmp,
-    dead_code,
     reason = "test code: a failure is a panic, sizes are small"
 )]
 

@@ -1,4 +1,11 @@
 //! What the test files share: seeded numbers, a temporary directory, narrow floats.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "test code; no file uses all of it"
+)]
 
 use loramux_native::kernels::simd::Dtype;
 use std::path::{Path, PathBuf};

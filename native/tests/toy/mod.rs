@@ -1,4 +1,14 @@
 //! A decoder of two small layers: its ONNX graph and files, and the same model in scalar float64.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "test code; no file uses all of it"
+)]
 
 pub mod adapter;
 pub mod onnx;

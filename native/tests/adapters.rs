@@ -1,0 +1,475 @@
+//! From adapter bytes to resident factors: hostile files, exact packing, DoRA gains, patterns.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    clippy::float_cmp,
+    reason = "test code: a failure is a panic, sizes are small"
+)]
+
+mod common;
+mod toy;
+
+use common::{Rng, TempDir, bytes_of, round_to};
+use loramux_native::adapters::compile::{MAX_RANK, ModulePlan, compile};
+use loramux_native::adapters::patterns::first_matches;
+use loramux_native::adapters::resident::Adapter;
+use loramux_native::adapters::safetensors::File;
+use loramux_native::error::{Code, Error};
+use loramux_native::kernels::lora::PANEL;
+use loramux_native::kernels::simd::{Dtype, LANES};
+use loramux_native::manifest::{Manifest, Precision, Site, SiteModule, WeightRef};
+use loramux_native::weights::Weights;
+use proptest::prelude::*;
+use toy::adapter::{safetensors, with_header};
+use toy::{Toy, Variant};
+
+fn parse(bytes: Vec<u8>) -> Result<File, Error> {
+    File::parse("a.safetensors".to_owned(), bytes)
+}
+
+fn small_file() -> Vec<u8> {
+    let tensor =
+        |name: &str, shape: &[usize]| (name.to_owned(), Dtype::F16, shape.to_vec(), vec![0u8; shape.iter().product::<usize>() * 2]);
+    safetensors(&[tensor("a", &[2, 3]), tensor("b", &[4]), tensor("empty", &[0, 7]), tensor("c", &[])])
+}
+
+#[test]
+fn a_good_file_is_read_as_it_is() {
+    let bytes = small_file();
+    let file = parse(bytes.clone()).unwrap();
+    let names: Vec<_> = file.tensors.iter().map(|t| (t.name.as_str(), t.shape.clone(), file.data(t).len())).collect();
+    assert_eq!(file.size(), bytes.len());
+    assert_eq!(file.sha256.len(), 64);
+    assert!(names.contains(&("a", vec![2, 3], 12)) && names.contains(&("empty", vec![0, 7], 0)) && names.contains(&("c", vec![], 2)));
+    assert!(parse(with_header("{}   ", &[])).unwrap().tensors.is_empty(), "padding spaces are part of the format");
+}
+
+#[test]
+fn broken_files_are_refused_with_what_is_wrong() {
+    let one = |entry: &str, data: usize| with_header(&format!(r#"{{"t":{entry}}}"#), &vec![0; data]);
+    let cases: Vec<(Vec<u8>, &str)> = vec![
+        (vec![], "a file of 0 bytes"),
+        (vec![1; 7], "a file of 7 bytes"),
+        (u64::MAX.to_le_bytes().to_vec(), "header length 18446744073709551615"),
+        ([(100u64 << 20).to_le_bytes().to_vec(), vec![b' '; 64]].concat(), "header length 104857600"),
+        ([(9u64 << 20).to_le_bytes().to_vec(), vec![b' '; (9 << 20) + 8]].concat(), "the limit is 8388608"),
+        (with_header("[]", &[]), "not a JSON object"),
+        (with_header("{", &[]), "header:"),
+        (with_header("{}x", &[]), "header:"),
+        (with_header("{}", &[0]), "cover 0 of 1"),
+        (one(r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#, 3), "lie outside the data of 3 bytes"),
+        (one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#, 4), "does not take the 4 bytes"),
+        (one(r#"{"dtype":"F99","shape":[1],"data_offsets":[0,4]}"#, 4), "unknown dtype F99"),
+        (one(r#"{"dtype":"F32","shape":[1],"data_offsets":[4,0]}"#, 4), "lie outside"),
+        (one(r#"{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}"#, 4), "header:"),
+        (one(r#"{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}"#, 4), "header:"),
+        (one(r#"{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}"#, 0), "does not take"),
+        (one(r#"{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}"#, 4), "at most 8 dimensions"),
+        (one(r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4],"extra":1}"#, 4), "unknown field `extra`"),
+        (one(r#"{"dtype":"F32","shape":[1]}"#, 4), "missing field"),
+        (one(r#"{"dtype":"F32","shape":[1],"data_offsets":[4,8]}"#, 8), "gap or overlap"),
+        (two((0, 4), (4, 8), 12), "cover 8 of 12"),
+        (two((0, 4), (2, 6), 6), "gap or overlap"),
+        (two((0, 4), (6, 10), 10), "gap or overlap"),
+        (two((0, 4), (0, 4), 4), "gap or overlap"),
+        (
+            with_header(
+                r#"{"t":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"t":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#,
+                &[],
+            ),
+            "duplicate key t",
+        ),
+        (with_header(r#"{"__metadata__":{"a":1}}"#, &[]), "header:"),
+        (with_header(r#"{"__metadata__":{},"__metadata__":{}}"#, &[]), "duplicate key __metadata__"),
+        (many_tensors(20_001), "at most 20000 tensors"),
+    ];
+    for (i, (bytes, what)) in cases.into_iter().enumerate() {
+        let error = parse(bytes).err().unwrap_or_else(|| unreachable!("case {i} ({what}) was accepted"));
+        assert_eq!(error.code, Code::AdapterInvalid, "case {i}");
+        assert!(error.message.contains(what) && error.message.starts_with("a.safetensors: "), "case {i}: expected {what} in: {error}");
+    }
+}
+
+fn two(first: (usize, usize), second: (usize, usize), data: usize) -> Vec<u8> {
+    let entry = |(start, end)| format!(r#"{{"dtype":"U8","shape":[{}],"data_offsets":[{start},{end}]}}"#, end - start);
+    with_header(&format!(r#"{{"a":{},"b":{}}}"#, entry(first), entry(second)), &vec![0; data])
+}
+
+fn many_tensors(count: usize) -> Vec<u8> {
+    let entries: Vec<_> = (0..count).map(|i| format!(r#""{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#)).collect();
+    with_header(&format!("{{{}}}", entries.join(",")), &[])
+}
+
+#[test]
+fn files_are_opened_within_their_limit_and_only_if_regular() {
+    let directory = TempDir::new();
+    let path = directory.path().join("adapter_model.safetensors");
+    let bytes = small_file();
+    assert_eq!(File::open(&path, 1 << 20).err().unwrap().code, Code::AdapterNotFound);
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(File::open(&path, bytes.len() as u64).unwrap().label, "adapter_model.safetensors");
+    assert_eq!(File::open(&path, bytes.len() as u64 - 1).err().unwrap().code, Code::AdapterTooLarge);
+    let error = File::open(directory.path(), 1 << 20).err().unwrap();
+    assert!(error.message.contains("expected a regular file"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), length in any::<u16>()) {
+        let _ = parse(bytes.clone());
+        let mut headed = u64::from(length % 400).to_le_bytes().to_vec();
+        headed.extend(bytes);
+        let _ = parse(headed);
+    }
+
+    #[test]
+    fn flipped_and_truncated_files_are_refused_or_stay_within_bounds(at in any::<usize>(), bit in 0..8u32, keep in any::<usize>()) {
+        let mut bytes = small_file();
+        let length = bytes.len();
+        bytes[at % length] ^= 1u8 << bit;
+        if let Ok(file) = parse(bytes) {
+            let total: usize = file.tensors.iter().map(|t| file.data(t).len()).sum();
+            prop_assert!(total < length);
+        }
+        let mut short = small_file();
+        short.truncate(keep % length);
+        prop_assert!(parse(short).is_err());
+    }
+}
+
+/// A site of 5 → 40 + 3 columns whose base weights lie in `path`.
+struct Base {
+    site: Site,
+    weights: Weights,
+    rows: Vec<f32>,
+    directory: TempDir,
+}
+
+const INPUTS: usize = 5;
+const OUTS: [usize; 2] = [40, 3];
+
+fn base() -> Base {
+    let rows = Rng(1).floats((OUTS[0] + OUTS[1]) * INPUTS, 1.0);
+    let directory = TempDir::new();
+    let path = directory.path().join("weights.bin");
+    std::fs::write(&path, bytes_of(Dtype::F32, &rows)).unwrap();
+    let module = |name: &str, out_offset: usize, out_features: usize| SiteModule {
+        name: name.to_owned(),
+        out_offset,
+        out_features,
+        weight: WeightRef {
+            format: Precision::F32,
+            rows: out_features,
+            cols: INPUTS,
+            data_offset: out_offset * INPUTS * 4,
+            scales_offset: None,
+            mins_offset: None,
+        },
+    };
+    let modules = vec![module("first", 0, OUTS[0]), module("second", OUTS[0], OUTS[1])];
+    let site = Site { in_features: INPUTS, out_features: OUTS[0] + OUTS[1], modules };
+    Base { site, weights: Weights::open(&path).unwrap(), rows, directory }
+}
+
+fn plan(module: usize, rank: usize) -> ModulePlan {
+    let name = |part: &str| format!("{module}.{part}");
+    ModulePlan { site: 0, module, a: name("a"), b: name("b"), magnitude: None, rank, scaling: 0.5 }
+}
+
+type Tensor = (String, Dtype, Vec<usize>, Vec<f32>);
+
+fn tensor(name: &str, dtype: Dtype, shape: &[usize], rng: &mut Rng) -> Tensor {
+    let values = rng.floats(shape.iter().product(), 1.0).iter().map(|&v| round_to(dtype, v)).collect();
+    (name.to_owned(), dtype, shape.to_vec(), values)
+}
+
+fn file_of(tensors: &[Tensor]) -> File {
+    let raw: Vec<_> = tensors.iter().map(|(name, dtype, shape, v)| (name.clone(), *dtype, shape.clone(), bytes_of(*dtype, v))).collect();
+    parse(safetensors(&raw)).unwrap()
+}
+
+/// Factors of both modules at ranks 3 and 2.
+fn factors(dtypes: [Dtype; 4]) -> Vec<Tensor> {
+    let mut rng = Rng(2);
+    vec![
+        tensor("0.a", dtypes[0], &[3, INPUTS], &mut rng),
+        tensor("0.b", dtypes[1], &[OUTS[0], 3], &mut rng),
+        tensor("1.a", dtypes[2], &[2, INPUTS], &mut rng),
+        tensor("1.b", dtypes[3], &[OUTS[1], 2], &mut rng),
+    ]
+}
+
+fn compiled(base: &Base, tensors: &[Tensor], plans: &[ModulePlan]) -> Result<Adapter, Error> {
+    compile(0, &file_of(tensors), plans, std::slice::from_ref(&base.site), &base.weights)
+}
+
+fn unpack(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    match dtype {
+        Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+        Dtype::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
+        Dtype::Bf16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
+    }
+}
+
+#[test]
+fn factors_are_packed_exactly_and_a_mixed_site_widens() {
+    use Dtype::{Bf16, F16, F32};
+    let base = base();
+    for (dtypes, held) in [([F32; 4], F32), ([F16; 4], F16), ([Bf16; 4], Bf16), ([F16, F16, F16, Bf16], F32), ([F32, F16, Bf16, F16], F32)]
+    {
+        let tensors = factors(dtypes);
+        // The plan may name modules in any order.
+        let adapter = compiled(&base, &tensors, &[plan(1, 2), plan(0, 3)]).unwrap();
+        let site = adapter.sites[0].as_ref().unwrap();
+        assert_eq!((site.dtype, site.rank, site.a_stride, &site.scale), (held, 5, LANES, &vec![0.5; 5]));
+        assert!(!adapter.has_gain);
+        let slab = adapter.slab.bytes();
+        let a = unpack(held, &slab[site.a..][..5 * LANES * held.size()]);
+        // Groups of four adapter rows, vectors alternating; five inputs are one vector a row, so rows follow each other.
+        let rows = tensors[0].3.chunks_exact(INPUTS).chain(tensors[2].3.chunks_exact(INPUTS));
+        for (packed, row) in a.chunks_exact(LANES).zip(rows) {
+            assert_eq!(packed[..INPUTS], *row);
+            assert_eq!(packed[INPUTS..], [0.0; LANES - INPUTS]);
+        }
+        let mut bytes = 5 * LANES * held.size() + 5 * 4;
+        for (part, (b, rank)) in site.parts.iter().zip([(&tensors[1].3, 3), (&tensors[3].3, 2)]) {
+            let size = part.panels() * rank * PANEL * held.size();
+            let panels = unpack(held, &slab[part.b..][..size]);
+            for n in 0..part.panels() * PANEL {
+                for j in 0..rank {
+                    let wanted = if n < part.out_features { b[n * rank + j] } else { 0.0 };
+                    assert_eq!(panels[(n / PANEL * rank + j) * PANEL + n % PANEL], wanted);
+                }
+            }
+            bytes += size;
+        }
+        assert_eq!(adapter.bytes, bytes);
+    }
+}
+
+#[test]
+fn subnormal_and_extreme_halves_survive() {
+    let base = base();
+    for (dtype, values) in [(Dtype::F16, [6e-8f32, -65504.0, 6.1e-5, 0.0, -0.0]), (Dtype::Bf16, [1e-40, -3.3e38, 1e-38, 0.0, -0.0])] {
+        let mut tensors = factors([dtype; 4]);
+        tensors[0].3[..5].copy_from_slice(&values.map(|v| round_to(dtype, v)));
+        let adapter = compiled(&base, &tensors, &[plan(0, 3)]).unwrap();
+        let a = unpack(dtype, &adapter.slab.bytes()[adapter.sites[0].as_ref().unwrap().a..][..16 * dtype.size()]);
+        assert_eq!(common::bits(&a[..5]), common::bits(&tensors[0].3[..5]));
+    }
+}
+
+type SpoilPlan = fn(&mut Vec<Tensor>, &mut ModulePlan);
+
+#[test]
+fn bad_adapters_are_refused_naming_the_tensor() {
+    let base = base();
+    let magnitude = |plan: ModulePlan| ModulePlan { magnitude: Some("m".to_owned()), ..plan };
+    let cases: [(&str, &str, SpoilPlan); 12] = [
+        ("0.a", "the file has none", |t, _| drop(t.remove(0))),
+        ("0.b", "the file has none", |t, _| drop(t.remove(1))),
+        ("0.a", "expected shape [4, 5], got [3, 5]", |_, p| p.rank = 4),
+        ("0.b", "expected shape [40, 3], got [3, 40]", |t, _| t[1].2 = vec![3, 40]),
+        ("0.a", "expected shape [3, 5], got [15]", |t, _| t[0].2 = vec![15]),
+        ("0.a", "element 7 is NaN", |t, _| t[0].3[7] = f32::NAN),
+        ("0.b", "element 119 is -inf", |t, _| t[1].3[119] = f32::NEG_INFINITY),
+        ("0.a", "a rank of 1 to 256, got 0", |_, p| p.rank = 0),
+        ("0.a", "a rank of 1 to 256, got 257", |_, p| p.rank = MAX_RANK + 1),
+        ("0.a", "a finite float32 scaling, got NaN", |_, p| p.scaling = f64::NAN),
+        ("0.a", "a finite float32 scaling, got 1", |_, p| p.scaling = 1e39),
+        ("m", "the file has none", |_, p| p.magnitude = Some("m".to_owned())),
+    ];
+    for (i, (name, what, spoil)) in cases.iter().enumerate() {
+        let (mut tensors, mut plan) = (factors([Dtype::F32; 4]), plan(0, 3));
+        spoil(&mut tensors, &mut plan);
+        let error = compiled(&base, &tensors, &[plan]).err().unwrap();
+        assert_eq!(error.code, Code::AdapterInvalid, "case {i}");
+        assert!(
+            error.message.contains(&format!("tensor {name}: ")) && error.message.contains(what),
+            "case {i}: expected {what} in: {error}"
+        );
+    }
+    for magnitudes in [vec![1.0f32; 39], vec![f32::NAN; 40]] {
+        let mut tensors = factors([Dtype::F32; 4]);
+        tensors.push(("m".to_owned(), Dtype::F32, vec![magnitudes.len()], magnitudes));
+        let error = compiled(&base, &tensors, &[magnitude(plan(0, 3))]).err().unwrap();
+        assert!(error.message.contains("tensor m: "), "{error}");
+    }
+    for plans in [vec![plan(0, 3), plan(0, 3)], vec![plan(2, 3)], vec![ModulePlan { site: 1, ..plan(0, 3) }]] {
+        assert_eq!(compiled(&base, &factors([Dtype::F32; 4]), &plans).err().unwrap().code, Code::Native);
+    }
+    let header = r#"{"0.a":{"dtype":"I32","shape":[3,5],"data_offsets":[0,60]}}"#;
+    let integers = parse(with_header(header, &[0; 60])).unwrap();
+    let error = compile(0, &integers, &[plan(0, 3)], std::slice::from_ref(&base.site), &base.weights).err().unwrap();
+    assert!(error.message.contains("expected F32, F16 or BF16, got I32"), "{error}");
+}
+
+/// `m / ‖W + s·B·A‖` of one output row.
+fn gain(w: &[f32], a: &[f32], b: &[f32], scaling: f64, m: f32) -> f64 {
+    let column = |c: usize| {
+        let delta: f64 = b.iter().enumerate().map(|(j, b)| f64::from(*b) * f64::from(a[j * w.len() + c])).sum();
+        f64::from(w[c]) + scaling * delta
+    };
+    f64::from(m) / (0..w.len()).map(column).map(|v| v * v).sum::<f64>().sqrt()
+}
+
+#[test]
+fn dora_gains_match_the_formula_on_float32_and_quantised_bases() {
+    let base = base();
+    let mut tensors = factors([Dtype::Bf16; 4]);
+    tensors.push(tensor("m", Dtype::F32, &[OUTS[1]], &mut Rng(3)));
+    let adapter = compiled(&base, &tensors, &[plan(0, 3), ModulePlan { magnitude: Some("m".to_owned()), ..plan(1, 2) }]).unwrap();
+    assert!(adapter.has_gain);
+    let parts = &adapter.sites[0].as_ref().unwrap().parts;
+    assert!(parts[0].gain.is_none());
+    for (n, found) in parts[1].gain.as_ref().unwrap().iter().enumerate() {
+        let w = &base.rows[(OUTS[0] + n) * INPUTS..][..INPUTS];
+        let wanted = gain(w, &tensors[2].3, &tensors[3].3[n * 2..][..2], 0.5, tensors[4].3[n]);
+        assert!((f64::from(*found) - wanted).abs() < 1e-6 * wanted.abs(), "row {n}: {found}, expected {wanted}");
+    }
+    // A quantised base: the norm is that of what the graph multiplies by.
+    let mut rng = Rng(5);
+    let quants: Vec<u8> = (0..OUTS[1] * 32).map(|_| rng.bits() as u8).collect();
+    let path = base.directory.path().join("quantised.bin");
+    std::fs::write(&path, [quants, bytes_of(Dtype::F32, &rng.floats(OUTS[1] * 2, 0.1))].concat()).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    for format in [Precision::W8, Precision::W4] {
+        let scales_offset = Some(OUTS[1] * 32);
+        let weight = WeightRef { format, rows: OUTS[1], cols: 32, data_offset: 0, scales_offset, mins_offset: Some(OUTS[1] * 36) };
+        let modules = vec![SiteModule { name: "only".to_owned(), out_offset: 0, out_features: OUTS[1], weight: weight.clone() }];
+        let site = Site { in_features: 32, out_features: OUTS[1], modules };
+        let tensors = [
+            tensor("0.a", Dtype::F16, &[4, 32], &mut rng),
+            tensor("0.b", Dtype::F16, &[OUTS[1], 4], &mut rng),
+            tensor("m", Dtype::F16, &[OUTS[1]], &mut rng),
+        ];
+        let plan = ModulePlan { magnitude: Some("m".to_owned()), ..plan(0, 4) };
+        let adapter = compile(0, &file_of(&tensors), &[plan], &[site], &weights).unwrap();
+        let mut w = [0.0; 32];
+        for (n, found) in adapter.sites[0].as_ref().unwrap().parts[0].gain.as_ref().unwrap().iter().enumerate() {
+            weights.read_row(&weight, n, &mut w).unwrap();
+            let wanted = gain(&w, &tensors[0].3, &tensors[1].3[n * 4..][..4], 0.5, tensors[2].3[n]);
+            assert!((f64::from(*found) - wanted).abs() <= 1e-6 * wanted.abs(), "{format:?} row {n}: {found}, expected {wanted}");
+        }
+    }
+}
+
+#[test]
+fn a_norm_of_zero_is_refused() {
+    let mut base = base();
+    // W = −s·B·A row by row: the sum vanishes.
+    let tensors = [
+        ("1.a".to_owned(), Dtype::F32, vec![1, INPUTS], vec![1.0; INPUTS]),
+        ("1.b".to_owned(), Dtype::F32, vec![OUTS[1], 1], vec![-2.0; OUTS[1]]),
+        ("m".to_owned(), Dtype::F32, vec![OUTS[1]], vec![1.0; OUTS[1]]),
+    ];
+    let path = base.directory.path().join("ones.bin");
+    std::fs::write(&path, bytes_of(Dtype::F32, &[1.0; 43 * INPUTS])).unwrap();
+    base.weights = Weights::open(&path).unwrap();
+    let error = compiled(&base, &tensors, &[ModulePlan { magnitude: Some("m".to_owned()), ..plan(1, 1) }]).err().unwrap();
+    assert!(error.message.contains("tensor m: output row 0 of second has a norm of 0e0"), "{error}");
+}
+
+#[test]
+fn weight_rows_are_read_in_every_format_and_never_past_the_file() {
+    const COLS: usize = 64;
+    let mut rng = Rng(4);
+    let bytes: Vec<u8> = (0..3 * COLS).map(|_| rng.bits() as u8).collect();
+    let (scales, mins) = (rng.floats(6, 0.1), rng.floats(6, 0.1));
+    let directory = TempDir::new();
+    let path = directory.path().join("weights.bin");
+    let blob = [bytes.clone(), bytes_of(Dtype::F32, &scales), bytes_of(Dtype::F32, &mins)].concat();
+    std::fs::write(&path, &blob).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    let mut out = vec![0.0; COLS];
+    for (format, mins_offset) in [(Precision::W8, None), (Precision::W8, Some(216)), (Precision::W4, Some(216)), (Precision::W4, None)] {
+        let weight = WeightRef { format, rows: 3, cols: COLS, data_offset: 0, scales_offset: Some(192), mins_offset };
+        for row in 0..3 {
+            weights.read_row(&weight, row, &mut out).unwrap();
+            for (c, found) in out.iter().enumerate() {
+                let quant = match format {
+                    Precision::W8 => f64::from(bytes[row * COLS + c]) - 128.0,
+                    _ => f64::from(bytes[row * COLS / 2 + c / 2] >> (4 * (c % 2)) & 15) - 8.0,
+                };
+                let block = row * 2 + c / 32;
+                let min = mins_offset.map_or(0.0, |_| f64::from(mins[block]));
+                let wanted = quant * f64::from(scales[block]) + min;
+                assert!((f64::from(*found) - wanted).abs() < 1e-5, "{format:?} row {row} column {c}");
+            }
+        }
+    }
+    let float =
+        |data_offset| WeightRef { format: Precision::F32, rows: 1, cols: COLS, data_offset, scales_offset: None, mins_offset: None };
+    for (weight, row) in [(float(0), 1), (float(usize::MAX), 0), (float(usize::MAX - 8), 1), (float(4), usize::MAX), (float(blob.len()), 0)]
+    {
+        let error = weights.read_row(&weight, row, &mut out).err().unwrap();
+        assert!(error.code == Code::ModelInvalid && error.message.contains("weights.bin"), "{error}");
+    }
+    assert!(Weights::open(&directory.path().join("none")).err().unwrap().message.contains("none"));
+}
+
+#[test]
+fn manifests_whose_shapes_contradict_each_other_are_refused() {
+    let parse = |spoil: &dyn Fn(&mut serde_json::Value)| {
+        let mut json = Toy::manifest_json(Variant::default());
+        spoil(&mut json);
+        Manifest::parse(&json.to_string())
+    };
+    parse(&|_| ()).unwrap();
+    let cases: [(&str, &str, serde_json::Value); 14] = [
+        ("heads = k", "/config/kvHeads", 3.into()),
+        ("heads = k", "/config/kvHeads", 0.into()),
+        ("heads = k", "/config/heads", (1u64 << 60).into()),
+        ("layers", "/config/layers", 0.into()),
+        ("headDim", "/config/headDim", 2048.into()),
+        ("rope frequencies, got 4", "/config/headDim", 16.into()),
+        ("vocabSize", "/config/vocabSize", 0.into()),
+        ("finite rope", "/config/ropeScale", 1e300.into()),
+        ("site 0: expected 1 to", "/sites/0/inFeatures", 0.into()),
+        ("site 0: module 0.0.2 does not fit", "/sites/0/modules/2/outOffset", u64::MAX.into()),
+        ("site 0: two modules share output column 31", "/sites/0/modules/1/outOffset", 31.into()),
+        ("site 1: module 0.1.0 does not fit", "/sites/1/modules/0/weight/cols", 1.into()),
+        ("site 0: module 0.0.0: expected scalesOffset", "/sites/0/modules/0/weight/format", "w4".into()),
+        ("unknown variant", "/precision", "w3".into()),
+    ];
+    for (what, at, value) in cases {
+        let error = parse(&|json| *json.pointer_mut(at).unwrap() = value.clone()).err().unwrap();
+        assert!(error.code == Code::ModelInvalid && error.message.contains(what), "{at}: expected {what} in: {error}");
+    }
+}
+
+#[test]
+fn patterns_match_whole_names_and_the_first_wins() {
+    let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let names = owned(&["model.layers.0.self_attn.q_proj", "model.layers.10.mlp.down_proj", "lm_head", ""]);
+    let matches = |patterns: &[&str]| first_matches(&owned(patterns), &names).unwrap();
+    assert_eq!(matches(&[r".*\.(q|v)_proj", r"model\..*"]), [0, 1, -1, -1]);
+    assert_eq!(matches(&["q_proj", "model", "head"]), [-1; 4], "a part of a name is no match");
+    assert_eq!(matches(&[r"model\.layers\.\d\..*", "lm_head|x", ""]), [0, -1, 1, 2]);
+    assert_eq!(matches(&["(?i)LM_HEAD", "a|lm_hea|lm_head"]), [-1, -1, 0, -1]);
+    assert_eq!(matches(&[]), [-1; 4]);
+    let refused = [
+        ("(?=x)y", "look-around"),
+        (r"(a)\1", "backreferences"),
+        ("(", "unclosed group"),
+        ("a)|(?:.*", "unopened group"),
+        ("((a{100}){100}){100}", "size limit"),
+        (&"x".repeat(513), "has 513 bytes"),
+    ];
+    for (pattern, what) in refused {
+        let error = first_matches(&owned(&[".*", pattern]), &names).err().unwrap();
+        assert!(error.code == Code::AdapterInvalid && error.message.contains(what), "expected {what} in: {error}");
+    }
+    assert!(first_matches(&vec!["a".to_owned(); 10_001], &names).is_err());
+}
+
+#[test]
+fn patterns_that_backtrack_elsewhere_are_fast_here() {
+    let started = std::time::Instant::now();
+    let names = vec!["a".repeat(2000) + "!"];
+    assert_eq!(first_matches(&["(a+)+".to_owned(), "(a|aa)+".to_owned(), "(.*)*b".to_owned()], &names).unwrap(), [-1]);
+    assert!(started.elapsed().as_secs() < 5);
+}
