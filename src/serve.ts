@@ -11,6 +11,12 @@ import { prepareModel } from './model/prepare-model.js';
 import { createProgressDisplay } from './model/progress.js';
 import { Lifecycle } from './server/lifecycle.js';
 
+/**
+ * Once nothing runs any more, replies on their way get this long; then connections are cut. Without it, one that was
+ * opened and never used would keep the process up for a minute.
+ */
+const FLUSH_MS = 2_000;
+
 /** A server that answers. */
 export interface RunningServer {
   /** `http://host:port` of the public and the admin listener. */
@@ -74,7 +80,12 @@ export async function serve(config: Config, memoryBytes: number, version: string
   const app = buildApp({ engine, tokenizer, lifecycle, metrics, logger, version });
   const admin = buildAdminApp({ engine, lifecycle, metrics, logger, version });
   const close = async (): Promise<void> => {
-    await Promise.all([app.close(), admin.close()]);
+    const apps = [app, admin];
+    const cut = setTimeout(() => {
+      for (const { server } of apps) server.closeAllConnections();
+    }, FLUSH_MS);
+    await Promise.all(apps.map((each) => each.close()));
+    clearTimeout(cut);
     metrics.close();
     await engine.close();
   };
