@@ -21,7 +21,10 @@ pub struct RowSampling {
     pub history: Vec<u32>,
 }
 
-/// A chosen token; `logprob` is NaN where it was not asked for, and where no logit was above −∞.
+/// Stands for a token where no logit was above −∞, as after an adapter that overflowed.
+pub const NO_TOKEN: u32 = u32::MAX;
+
+/// A chosen token; `logprob` is NaN where it was not asked for, and beside [`NO_TOKEN`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampled {
     pub token: u32,
@@ -38,13 +41,19 @@ pub struct Sampler {
 
 impl Sampler {
     /// Chooses a token from `logits` [V]; ids at or above `token_count` ≥ 1 are never chosen. Where no logit is above −∞
-    /// (an adapter that overflows, say) the token is 0: one row's trouble must not fail the step of the others.
+    /// it is [`NO_TOKEN`]: one row's trouble must not fail the step of the others.
     #[must_use]
     pub fn sample(&mut self, logits: &[f32], token_count: usize, row: &RowSampling) -> Sampled {
         self.logits.clear();
         let usable = &logits[..token_count.min(logits.len())];
         self.logits.extend(usable.iter().map(|&logit| if logit.is_nan() { f32::NEG_INFINITY } else { logit }));
         penalise(&mut self.logits, row);
+        if !row.greedy {
+            self.logits.iter_mut().for_each(|logit| *logit /= row.temperature);
+        }
+        if highest(&self.logits) == f32::NEG_INFINITY {
+            return Sampled { token: NO_TOKEN, logprob: f32::NAN };
+        }
         if row.greedy {
             let token = argmax(&self.logits);
             let logprob = if row.logprob { log_softmax_at(&self.logits, token) } else { f32::NAN };
@@ -53,10 +62,8 @@ impl Sampler {
         self.draw(row)
     }
 
+    /// Draws from `self.logits`, penalised and tempered.
     fn draw(&mut self, row: &RowSampling) -> Sampled {
-        for logit in &mut self.logits {
-            *logit /= row.temperature;
-        }
         let logits = &self.logits;
         let k = if row.top_k == 0 { logits.len() } else { row.top_k.min(logits.len()) };
         self.order.clear();
@@ -72,9 +79,6 @@ impl Sampler {
             self.order.sort_unstable_by(rank);
         }
         let top = highest(logits);
-        if top == f32::NEG_INFINITY {
-            return Sampled { token: 0, logprob: f32::NAN };
-        }
         self.weights.clear();
         self.weights.extend(self.order.iter().map(|&id| weight(logits[id as usize], top)));
         let mut total: f64 = self.weights.iter().sum();
@@ -136,7 +140,15 @@ fn argmax(logits: &[f32]) -> u32 {
 }
 
 fn highest(logits: &[f32]) -> f32 {
-    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    // Sixteen maxima side by side, which the compiler keeps in vector registers; a plain fold is one long chain.
+    let (blocks, rest) = logits.as_chunks::<16>();
+    let mut tops = [f32::NEG_INFINITY; 16];
+    for block in blocks {
+        for (top, &logit) in tops.iter_mut().zip(block) {
+            *top = if logit > *top { logit } else { *top };
+        }
+    }
+    tops.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// `e^(logit − top)`, and 1 for the top itself where it is infinite.
@@ -148,9 +160,6 @@ fn weight(logit: f32, top: f32) -> f64 {
 fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
     let top = highest(logits);
     let chosen = logits[token as usize];
-    if top == f32::NEG_INFINITY {
-        return f32::NAN;
-    }
     let total: f64 = logits.iter().map(|&logit| weight(logit, top)).sum();
     #[allow(clippy::cast_possible_truncation, clippy::float_cmp)]
     let logprob = if chosen == top { -total.ln() } else { f64::from(chosen - top) - total.ln() } as f32;

@@ -215,10 +215,13 @@ impl Engine {
                 Ok(id) => Err(Error::new(Code::StepFailed, format!("tokens: expected ids below {vocab}, got {id}"))),
                 Err(_) => {
                     let slot = usize::try_from(-(i64::from(token) + 1)).unwrap_or(usize::MAX);
-                    self.last_sampled.get(slot).map(|&id| i64::from(id)).ok_or_else(|| {
+                    self.last_sampled.get(slot).filter(|&&id| (id as usize) < vocab).map(|&id| i64::from(id)).ok_or_else(|| {
                         Error::new(
                             Code::StepFailed,
-                            format!("tokens: expected sequence slots below {}, got {slot}", self.last_sampled.len()),
+                            format!(
+                                "tokens: expected sequence slots below {} that have sampled a token, got {slot}",
+                                self.last_sampled.len()
+                            ),
                         )
                     })
                 }
