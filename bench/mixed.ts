@@ -105,11 +105,12 @@ const cells: Cell[] = BATCHES.flatMap((batch) =>
   SCENARIOS.map((scenario) => ({ scenario, batch, ours: [], peer: [] })),
 );
 for (let round = 0; round < rounds; round += 1) {
+  console.error(`round ${round + 1} of ${rounds}`);
   for (const cell of cells) {
     const times = await session.decode(adaptersOf(cell.scenario, cell.batch, names), steps);
     cell.ours.push(...times.map((seconds) => cell.batch / seconds));
     if (peer !== null) {
-      const { tokensPerSecond } = await peer.measure(cell.scenario, cell.batch, Math.max(4, steps >> 1));
+      const { tokensPerSecond } = await peer.measure(cell.scenario, cell.batch, Math.max(3, steps >> 2));
       cell.peer.push(tokensPerSecond);
     }
   }

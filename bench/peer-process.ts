@@ -14,6 +14,8 @@ export interface PeerMeasurement {
 export class PeerProcess {
   readonly #child: ChildProcessWithoutNullStreams;
   readonly #lines: Interface;
+  /** Rejects when the peer ends while an answer is awaited. */
+  readonly #gone: Promise<never>;
 
   static async start(command: string, args: readonly string[]): Promise<PeerProcess> {
     const peer = new PeerProcess(spawn(command, args));
@@ -25,6 +27,11 @@ export class PeerProcess {
     this.#child = child;
     child.stderr.pipe(process.stderr);
     this.#lines = createInterface({ input: child.stdout });
+    this.#gone = once(child, 'exit').then(([code]) => {
+      throw new Error(`the peer ended with status ${code}: see its output above`);
+    });
+    // Its end after the last answer is no failure.
+    this.#gone.catch(() => undefined);
   }
 
   async measure(scenario: string, batch: number, steps: number): Promise<PeerMeasurement> {
@@ -39,12 +46,7 @@ export class PeerProcess {
   }
 
   async #next(): Promise<string> {
-    const gone = once(this.#child, 'exit').then(([code]) => {
-      throw new Error(`the peer ended with status ${code}: see its output above`);
-    });
-    // Whichever comes second must not become an unhandled rejection.
-    gone.catch(() => undefined);
-    const [line] = (await Promise.race([once(this.#lines, 'line'), gone])) as [string];
+    const [line] = (await Promise.race([once(this.#lines, 'line'), this.#gone])) as [string];
     return line;
   }
 }
