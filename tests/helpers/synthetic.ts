@@ -13,6 +13,8 @@ export interface SyntheticCase {
   readonly model: string;
   readonly adapter: string;
   readonly prompt: string;
+  /** What prompt_ids encode; absent for random ids. */
+  readonly text?: string;
   readonly prompt_ids: readonly number[];
   readonly expected_ids: readonly number[];
   /** Per step, the best logit minus the second best. */

