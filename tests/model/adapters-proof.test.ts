@@ -107,10 +107,11 @@ test('changed files under one name serve new requests while one in flight ends o
 
   await untilState(server, isIdle);
   const { adapters, tiers } = (await admin(server, 'GET', '')).body as {
-    adapters: readonly { name: string; bytes: number }[];
+    adapters: readonly { tier: string; bytes: number }[];
     tiers: readonly { bytes: number }[];
   };
-  const bytes = adapters.reduce((total, adapter) => total + adapter.bytes, 0);
+  const resident = adapters.filter(({ tier }) => tier === 'host');
+  const bytes = resident.reduce((total, adapter) => total + adapter.bytes, 0);
   assert.equal(tiers[0]?.bytes, bytes, 'the old version gave its memory back');
 
   await putFiles('sql', 'sql');

@@ -191,7 +191,19 @@ test('answers stay right while adapters are evicted, loaded, unloaded and pinned
 
 test('afterwards nothing is held, and unloading all returns to no bytes', async () => {
   await untilState(server, isIdle);
-  for (const ask of new Set(asks)) assert.deepEqual(await generate(server.url, ask), solo.get(ask));
+  for (const adapter of names) {
+    const ask = asks.findLast((candidate) => candidate.adapter === adapter) as Ask;
+    assert.deepEqual(await generate(server.url, ask), solo.get(ask));
+  }
+  await untilState(server, isIdle);
+  const { body } = await admin(server, 'GET', '');
+  const { adapters, tiers: held } = body as {
+    adapters: readonly { tier: string; bytes: number }[];
+    tiers: readonly { bytes: number }[];
+  };
+  const resident = adapters.filter(({ tier }) => tier === 'host');
+  const bytes = resident.reduce((total, adapter) => total + adapter.bytes, 0);
+  assert.equal(held[0]?.bytes, bytes, 'every resident byte belongs to an adapter');
   for (const name of names) if (name !== BASE_NAME) await call('DELETE', `/${name}`);
   const { tiers } = await untilState(server, isIdle);
   assert.deepEqual(tiers, [{ tier: 'host', bytes: 0, capacity: BUDGET, pinned: 0 }]);

@@ -15,7 +15,7 @@ import { type Ask, generate, isIdle, postJson, stream, tryGenerate, untilState }
 const READY_LIMIT_S = 10;
 
 const short: Ask = { adapter: BASE_NAME, prompt: 'Once', maxNewTokens: 4, ignoreEos: true };
-const endless: Ask = { ...short, maxNewTokens: 4000 };
+const endless: Ask = { ...short, maxNewTokens: 1000 };
 
 const servers: ServerProcess[] = [];
 after(() => Promise.all(servers.map((server) => server.kill())));
@@ -58,7 +58,7 @@ test('a warm start is ready quickly, on free ports', async () => {
 
 test('SIGTERM lets what runs finish, refuses what is new, and ends with 0', async () => {
   const server = await start();
-  const ask = { ...short, maxNewTokens: 60 };
+  const ask = { ...short, maxNewTokens: 40 };
   const solo = await generate(server.url, ask);
   const { end } = await running(server, ask);
   server.signal('SIGTERM');

@@ -74,7 +74,7 @@ test('each case alone gives the ids of PEFT', async () => {
 });
 
 test('four adapters and the base share steps, in one list and as separate requests', async () => {
-  const common = { maxNewTokens: 16, ignoreEos: true };
+  const common = { maxNewTokens: 12, ignoreEos: true };
   const picked = oneOfEach().map((at) => ({ ...(asks[at] as Ask), ...common }));
   const solo: Answer[] = [];
   for (const ask of picked) solo.push(await generate(server.url, ask));

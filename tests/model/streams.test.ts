@@ -11,7 +11,7 @@ const NAMES = ['support-json', 'sql', 'sentiment', 'pirate', BASE_NAME];
 
 const asks: readonly Ask[] = NAMES.map((adapter) => ({ adapter, prompt: 'The', maxNewTokens: 24, ignoreEos: true }));
 /** Runs until its client leaves. */
-const endless: Ask = { adapter: BASE_NAME, prompt: 'Once', maxNewTokens: 4000, ignoreEos: true };
+const endless: Ask = { adapter: BASE_NAME, prompt: 'Once', maxNewTokens: 1000, ignoreEos: true };
 
 let server: ServerProcess;
 const solo: Answer[] = [];
@@ -63,7 +63,7 @@ test('clients that leave mid-stream and mid-queue free everything and disturb no
 
 test('a client that leaves a plain call or a list ends all its prompts', async () => {
   const leave = new AbortController();
-  const parameters = { max_new_tokens: 4000, ignore_eos_token: true };
+  const parameters = { max_new_tokens: 1000, ignore_eos_token: true };
   const calls = [
     postJson(
       `${server.url}/generate`,
