@@ -46,6 +46,14 @@ impl Weights {
         Ok(())
     }
 
+    /// Gives back the memory of what was read; the next reader maps it again. Norms are read once an adapter, and the
+    /// runtime has its own packed copy of every weight.
+    pub fn release_pages(&self) {
+        // SAFETY: of a read-only file mapping nothing is lost: later reads find the same bytes in the file.
+        #[cfg(unix)]
+        let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
+
     fn read_quantised_row(&self, weight: &WeightRef, row: usize, out: &mut [f32]) -> Result<()> {
         let blocks = weight.cols.div_ceil(BLOCK);
         let wide = weight.format == Precision::W8;

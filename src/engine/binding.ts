@@ -80,21 +80,13 @@ export interface NativeEngine {
   close(): Promise<void>;
 }
 
-export interface NativeDecodeStream {
-  /** Text that became certain with this token, or null while it is incomplete (a cut UTF-8 character). */
-  push(token: number): string | null;
-}
-
 export interface NativeTokenizer {
   /** Runs off the event loop. */
   encode(text: string, addSpecialTokens: boolean): Promise<Uint32Array>;
   decode(ids: Uint32Array, skipSpecialTokens: boolean): string;
-  /** The raw vocabulary entry, or null for an id without one. */
-  idToToken(id: number): string | null;
   isSpecial(id: number): boolean;
   /** Entries including added tokens: ids are below this. */
   vocabSize(): number;
-  createDecodeStream(skipSpecialTokens: boolean): NativeDecodeStream;
 }
 
 const require = createRequire(import.meta.url);

@@ -52,14 +52,14 @@ impl Drop for RawFloats {
 
 impl KvPages {
     /// # Errors
-    /// `ERR_MODEL_INVALID` when a size is zero, overflows, or is more than the system gives.
+    /// `ERR_NATIVE` when a size is zero, overflows, or is more than the system gives.
     pub fn new(layers: usize, pages: usize, kv_heads: usize, dim: usize) -> Result<Self> {
         let padded_dim = dim.next_multiple_of(LANES);
         let zeroed = |width: usize| {
             let floats = [layers, pages, kv_heads, PAGE, width].into_iter().try_fold(1, usize::checked_mul);
             floats.and_then(RawFloats::zeroed).ok_or_else(|| {
                 Error::new(
-                    Code::ModelInvalid,
+                    Code::Native,
                     format!("cannot reserve a KV cache of {pages} pages for {layers} layers of {kv_heads} × {dim}: change --kv-memory"),
                 )
             })

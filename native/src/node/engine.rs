@@ -95,13 +95,20 @@ impl StepThread {
         Ok(Self { steps: Mutex::new(Some(steps)), thread: Mutex::new(Some(thread)), busy, shared })
     }
 
-    /// Lets a step in flight end, then frees the session. Again: nothing happens.
-    fn stop(&self) {
+    /// Refuses further steps; the one in flight goes on.
+    fn refuse_steps(&self) {
         drop(self.steps.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+    }
+
+    /// Lets a step in flight end, then frees the session. Again: waits for the same end.
+    fn stop(&self) {
+        self.refuse_steps();
+        // Held while joining: whoever comes second returns when the session is gone, too.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
             let _ = thread.join();
         }
+        drop(thread);
         // The environment's cleanup hook keeps `shared` alive until the environment goes; the adapters need not wait.
         self.shared.adapters.clear();
     }
@@ -226,6 +233,7 @@ impl Engine {
     #[napi(ts_return_type = "Promise<void>", catch_unwind)]
     pub fn close(&self) -> AsyncTask<Job<(), ()>> {
         let inner = self.inner.clone();
+        inner.refuse_steps();
         Job::new(
             move || {
                 inner.stop();

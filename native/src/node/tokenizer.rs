@@ -32,11 +32,6 @@ impl Tokenizer {
     }
 
     #[napi(catch_unwind)]
-    pub fn id_to_token(&self, id: u32) -> napi::Either<String, napi::bindgen_prelude::Null> {
-        self.inner.id_to_token(id).map_or(napi::Either::B(napi::bindgen_prelude::Null), napi::Either::A)
-    }
-
-    #[napi(catch_unwind)]
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.is_special(id)
     }
@@ -44,24 +39,5 @@ impl Tokenizer {
     #[napi(catch_unwind)]
     pub fn vocab_size(&self) -> u32 {
         u32::try_from(self.inner.vocab_size()).unwrap_or(u32::MAX)
-    }
-
-    #[napi(catch_unwind)]
-    pub fn create_decode_stream(&self, skip_special_tokens: bool) -> DecodeStream {
-        DecodeStream { inner: tokenizer::DecodeStream::new(self.inner.clone(), skip_special_tokens) }
-    }
-}
-
-#[napi]
-pub struct DecodeStream {
-    inner: tokenizer::DecodeStream,
-}
-
-#[napi]
-impl DecodeStream {
-    #[napi(catch_unwind)]
-    pub fn push(&mut self, token: u32) -> Result<napi::Either<String, napi::bindgen_prelude::Null>, JsError> {
-        let piece = self.inner.push(token).map_err(js_error)?;
-        Ok(piece.map_or(napi::Either::B(napi::bindgen_prelude::Null), napi::Either::A))
     }
 }

@@ -80,7 +80,9 @@ impl Shared {
     /// See [`compile::compile`].
     pub fn compile_adapter(&self, file: &File, plan: &[ModulePlan]) -> Result<(u32, usize)> {
         let handle = self.adapters.next_handle();
-        let adapter = compile::compile(handle, file, plan, &self.manifest.sites, &self.weights)?;
+        let compiled = compile::compile(handle, file, plan, &self.manifest.sites, &self.weights);
+        self.weights.release_pages();
+        let adapter = compiled?;
         let bytes = adapter.bytes;
         self.adapters.insert(Arc::new(adapter));
         Ok((handle, bytes))
