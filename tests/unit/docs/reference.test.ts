@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Registry } from 'prom-client';
+import { IGNORED_KEYS, REFUSED_KEYS } from '../../../src/adapters/config-rules.js';
+import { CONFIG_KEYS, FLAGS, variableOf } from '../../../src/config/flags.js';
+import { type ErrorCode, LoramuxError } from '../../../src/core/errors.js';
+import { createInstruments } from '../../../src/metrics/families.js';
+import { UNSUPPORTED_FIELDS } from '../../../src/server/lorax/unsupported.js';
+import { startApp } from '../../helpers/http-app.js';
+import { ROOT } from '../../helpers/paths.js';
+
+function read(...path: string[]): string {
+  return readFileSync(join(ROOT, ...path), 'utf8');
+}
+
+const API = read('docs', 'api.md');
+const ADAPTERS = read('docs', 'adapters.md');
+
+/** Cells of every table row below the heading `## title`, up to the next one; header and rule left out. */
+function table(document: string, title: string): string[][] {
+  const [, section = ''] = document.split(`\n## ${title}\n`);
+  const [body = ''] = section.split('\n## ');
+  const rows = body.split('\n').filter((line) => line.startsWith('| `'));
+  return rows.map((row) => row.slice(2, -2).split(' | '));
+}
+
+function plain(cell: string | undefined): string {
+  return (cell ?? '').replaceAll('`', '').trim();
+}
+
+test('the table of flags is the table of the code', () => {
+  const wanted = CONFIG_KEYS.map((key) => {
+    const { flag, value, defaultText, help } = FLAGS[key];
+    return [`--${flag} ${value}`, variableOf(flag), defaultText, help];
+  });
+  assert.deepEqual(
+    table(API, 'Flags').map((row) => row.map(plain)),
+    wanted,
+  );
+});
+
+test('the table of metrics is the table of the code', () => {
+  const registry = new Registry();
+  createInstruments(registry, { maxModelLen: 100 });
+  const wanted = registry.getMetricsAsArray().map((metric) => {
+    const { name, help, type, labelNames } = metric as typeof metric & { readonly labelNames: readonly string[] };
+    return [name, String(type), labelNames.join(', '), help];
+  });
+  const rows = table(API, 'Metrics').map((row) => row.map(plain));
+  assert.deepEqual(
+    rows.filter((row) => row.length === 4),
+    wanted,
+  );
+});
+
+test('the rendered metrics are all documented', async (t) => {
+  const { app } = startApp(t);
+  const { body } = await app.inject({ url: '/metrics' });
+  const names = [...body.matchAll(/^# TYPE (\S+) (\S+)$/gm)];
+  assert.ok(names.length > 40);
+  for (const [, name, type] of names) assert.ok(API.includes(`| \`${name}\` | ${type} |`), `${name} is not in api.md`);
+});
+
+/** Routes as the sources register them: `GET /adapters/{name}`. */
+function registeredRoutes(): Set<string> {
+  const routes = new Set<string>();
+  const files = readdirSync(join(ROOT, 'src', 'server'), { recursive: true, encoding: 'utf8' });
+  for (const file of files.filter((name) => name.endsWith('.ts'))) {
+    for (const [, method = '', path = ''] of read('src', 'server', file).matchAll(
+      /\bapp\.(get|post|put|patch|delete)(?:<[^(]*>)?\('([^']+)'/g,
+    )) {
+      routes.add(`${method.toUpperCase()} ${path.replace(/:(\w+)/g, '{$1}')}`);
+    }
+  }
+  return routes;
+}
+
+test('the table of routes has every route, on the listeners that have it', async (t) => {
+  const { app, admin } = startApp(t);
+  const rows = table(API, 'Routes');
+  assert.deepEqual(rows.map(([route]) => plain(route)).sort(), [...registeredRoutes()].sort());
+  for (const [route, listener] of rows) {
+    const [method = '', path = ''] = plain(route).split(' ');
+    const url = path.replace(/\{(\w+)\}/g, ':$1');
+    for (const [name, server] of [
+      ['public', app],
+      ['admin', admin],
+    ] as const) {
+      const served = server.hasRoute({ method: method as 'GET', url });
+      assert.equal(served, listener === name || listener === 'both', `${plain(route)} on the ${name} listener`);
+    }
+  }
+});
+
+test('the table of error codes has every code with its status', () => {
+  const codes = [...read('src', 'core', 'errors.ts').matchAll(/^ {2}(ERR_[A-Z_]+): \{/gm)].map(([, code]) => code);
+  assert.ok(codes.length > 20);
+  const rows = table(API, 'Error codes').map((row) => row.map(plain));
+  assert.deepEqual(
+    rows.map(([code]) => code),
+    codes,
+  );
+  for (const [code, status, retry] of rows) {
+    const error = new LoramuxError(code as ErrorCode, '');
+    assert.deepEqual([status, retry], [String(error.status), error.retryable ? 'yes' : 'no'], code);
+  }
+});
+
+test('refused fields and configuration keys are named', () => {
+  for (const field of UNSUPPORTED_FIELDS) assert.ok(API.includes(`\`${field}\``), `${field} is not in api.md`);
+  for (const key of [...REFUSED_KEYS.keys(), ...IGNORED_KEYS]) {
+    assert.ok(ADAPTERS.includes(`\`${key}\``), `${key} is not in adapters.md`);
+  }
+});
