@@ -85,6 +85,23 @@ test(`the demo in float32 stays under 1.3 GB, and ${count} short requests add le
   assert.ok((await stateOf(server)).steps >= count / CONCURRENCY, 'the requests ran');
 });
 
+test('a full KV cache and every adapter keep it under the same limit', onLinux, async () => {
+  const { kvBlocks } = await stateOf(server);
+  const tokens = 640;
+  const sequences = Math.floor((kvBlocks.total * kvBlocks.blockSize) / tokens);
+  assert.ok(sequences >= 4, `${kvBlocks.total} KV blocks hold ${sequences} sequences of ${tokens} tokens`);
+  const prompt = ' the sea'.repeat(tokens / 2 - 8);
+  const answers = await Promise.all(
+    Array.from({ length: sequences }, (_, i) =>
+      tryGenerate(server.url, { adapter: names[i % names.length] as string, prompt, maxNewTokens: 8, ignoreEos: true }),
+    ),
+  );
+  assert.ok(answers.every((reply) => 'answer' in reply));
+  await sample(`${sequences} sequences of ${tokens} tokens`);
+  const { VmHWM = 0 } = server.memory();
+  assert.ok(VmHWM < LIMIT_BYTES, `${VmHWM} bytes resident at most, expected under ${LIMIT_BYTES}`);
+});
+
 test('the server ends cleanly', async () => {
   await server.stop();
 });
