@@ -81,6 +81,8 @@ export function buildApp(deps: AppDeps): FastifyInstance {
 }
 
 export interface AdminAppDeps {
+  /** Address that the listener will be bound to. */
+  readonly boundTo: string;
   readonly engine: EngineClient;
   readonly lifecycle: Lifecycle;
   readonly metrics: Metrics;
@@ -99,7 +101,7 @@ export function buildAdminApp(deps: AdminAppDeps): FastifyInstance {
     onRequestEnd: (end) => metrics.requestEnded(end),
     model: engine.limits.modelId,
   });
-  registerSameOrigin(app);
+  registerSameOrigin(app, deps.boundTo);
   const routes = routesOf(app, () => {
     registerProbes(app, new Health({ engine, lifecycle, now: deps.now ?? monotonicNow }), version);
     registerMetrics(app, metrics);

@@ -78,7 +78,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
     isDraining: () => lifecycle.draining,
   });
   const app = buildApp({ engine, tokenizer, lifecycle, metrics, logger, version });
-  const admin = buildAdminApp({ engine, lifecycle, metrics, logger, version });
+  const admin = buildAdminApp({ boundTo: config.adminHost, engine, lifecycle, metrics, logger, version });
   const close = async (): Promise<void> => {
     const apps = [app, admin];
     const cut = setTimeout(() => {

@@ -1,4 +1,4 @@
-//! Encoding, and the stream of pieces: nothing lost, no character cut, whatever bytes the tokens hold.
+//! Encoding and decoding: nothing lost, whatever bytes the tokens hold; broken files refused by name.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code: a failure is a panic, sizes are small")]
 
 mod common;

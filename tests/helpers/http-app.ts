@@ -57,7 +57,7 @@ export function startApp(test: TestContext, { engine = new ScriptedEngine(), ...
   const logger = pino({ level: 'debug' }, { write: (line: string) => lines.push(line) });
   const shared = { engine, lifecycle, metrics, logger, version: '0.0.0', now: overrides.now ?? monotonicNow };
   const app = buildApp({ ...shared, tokenizer: new ByteTokenizer(), ...overrides });
-  const admin = buildAdminApp(shared);
+  const admin = buildAdminApp({ ...shared, boundTo: '127.0.0.1' });
   test.after(async () => {
     await app.close();
     await admin.close();

@@ -182,17 +182,21 @@ test('the state shows the engine, the drain and the versions', async (t) => {
 
 test('a web page of another origin is refused, programs and the listener itself are not', async (t) => {
   const { admin, lifecycle } = startApp(t);
-  const drain = (origin?: string) =>
+  const drain = (origin?: string, host = '127.0.0.1:8081') =>
     admin.inject({
       method: 'POST',
       url: '/drain',
-      headers: { host: 'a:1', ...(origin === undefined ? {} : { origin }) },
+      headers: { host, ...(origin === undefined ? {} : { origin }) },
     });
   const refused = await drain('https://elsewhere.example');
   assert.equal(refused.statusCode, 403);
   assert.equal(refused.json().code, 'ERR_FORBIDDEN');
+  assert.equal((await drain(undefined, 'rebound.example:8081')).statusCode, 403);
+  assert.equal((await drain('http://rebound.example', 'rebound.example')).statusCode, 403);
   assert.equal(lifecycle.draining, false);
-  assert.ok((await drain('http://a:1')).statusCode < 300);
+  assert.ok((await drain('http://127.0.0.1:8081')).statusCode < 300);
+  assert.ok((await drain(undefined, 'localhost')).statusCode < 300);
+  assert.ok((await drain(undefined, '[::1]:8081')).statusCode < 300);
   assert.ok((await drain()).statusCode < 300);
 });
 
