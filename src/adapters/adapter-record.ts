@@ -1,5 +1,6 @@
 import type { AdapterInfo, AdapterState, AdapterVariant } from '../core/adapter.js';
 import type { AdminReplies } from '../core/adapter-admin.js';
+import { type AdapterSource, describeSource, type FetchProgress } from '../core/adapter-source.js';
 import type { ErrorRecord, LoramuxError } from '../core/errors.js';
 import type { Deferred } from './deferred.js';
 
@@ -12,6 +13,7 @@ export interface AdapterLease {
   /** Hex SHA-256 of the files that the handle was compiled from. */
   readonly digest: string;
   readonly name: string;
+  readonly variant: readonly AdapterVariant[];
   readonly tierAtArrival: 'host' | 'disk';
   /** Ends the hold; calling it again does nothing. */
   release(): void;
@@ -23,6 +25,7 @@ export interface AdapterVersion {
   readonly key: number;
   readonly handle: number;
   readonly digest: string;
+  readonly variant: readonly AdapterVariant[];
   readonly bytes: number;
   readonly loadedAtMs: number;
   /** Why it no longer answers new requests; freed once no row holds it. */
@@ -43,8 +46,8 @@ export interface AdapterFacts {
 /** A failed load, remembered so that requests do not repeat it at once. */
 export interface AdapterFailure {
   readonly error: ErrorRecord;
-  readonly directory: string;
-  /** `stampOf` the directory before the load began. */
+  readonly source: AdapterSource;
+  /** `stampOf` the source before the load began. */
   readonly stamp: string;
   readonly atMs: number;
 }
@@ -76,10 +79,12 @@ export interface LoadIntent {
 /** A load in flight; at most one per name. */
 export interface ActiveLoad {
   readonly key: number;
-  readonly directory: string;
+  readonly source: AdapterSource;
   readonly intent: LoadIntent;
   readonly waiters: Set<Waiter>;
   state: AdapterState;
+  /** Of the fetch in flight; null before and after it, and for directories. */
+  progress: FetchProgress | null;
   /** Set when the load must come to nothing. */
   cancelled: LoramuxError | null;
   settled: Promise<LoadResult>;
@@ -88,7 +93,7 @@ export interface ActiveLoad {
 /** Everything known under one adapter name. */
 export interface AdapterRecord {
   readonly name: string;
-  directory: string;
+  source: AdapterSource;
   current: AdapterVersion | null;
   /** All versions in memory: the current one and retired ones that rows still hold. */
   readonly versions: Set<AdapterVersion>;
@@ -102,10 +107,10 @@ export interface AdapterRecord {
   lastUsedAtMs: number | null;
 }
 
-export function createRecord(name: string, directory: string): AdapterRecord {
+export function createRecord(name: string, source: AdapterSource): AdapterRecord {
   return {
     name,
-    directory,
+    source,
     current: null,
     versions: new Set(),
     load: null,
@@ -132,6 +137,7 @@ function isoOrNull(epochMs: number | null): string | null {
 /** The record as the admin API shows it; `rows` counts those of all its versions. */
 export function describeRecord(record: AdapterRecord, rows: number): AdapterInfo {
   const { current, facts, failure } = record;
+  const progress = record.load?.progress ?? null;
   return {
     name: record.name,
     digest: facts?.digest ?? null,
@@ -142,7 +148,8 @@ export function describeRecord(record: AdapterRecord, rows: number): AdapterInfo
     variant: facts?.variant ?? [],
     modules: facts?.modules ?? null,
     baseModel: facts?.baseModel ?? null,
-    source: `dir:${record.directory}`,
+    source: describeSource(record.source),
+    ...(progress === null ? {} : { progress }),
     pins: { rows, operator: record.operatorPin },
     loadedAt: isoOrNull(current?.loadedAtMs ?? null),
     lastUsedAt: isoOrNull(record.lastUsedAtMs),

@@ -1,3 +1,4 @@
+import { type AdapterSource, describeSource, isSameSource } from '../core/adapter-source.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { Telemetry } from '../core/telemetry.js';
 import { stampOf } from './adapter-directory.js';
@@ -28,14 +29,15 @@ export class LoadRunner {
     this.#options = options;
   }
 
-  /** Begins a load of `directory` for a record that has none in flight. */
-  start(record: AdapterRecord, directory: string, intent: LoadIntent): ActiveLoad {
+  /** Begins a load from `source` for a record that has none in flight. */
+  start(record: AdapterRecord, source: AdapterSource, intent: LoadIntent): ActiveLoad {
     const load: ActiveLoad = {
       key: this.#nextKey++,
-      directory,
+      source,
       intent,
       waiters: new Set(),
       state: 'queued',
+      progress: null,
       cancelled: null,
       settled: Promise.resolve({ ok: false, error: closedError() }),
     };
@@ -60,9 +62,9 @@ export class LoadRunner {
   /** The error of a recent failed load of the same unchanged files, or null when a new load is worth trying. */
   async recentFailure(record: AdapterRecord): Promise<LoramuxError | null> {
     const failure = record.failure;
-    if (failure === null || failure.directory !== record.directory) return null;
+    if (failure === null || !isSameSource(failure.source, record.source)) return null;
     if (this.#options.now() - failure.atMs >= FAILURE_MEMORY_MS) return null;
-    const stamp = await stampOf(failure.directory);
+    const stamp = await stampOfSource(failure.source);
     return stamp === failure.stamp && record.failure === failure ? LoramuxError.fromRecord(failure.error) : null;
   }
 
@@ -71,14 +73,19 @@ export class LoadRunner {
     const { loader, now, nextTicket } = this.#options;
     const startedMs = now();
     const ticket = nextTicket();
-    const stamp = await stampOf(load.directory);
+    const stamp = await stampOfSource(load.source);
     try {
       const outcome = await loader.load({
         key: load.key,
         ticket,
-        directory: load.directory,
+        source: load.source,
+        refresh: load.intent.operator,
         onState: (state) => {
           load.state = state;
+          if (state !== 'fetching') load.progress = null;
+        },
+        onProgress: (progress) => {
+          load.progress = progress;
         },
         isWanted: () => isWanted(load),
         accept: (digest) => acceptDigest(record, load, digest),
@@ -88,13 +95,13 @@ export class LoadRunner {
         throw load.cancelled;
       }
       const result = this.#settle(record, load, outcome);
-      this.#report(record, startedMs, null, outcome.kind === 'compiled' ? outcome.bytes : 0);
+      this.#report(record, load, startedMs, null, outcome.kind === 'compiled' ? outcome.bytes : 0);
       return result;
     } catch (thrown) {
       const error = load.cancelled ?? toLoramuxError(thrown);
       if (load.cancelled === null && error.code !== 'ERR_ABORTED') {
-        record.failure = { error: error.toRecord(), directory: load.directory, stamp, atMs: now() };
-        this.#report(record, startedMs, error.code, 0);
+        record.failure = { error: error.toRecord(), source: load.source, stamp, atMs: now() };
+        this.#report(record, load, startedMs, error.code, 0);
       }
       return this.#fail(record, load, error);
     }
@@ -107,7 +114,7 @@ export class LoadRunner {
     const waiters = [...load.waiters];
     load.waiters.clear();
     if (record.load === load) record.load = null;
-    record.directory = load.directory;
+    record.source = load.source;
     record.failure = null;
     if (load.intent.pin) record.operatorPin = true;
     if (outcome.kind === 'unchanged') {
@@ -118,7 +125,7 @@ export class LoadRunner {
     const { digest, handle, bytes, plan, baseModel, warnings } = outcome;
     const { ranks, variant, moduleCounts } = plan;
     record.facts = { digest, bytes, ranks, variant, modules: moduleCounts, baseModel, warnings };
-    const version = { key: load.key, handle, digest, bytes, loadedAtMs: now(), retired: null };
+    const version = { key: load.key, handle, digest, variant, bytes, loadedAtMs: now(), retired: null };
     const tiers = waiters.map((waiter) => waiter.tierAtArrival);
     const leases = store.publish(record, version, tiers);
     for (const [at, waiter] of waiters.entries()) waiter.deferred.resolve(leases[at] ?? null);
@@ -131,7 +138,7 @@ export class LoadRunner {
   #fail(record: AdapterRecord, load: ActiveLoad, error: LoramuxError): LoadResult {
     if (record.load === load) record.load = null;
     // A failed replacement says nothing about the files that the name still stands for.
-    const lookAgain = error.code === 'ERR_ABORTED' || load.directory !== record.directory;
+    const lookAgain = error.code === 'ERR_ABORTED' || !isSameSource(load.source, record.source);
     for (const waiter of load.waiters) {
       if (lookAgain) waiter.deferred.resolve(null);
       else waiter.deferred.reject(error);
@@ -142,14 +149,21 @@ export class LoadRunner {
 
   #report(
     record: AdapterRecord,
+    load: ActiveLoad,
     startedMs: number,
     code: Extract<Telemetry, { kind: 'adapter-load' }>['code'],
     bytes: number,
   ): void {
     const seconds = (this.#options.now() - startedMs) / 1000;
     const result = code === null ? 'ok' : 'failed';
-    this.#options.emit({ kind: 'adapter-load', name: record.name, result, code, seconds, bytes });
+    const source = load.source.type;
+    this.#options.emit({ kind: 'adapter-load', name: record.name, source, result, code, seconds, bytes });
   }
+}
+
+/** What is behind a remote source shows only by asking it, so its failures are remembered for their time. */
+async function stampOfSource(source: AdapterSource): Promise<string> {
+  return source.type === 'dir' ? stampOf(source.location) : '';
 }
 
 function isWanted(load: ActiveLoad): boolean {
@@ -159,11 +173,11 @@ function isWanted(load: ActiveLoad): boolean {
 /** What a load's digest means for the name: nothing new, or a load that the name is free for. */
 function acceptDigest(record: AdapterRecord, load: ActiveLoad, digest: string): 'load' | 'unchanged' {
   if (record.current?.digest === digest) return 'unchanged';
-  const taken = record.facts !== null ? record.facts.digest !== digest : record.directory !== load.directory;
+  const taken = record.facts !== null ? record.facts.digest !== digest : !isSameSource(record.source, load.source);
   if (!load.intent.replace && taken) {
     throw new LoramuxError(
       'ERR_BAD_REQUEST',
-      `${record.name} already names the adapter in ${record.directory}, expected a free name: choose another or set replace`,
+      `${record.name} already names ${describeSource(record.source)}, expected a free name: choose another or set replace`,
       { field: 'replace' },
     );
   }

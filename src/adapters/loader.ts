@@ -1,8 +1,9 @@
 import type { AdapterState } from '../core/adapter.js';
+import { type AdapterSource, describeSource, type FetchProgress } from '../core/adapter-source.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { NativeBinding, NativeEngine } from '../engine/binding.js';
 import {
-  type AdapterRoots,
+  AdapterRoots,
   hashTextFiles,
   openAdapterDirectory,
   readConfigFile,
@@ -14,6 +15,7 @@ import { adapterDigest } from './digest.js';
 import type { MemoryQueue } from './memory-queue.js';
 import { type AdapterPlan, type BaseModel, planAdapter } from './plan.js';
 import type { Residency } from './residency.js';
+import type { LocalCopy, RemoteSources } from './sources/remote-sources.js';
 
 /** What loading needs of the native side. */
 export type AdapterBackend = Pick<NativeBinding, 'openAdapterFile' | 'firstMatches'> &
@@ -23,6 +25,8 @@ export interface LoaderOptions {
   readonly backend: AdapterBackend;
   readonly base: BaseModel;
   readonly roots: AdapterRoots;
+  /** Null where adapters come from directories only. */
+  readonly sources: RemoteSources | null;
   readonly residency: Residency;
   readonly memory: MemoryQueue;
   /** Longest safetensors file that is opened. */
@@ -35,8 +39,11 @@ export interface LoadJob {
   readonly key: number;
   /** Order among loads. */
   readonly ticket: number;
-  readonly directory: string;
+  readonly source: AdapterSource;
+  /** Ask a remote source whether it has moved on, also when there is a copy. */
+  readonly refresh: boolean;
   readonly onState: (state: AdapterState) => void;
+  readonly onProgress: (progress: FetchProgress) => void;
   /** Asked before each costly stage; false ends the load with ERR_ABORTED. */
   readonly isWanted: () => boolean;
   /** Told the digest before memory is taken; `unchanged` ends the load well, throwing refuses it. */
@@ -63,6 +70,7 @@ const MAX_CONCURRENT_LOADS = 2;
 export class AdapterLoader {
   readonly #options: LoaderOptions;
   readonly #queue: { readonly key: number; readonly turn: Deferred<void> }[] = [];
+  readonly #fetches = new Map<number, AbortController>();
   #running = 0;
 
   constructor(options: LoaderOptions) {
@@ -70,21 +78,36 @@ export class AdapterLoader {
   }
 
   /**
-   * Carries one load to a compiled adapter. Errors: those of the directory, configuration and plan; ERR_ADAPTER_NO_SPACE;
-   * ERR_ABORTED when nobody wants it any more; whatever the native side reports. A failed load leaves no bytes behind.
+   * Carries one load to a compiled adapter. Errors: those of the source, directory, configuration and plan;
+   * ERR_ADAPTER_NO_SPACE; ERR_ABORTED when nobody wants it any more; whatever the native side reports. A failed load
+   * leaves no bytes in memory.
    */
   async load(job: LoadJob): Promise<LoadOutcome> {
     job.onState('queued');
-    await this.#takeTurn(job.key);
+    // A slow source keeps no turn from loads that have their files.
+    const copy = job.source.type === 'dir' ? null : await this.#fetch(job);
     try {
-      return await this.#load(job);
+      await this.#takeTurn(job.key);
+      try {
+        return await this.#load(job, copy);
+      } finally {
+        this.#endTurn();
+      }
     } finally {
-      this.#endTurn();
+      copy?.release();
     }
   }
 
-  /** Takes a load that waits for its turn or for memory out with ERR_ABORTED; false when it is doing anything else. */
+  /**
+   * Takes a load that waits for its files, its turn or memory out with ERR_ABORTED; false when it is doing anything
+   * else.
+   */
   cancel(key: number): boolean {
+    const fetch = this.#fetches.get(key);
+    if (fetch !== undefined) {
+      fetch.abort(aborted());
+      return true;
+    }
     const at = this.#queue.findIndex((waiting) => waiting.key === key);
     if (at < 0) return this.#options.memory.cancel(key, aborted());
     const [waiting] = this.#queue.splice(at, 1);
@@ -92,11 +115,27 @@ export class AdapterLoader {
     return true;
   }
 
-  async #load(job: LoadJob): Promise<LoadOutcome> {
-    const { backend, base, roots, maxFileBytes } = this.#options;
+  async #fetch(job: LoadJob): Promise<LocalCopy> {
+    const { sources } = this.#options;
+    if (job.source.type === 'dir' || sources === null) throw unreachable(job.source);
+    requireWanted(job);
+    const controller = new AbortController();
+    this.#fetches.set(job.key, controller);
+    job.onState('fetching');
+    try {
+      const { refresh, onProgress } = job;
+      return await sources.open(job.source, { refresh, onProgress, signal: controller.signal });
+    } finally {
+      this.#fetches.delete(job.key);
+    }
+  }
+
+  async #load(job: LoadJob, copy: LocalCopy | null): Promise<LoadOutcome> {
+    const { backend, base, maxFileBytes } = this.#options;
     requireWanted(job);
     job.onState('fetching');
-    const files = await openAdapterDirectory(job.directory, roots);
+    const roots = copy === null ? this.#options.roots : new AdapterRoots([], [copy.root]);
+    const files = await openAdapterDirectory(copy?.directory ?? job.source.location, roots);
     const { bytes, digested } = await readConfigFile(files);
     const config = parseAdapterConfig(bytes, files.configPath);
     const weights = await naming(files.weightsPath, backend.openAdapterFile(files.weightsPath, maxFileBytes));
@@ -106,6 +145,7 @@ export class AdapterLoader {
       { path: WEIGHTS_FILE, bytes: weights.bytes, sha256: weights.sha256 },
       ...textFiles,
     ]);
+    if (copy !== null && copy.digest !== digest) throw await this.#damaged(job.source, copy);
     job.onState('validating');
     const plan = await planAdapter({
       file: files.weightsPath,
@@ -156,6 +196,15 @@ export class AdapterLoader {
     }
   }
 
+  /** What was fetched is no longer what is on the disk. */
+  async #damaged(source: AdapterSource, copy: LocalCopy): Promise<LoramuxError> {
+    await this.#options.sources?.discard(copy.digest);
+    return new LoramuxError(
+      'ERR_ADAPTER_SOURCE',
+      `${describeSource(source)}: the copy on the disk was damaged (expected digest ${copy.digest}) and is deleted: load the adapter again`,
+    );
+  }
+
   #giveBack(key: number, compiled: { handle: number } | null): void {
     if (compiled !== null) this.#options.backend.releaseAdapter(compiled.handle);
     this.#options.residency.release(key);
@@ -182,6 +231,14 @@ export class AdapterLoader {
 
 function aborted(): LoramuxError {
   return new LoramuxError('ERR_ABORTED', 'the load was given up: no request waits for this adapter any more');
+}
+
+/** ERR_ADAPTER_FORBIDDEN: this registry knows directories only. */
+export function unreachable(source: AdapterSource): LoramuxError {
+  return new LoramuxError(
+    'ERR_ADAPTER_FORBIDDEN',
+    `${describeSource(source)} cannot be fetched here: expected a directory inside the adapter folders`,
+  );
 }
 
 function requireWanted(job: LoadJob): void {

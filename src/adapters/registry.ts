@@ -1,5 +1,6 @@
 import type { AdapterInfo, TierInfo } from '../core/adapter.js';
 import type { AdminCall, AdminReplies } from '../core/adapter-admin.js';
+import type { AdapterSource, DirectorySource } from '../core/adapter-source.js';
 import { LoramuxError } from '../core/errors.js';
 import { isAdapterName } from '../core/names.js';
 import type { Telemetry } from '../core/telemetry.js';
@@ -15,9 +16,10 @@ import {
 } from './adapter-record.js';
 import { deferred } from './deferred.js';
 import { LoadRunner } from './load-runner.js';
-import { type AdapterBackend, AdapterLoader } from './loader.js';
+import { type AdapterBackend, AdapterLoader, unreachable } from './loader.js';
 import type { BaseModel } from './plan.js';
 import { abortedError, closedError, leavingError, notFound } from './registry-errors.js';
+import type { RemoteSources } from './sources/remote-sources.js';
 import { VersionStore } from './version-store.js';
 
 const DEFAULT_MAX_FILE_BYTES = 2 * 1024 ** 3;
@@ -29,6 +31,8 @@ export interface RegistryOptions {
   readonly roots: readonly string[];
   /** Further folders that admin loads may name. */
   readonly allowedRoots?: readonly string[];
+  /** Where adapters come from that are no directories; null or absent = directories only. */
+  readonly sources?: RemoteSources | null;
   readonly capacityBytes: number;
   readonly maxFileBytes?: number;
   readonly emit: (fact: Telemetry) => void;
@@ -67,7 +71,8 @@ export class AdapterRegistry {
     this.#store = new VersionStore({ capacityBytes, now, releaseAdapter, emit });
     const { residency, memory } = this.#store;
     const maxFileBytes = options.maxFileBytes ?? DEFAULT_MAX_FILE_BYTES;
-    const loader = new AdapterLoader({ backend, base, roots: this.#roots, residency, memory, maxFileBytes });
+    const sources = options.sources ?? null;
+    const loader = new AdapterLoader({ backend, base, roots: this.#roots, sources, residency, memory, maxFileBytes });
     this.#loads = new LoadRunner({ loader, store: this.#store, emit, warn, now, nextTicket });
   }
 
@@ -110,7 +115,7 @@ export class AdapterRegistry {
       }
       const lease = await this.#join(
         record,
-        record.load ?? this.#loads.start(record, record.directory, byRequest()),
+        record.load ?? this.#loads.start(record, record.source, byRequest()),
         tier,
         signal,
       );
@@ -121,7 +126,8 @@ export class AdapterRegistry {
   /** Every adapter: those known and those in the scanned roots, sorted by name. */
   async list(): Promise<AdminReplies['list']> {
     for (const [name, directory] of await this.#roots.scan()) {
-      if (!this.#records.has(name) && !this.#unloaded.has(name)) this.#records.set(name, createRecord(name, directory));
+      if (!this.#records.has(name) && !this.#unloaded.has(name))
+        this.#records.set(name, createRecord(name, directorySource(directory)));
     }
     const records = [...this.#records.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     return { adapters: records.map((record) => this.#describe(record)), tiers: this.tiers() };
@@ -133,28 +139,23 @@ export class AdapterRegistry {
   }
 
   tiers(): TierInfo[] {
-    return this.#store.tiers();
+    const disk = this.#options.sources?.tier();
+    return disk === undefined ? this.#store.tiers() : [disk, ...this.#store.tiers()];
   }
 
   /**
-   * Loads `directory` under `name`. A name that serves other files moves to the new ones atomically when `replace`
+   * Loads `source` under `name`. A name that serves other files moves to the new ones atomically when `replace`
    * is set: rows in flight finish on the old version. Errors: ERR_BAD_REQUEST for a malformed name or a taken one
    * without `replace`, ERR_ADAPTER_FORBIDDEN, ERR_ADAPTER_UNLOADED, and those of the load, which change nothing.
    */
   async load(call: LoadCall): Promise<AdminReplies['load']> {
-    const { name, directory, replace } = call;
+    const { name, replace } = call;
     if (!isAdapterName(name)) {
       const expected = 'expected an adapter name of letters, digits, ".", "_", "-" and at most one "/"';
       throw new LoramuxError('ERR_BAD_REQUEST', `${expected}, found ${JSON.stringify(name)}`, { field: 'name' });
     }
-    const real = await this.#roots.resolve(directory);
-    if (real === null) {
-      throw new LoramuxError(
-        'ERR_ADAPTER_NOT_FOUND',
-        `expected an adapter directory at ${directory}, found nothing: check the path`,
-      );
-    }
-    const { record, load } = await this.#startForOperator(name, real, { operator: true, replace, pin: call.pin });
+    const source = await this.#admit(call.source);
+    const { record, load } = await this.#startForOperator(name, source, { operator: true, replace, pin: call.pin });
     if (!call.wait) return { outcome: 'accepted', replaced: null, adapter: this.#describe(record) };
     const result = await load.settled;
     if (!result.ok) throw result.error;
@@ -192,7 +193,7 @@ export class AdapterRegistry {
         if (record.current !== null) this.#store.setOperatorPin(record.current, pinned);
         return this.#describe(record);
       }
-      const load = record.load ?? this.#loads.start(record, record.directory, byRequest());
+      const load = record.load ?? this.#loads.start(record, record.source, byRequest());
       load.intent.operator = true;
       load.intent.pin = true;
       const result = await load.settled;
@@ -212,6 +213,7 @@ export class AdapterRegistry {
     const loads = records.flatMap((record) => (record.load === null ? [] : [record.load.settled]));
     for (const record of records) if (record.drain === null) this.#leave(record, closedError());
     await Promise.all(loads);
+    await this.#options.sources?.close();
   }
 
   #describe(record: AdapterRecord): AdapterInfo {
@@ -229,26 +231,42 @@ export class AdapterRegistry {
     const known = this.#records.get(name);
     if (known !== undefined) return known;
     if (directory === null || this.#unloaded.has(name)) throw notFound(name, this.#unloaded.has(name));
-    const record = createRecord(name, directory);
+    const record = createRecord(name, directorySource(directory));
     this.#records.set(name, record);
     return record;
+  }
+
+  /** The source with its real path, or taken over, once it may be loaded at all. */
+  async #admit(source: AdapterSource): Promise<AdapterSource> {
+    if (source.type !== 'dir') {
+      const { sources } = this.#options;
+      if (sources === undefined || sources === null) throw unreachable(source);
+      return sources.admit(source);
+    }
+    const real = await this.#roots.resolve(source.location);
+    if (real !== null) return directorySource(real);
+    throw new LoramuxError(
+      'ERR_ADAPTER_NOT_FOUND',
+      `expected an adapter directory at ${source.location}, found nothing: check the path`,
+    );
   }
 
   /** Starts an admin load once no other load of the name is in flight, creating its record if the name is new. */
   async #startForOperator(
     name: string,
-    directory: string,
+    source: AdapterSource,
     intent: LoadIntent,
   ): Promise<{ record: AdapterRecord; load: ActiveLoad }> {
     const inRoots = this.#unloaded.has(name) ? null : await this.#roots.find(name);
     for (;;) {
       if (this.#closed) throw closedError();
-      const record = this.#records.get(name) ?? createRecord(name, inRoots ?? directory);
+      const record =
+        this.#records.get(name) ?? createRecord(name, inRoots === null ? source : directorySource(inRoots));
       requireStaying(record);
       if (record.load === null) {
         this.#records.set(name, record);
         this.#unloaded.delete(name);
-        return { record, load: this.#loads.start(record, directory, intent) };
+        return { record, load: this.#loads.start(record, source, intent) };
       }
       await record.load.settled;
     }
@@ -294,6 +312,10 @@ export class AdapterRegistry {
     for (const version of [...record.versions]) this.#store.retire(record, version, version.retired ?? 'admin');
     return drain;
   }
+}
+
+function directorySource(location: string): DirectorySource {
+  return { type: 'dir', location };
 }
 
 /** The intent of a load that only requests asked for. A name follows its own directory to whatever it holds. */

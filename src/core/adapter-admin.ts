@@ -1,4 +1,5 @@
 import type { AdapterInfo, TierInfo } from './adapter.js';
+import type { AdapterSource } from './adapter-source.js';
 
 /** Operations of the admin API that the engine worker carries out. */
 export type AdminCall =
@@ -7,7 +8,7 @@ export type AdminCall =
   | {
       readonly op: 'load';
       readonly name: string;
-      readonly directory: string;
+      readonly source: AdapterSource;
       readonly pin: boolean;
       readonly wait: boolean;
       readonly replace: boolean;

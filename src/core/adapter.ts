@@ -1,3 +1,4 @@
+import type { FetchProgress } from './adapter-source.js';
 import type { ErrorRecord } from './errors.js';
 
 export type AdapterState = 'queued' | 'fetching' | 'validating' | 'ready' | 'draining' | 'failed';
@@ -16,8 +17,10 @@ export interface AdapterInfo {
   readonly variant: readonly AdapterVariant[];
   readonly modules: { readonly inFile: number; readonly applied: number } | null;
   readonly baseModel: string | null;
-  /** `dir:PATH`. */
+  /** `dir:PATH`, `hub:ORG/NAME@REV`, `s3://…`, `https://…` or `upload:DIGEST`; never with a secret. */
   readonly source: string;
+  /** While files are being fetched from a remote source. */
+  readonly progress?: FetchProgress;
   readonly pins: { readonly rows: number; readonly operator: boolean };
   /** ISO 8601, null while not resident / never used. */
   readonly loadedAt: string | null;

@@ -14,6 +14,7 @@ const TABLE = {
   ERR_ADAPTER_FORBIDDEN: { status: 403, retryable: false },
   ERR_ADAPTER_INVALID: { status: 422, retryable: false },
   ERR_ADAPTER_SOURCE: { status: 502, retryable: true },
+  ERR_ADAPTER_SOURCE_TIMEOUT: { status: 504, retryable: true },
   ERR_ADAPTER_TOO_LARGE: { status: 413, retryable: false },
   ERR_ADAPTER_NO_SPACE: { status: 507, retryable: true },
   ERR_ADAPTER_UNLOADED: { status: 409, retryable: true },

@@ -1,3 +1,5 @@
+import type { AdapterSource } from './adapter-source.js';
+
 /** Facts that the engine worker reports for metrics and logs; sent in the step's one message, never awaited. */
 export type Telemetry =
   | {
@@ -20,6 +22,7 @@ export type Telemetry =
   | {
       readonly kind: 'adapter-load';
       readonly name: string;
+      readonly source: AdapterSource['type'];
       readonly result: 'ok' | 'failed';
       readonly code: string | null;
       readonly seconds: number;

@@ -3,8 +3,6 @@ import type { Instruments } from './families.js';
 
 /** The memory tier of this build: host memory is where the CPU computes. */
 const TIER = 'host';
-/** Where adapters come from in this build. */
-const SOURCE = 'dir';
 
 const LOAD_RESULTS: Readonly<Record<string, string>> = {
   ERR_ADAPTER_NOT_FOUND: 'not_found',
@@ -12,6 +10,7 @@ const LOAD_RESULTS: Readonly<Record<string, string>> = {
   ERR_ADAPTER_INVALID: 'invalid',
   ERR_ADAPTER_TOO_LARGE: 'too_large',
   ERR_ADAPTER_NO_SPACE: 'too_large',
+  ERR_ADAPTER_SOURCE_TIMEOUT: 'timeout',
   ERR_ABORTED: 'cancelled',
 };
 
@@ -41,8 +40,8 @@ export function recordTelemetry(of: Instruments, fact: Telemetry): void {
       return;
     case 'adapter-load': {
       const result = fact.result === 'ok' ? 'ok' : (LOAD_RESULTS[fact.code ?? ''] ?? 'io');
-      of.adapterLoads.inc({ source: SOURCE, result });
-      of.adapterLoadSeconds.observe({ phase: 'total', source: SOURCE }, fact.seconds);
+      of.adapterLoads.inc({ source: fact.source, result });
+      of.adapterLoadSeconds.observe({ phase: 'total', source: fact.source }, fact.seconds);
       return;
     }
     case 'adapter-evict':

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import { test } from 'node:test';
 import type { AdapterInfo } from '../../src/core/adapter.js';
+import type { AdapterSource } from '../../src/core/adapter-source.js';
 import { LoramuxError } from '../../src/core/errors.js';
 import { startApp } from '../helpers/http-app.js';
 import { IDLE } from '../helpers/scripted-engine.js';
@@ -44,23 +45,49 @@ for (const [outcome, replaced, status] of OUTCOMES) {
     assert.equal(reply.json().name, 'org/sql');
     assert.equal(reply.json().replaced, replaced ?? undefined);
     assert.equal('failure' in reply.json(), false);
-    const directory = resolve('some/where');
+    const source = { type: 'dir', location: resolve('some/where') };
     assert.deepEqual(engine.adminCalls, [
-      { op: 'load', name: 'org/sql', directory, pin: true, wait: false, replace: false },
+      { op: 'load', name: 'org/sql', source, pin: true, wait: false, replace: false },
     ]);
   });
 }
 
-test('sources are dir:PATH, a bare path or an object', async (t) => {
-  const { admin, engine } = startApp(t);
-  engine.onAdmin = () => ({ outcome: 'created', replaced: null, adapter: adapter('a') });
-  for (const source of ['dir:/x/y', '/x/y', { type: 'dir', location: '/x/y', revision: null }]) {
+const SOURCES: readonly (readonly [unknown, AdapterSource])[] = [
+  ['dir:/x/y', { type: 'dir', location: '/x/y' }],
+  ['/x/y', { type: 'dir', location: '/x/y' }],
+  [
+    { type: 'dir', location: '/x/y', revision: null },
+    { type: 'dir', location: '/x/y' },
+  ],
+  ['hub:org/name', { type: 'hub', location: 'org/name', revision: 'main', token: null }],
+  ['hub:org/name@v1', { type: 'hub', location: 'org/name', revision: 'v1', token: null }],
+  [
+    { type: 'hub', location: 'org/name', revision: 'refs/pr/1', token: 'hf_x' },
+    { type: 'hub', location: 'org/name', revision: 'refs/pr/1', token: 'hf_x' },
+  ],
+  ['s3://bucket', { type: 's3', location: 's3://bucket' }],
+  ['s3://bucket/a/b/', { type: 's3', location: 's3://bucket/a/b' }],
+  [
+    { type: 's3', location: 'bucket/a' },
+    { type: 's3', location: 's3://bucket/a' },
+  ],
+  ['HTTPS://Host.example/a?b=c#d', { type: 'http', location: 'https://host.example/a?b=c', token: null }],
+  [
+    { type: 'http', location: 'http://127.1:80/a.tar', token: 't' },
+    { type: 'http', location: 'http://127.0.0.1/a.tar', token: 't' },
+  ],
+];
+
+for (const [source, read] of SOURCES) {
+  test(`the source ${JSON.stringify(source)} is read as ${JSON.stringify(read)}`, async (t) => {
+    const { admin, engine } = startApp(t);
+    engine.onAdmin = () => ({ outcome: 'created', replaced: null, adapter: adapter('a') });
     const reply = await admin.inject({ method: 'POST', url: '/adapters', payload: { name: 'a', source } });
     assert.equal(reply.statusCode, 201);
-    const expected = { op: 'load', name: 'a', directory: '/x/y', pin: false, wait: true, replace: true };
+    const expected = { op: 'load', name: 'a', source: read, pin: false, wait: true, replace: true };
     assert.deepEqual(engine.adminCalls.at(-1), expected);
-  }
-});
+  });
+}
 
 const MALFORMED: readonly (readonly [unknown, string])[] = [
   [undefined, 'body'],
@@ -71,10 +98,17 @@ const MALFORMED: readonly (readonly [unknown, string])[] = [
   [{ name: 'a' }, 'source'],
   [{ name: 'a', source: '' }, 'source'],
   [{ name: 'a', source: 'dir:' }, 'source'],
-  [{ name: 'a', source: 'hub:org/name' }, 'source'],
-  [{ name: 'a', source: 's3://bucket/key' }, 'source'],
-  [{ name: 'a', source: 'https://host/x' }, 'source'],
-  [{ name: 'a', source: { type: 'hub', location: 'x' } }, 'source'],
+  [{ name: 'a', source: 'ftp://host/x' }, 'source'],
+  [{ name: 'a', source: 'hub:name' }, 'source'],
+  [{ name: 'a', source: 's3://' }, 'source'],
+  [{ name: 'a', source: 's3://bucket/a?versionId=1' }, 'source'],
+  [{ name: 'a', source: 'https://' }, 'source'],
+  [{ name: 'a', source: 'https://user:secret@host/x' }, 'source'],
+  [{ name: 'a', source: { type: 'upload', location: 'x' } }, 'source.type'],
+  [{ name: 'a', source: { type: 'hub', location: 'x' } }, 'source.location'],
+  [{ name: 'a', source: { type: 'hub', location: 'a/b', token: 'has space' } }, 'source.token'],
+  [{ name: 'a', source: { type: 's3', location: 'bucket/x', token: 't' } }, 'source.token'],
+  [{ name: 'a', source: { type: 'http', location: 'http://h/x', revision: 'r' } }, 'source.revision'],
   [{ name: 'a', source: { type: 'dir' } }, 'source.location'],
   [{ name: 'a', source: { type: 'dir', location: 'x', token: 't' } }, 'source.token'],
   [{ name: 'a', source: { type: 'dir', location: 'x', extra: 1 } }, 'extra'],

@@ -119,7 +119,14 @@ describe('broken adapters in a running engine', () => {
     test(`${one.name}: ${one.why}`, async () => {
       assert.equal(one.base, BASE);
       const directory = join(BAD, one.name, one.input);
-      const load = { op: 'load', name: one.name, directory, pin: false, wait: true, replace: false } as const;
+      const load = {
+        op: 'load',
+        name: one.name,
+        source: { type: 'dir', location: directory },
+        pin: false,
+        wait: true,
+        replace: false,
+      } as const;
       await assertRefused(() => client.admin(load), one);
       // By now a known name that failed: a request for it fails alike, and generates nothing.
       const oracle = casesOf(BASE)[0] as SyntheticCase;

@@ -1,8 +1,9 @@
-import { resolve } from 'node:path';
 import type { AdapterInfo } from '../../core/adapter.js';
+import type { AdapterSource } from '../../core/adapter-source.js';
 import { LoramuxError } from '../../core/errors.js';
 import { isAdapterName } from '../../core/names.js';
 import { isJsonObject, type JsonObject } from '../fields.js';
+import { readSource } from './source-request.js';
 
 /** Refuses a part of an admin request, which is always the caller's mistake: 400. */
 function refuse(field: string, message: string): LoramuxError {
@@ -29,39 +30,9 @@ export function readName(value: unknown): string {
   );
 }
 
-/**
- * The absolute directory behind a source: `dir:PATH`, a bare path, or `{type: "dir", location: PATH}`. Relative paths
- * count from the server's working directory.
- */
-export function readSource(value: unknown): string {
-  const location = isJsonObject(value) ? readSourceObject(value) : value;
-  if (typeof location !== 'string') throw refuse('source', '"source" must be "dir:PATH" or a path');
-  const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(location)?.[1]?.toLowerCase();
-  if (scheme !== undefined && scheme !== 'dir') {
-    throw refuse('source', `source type "${scheme}" is not supported in this version: use dir:PATH`);
-  }
-  const path = scheme === undefined ? location : location.slice('dir:'.length);
-  if (path === '' || path.includes('\0')) throw refuse('source', '"source" must name a directory');
-  return resolve(path);
-}
-
-function readSourceObject(source: JsonObject): unknown {
-  refuseOthers(source, ['type', 'location', 'revision', 'token'], 'field of source');
-  if (source.type !== 'dir') {
-    throw refuse('source', `source type ${JSON.stringify(source.type)} is not supported in this version: use "dir"`);
-  }
-  for (const field of ['revision', 'token']) {
-    if (source[field] !== undefined && source[field] !== null) {
-      throw refuse(`source.${field}`, `"source.${field}" is not supported for a directory: leave it out`);
-    }
-  }
-  if (typeof source.location !== 'string') throw refuse('source.location', '"source.location" must be a path');
-  return `dir:${source.location}`;
-}
-
 export interface LoadRequest {
   readonly name: string;
-  readonly directory: string;
+  readonly source: AdapterSource;
   readonly pin: boolean;
   readonly wait: boolean;
   readonly replace: boolean;
@@ -74,7 +45,7 @@ export function readLoadRequest(body: unknown): LoadRequest {
   if (flag(body, 'dryRun', false)) throw refuse('dryRun', '"dryRun" is not supported in this version: leave it out');
   return {
     name: readName(body.name),
-    directory: readSource(body.source),
+    source: readSource(body.source),
     pin: flag(body, 'pin', false),
     wait: flag(body, 'wait', true),
     replace: flag(body, 'replace', true),

@@ -163,7 +163,7 @@ class Traffic {
       case 'load': {
         const { name, variant, pin, replace } = operation;
         const directory = join(this.root, variant === 0 ? name : `${name}-${variant}`);
-        return registry.load({ name, directory, pin, replace, wait: true });
+        return registry.load({ name, source: { type: 'dir', location: directory }, pin, replace, wait: true });
       }
       case 'unload':
         return registry.unload(operation.name, operation.force ? (handle) => this.#cut(handle) : undefined);

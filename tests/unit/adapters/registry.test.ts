@@ -56,7 +56,7 @@ async function touch(registry: AdapterRegistry, name: string): Promise<void> {
 }
 
 function loadCall(name: string, directory: string, more: object = {}): Parameters<AdapterRegistry['load']>[0] {
-  return { name, directory, pin: false, wait: true, replace: true, ...more };
+  return { name, source: { type: 'dir', location: directory }, pin: false, wait: true, replace: true, ...more };
 }
 
 test('loads on first use and then hands out leases without waiting', async (t) => {
@@ -84,7 +84,7 @@ test('loads on first use and then hands out leases without waiting', async (t) =
   assert.equal(backend.opened, 1);
   assert.deepEqual(facts, [
     { kind: 'adapter-lookup', name: 'a', result: 'miss' },
-    { kind: 'adapter-load', name: 'a', result: 'ok', code: null, seconds: 0, bytes: RANK_BYTES },
+    { kind: 'adapter-load', name: 'a', source: 'dir', result: 'ok', code: null, seconds: 0, bytes: RANK_BYTES },
     { kind: 'adapter-lookup', name: 'a', result: 'hit' },
   ]);
 });
@@ -170,7 +170,7 @@ test('remembers a failed load until its files change or time passes', async (t) 
   clock.ms += 5_000;
   await assert.rejects(registry.acquire('a'), refused);
   assert.equal(failures(), 2);
-  await writeAdapter(good.directory);
+  await writeAdapter(good.source.location);
   await touch(registry, 'a');
   assert.equal((await registry.get('a')).failure, null);
   assert.equal(backend.held.size, 1);

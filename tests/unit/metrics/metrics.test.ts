@@ -123,7 +123,7 @@ test('a step is counted by phase, by path, and by whether base rows were in it',
 
 test('loads, lookups, evictions and preemptions are counted by outcome', async (t) => {
   const { engine, metrics } = start(t);
-  const load = { kind: 'adapter-load', name: 'a', seconds: 1, bytes: 5 } as const;
+  const load = { kind: 'adapter-load', name: 'a', source: 'dir', seconds: 1, bytes: 5 } as const;
   engine.report({ ...load, result: 'ok', code: null });
   engine.report({ ...load, result: 'failed', code: 'ERR_ADAPTER_INVALID' });
   engine.report({ ...load, result: 'failed', code: 'ERR_NATIVE' });
