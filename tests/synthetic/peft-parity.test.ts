@@ -1,38 +1,23 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { assertSameBits, worstError } from '../helpers/compare.js';
+import { assertSameBits } from '../helpers/compare.js';
 import { type Outcome, shuffled } from '../helpers/direct-engine.js';
+import { assertEqualsOracle } from '../helpers/oracle.js';
 import {
   casesOf,
   openSynthetic,
-  oracleLogits,
   SYNTHETIC_CASES,
   SYNTHETIC_MODELS,
-  SYNTHETIC_TOKENS,
   type SyntheticCase,
   titleOf,
 } from '../helpers/synthetic.js';
 
-/** Logits of the last prompt token: |ours − PEFT's| ≤ ATOL + RTOL · |PEFT's|. */
-const ATOL = 1e-4;
-const RTOL = 1e-4;
-/** A step whose two best logits are closer may fall either way within those tolerances: comparing stops there. */
-const TIE = 1e-3;
 /** What the fixtures hold: fewer means that a test lost its cases. */
 const CASES = 210;
 const MUST_COMPARE = 6_638;
 
 let ran = 0;
 let compared = 0;
-
-function assertTokens(oracle: SyntheticCase, outcome: Outcome): number {
-  const tie = oracle.gaps.findIndex((gap) => gap < TIE);
-  const count = tie === -1 ? oracle.expected_ids.length : tie;
-  assert.equal(outcome.tokens.length, oracle.expected_ids.length);
-  assert.deepEqual(outcome.tokens.slice(0, count), oracle.expected_ids.slice(0, count), titleOf(oracle));
-  assert.ok(outcome.tokens.every((token) => token < SYNTHETIC_TOKENS));
-  return count;
-}
 
 for (const [name, { covers }] of SYNTHETIC_MODELS) {
   const cases = casesOf(name);
@@ -47,9 +32,7 @@ for (const [name, { covers }] of SYNTHETIC_MODELS) {
     for (const oracle of cases) {
       const [outcome] = await engine.run([requestFor(oracle)], { logits: true });
       assert.ok(outcome !== undefined);
-      compared += assertTokens(oracle, outcome);
-      const error = worstError(outcome.logits[0] as Float32Array, oracleLogits(oracle), ATOL, RTOL);
-      assert.ok(error <= 1, `${titleOf(oracle)}: logits are off by ${error.toFixed(2)} times the tolerance`);
+      compared += assertEqualsOracle(outcome, oracle);
       alone.push(outcome);
       ran += 1;
     }
