@@ -3,6 +3,7 @@ import { AdapterRegistry } from '../src/adapters/registry.js';
 import type { PreparedModel } from '../src/core/model-manifest.js';
 import { BASE_NAME } from '../src/core/names.js';
 import { loadBinding, type NativeEngine } from '../src/engine/binding.js';
+import { BASE_ROWS, oneAdapter } from '../src/scheduler/row-adapters.js';
 import { Scheduler } from '../src/scheduler/scheduler.js';
 
 const PROMPT_TOKENS = 32;
@@ -73,7 +74,7 @@ export class DecodeSession {
         sampling,
         logprobs: false,
       };
-      scheduler.enqueue(request, lease?.handle ?? -1, 0, {
+      scheduler.enqueue(request, lease === null ? BASE_ROWS : oneAdapter(lease.handle), 0, {
         adapter,
         digest: lease?.digest ?? null,
         tierAtArrival: null,

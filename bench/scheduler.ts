@@ -6,6 +6,7 @@
 import { cpus } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import type { GenerateRequest } from '../src/core/request.js';
+import { BASE_ROWS, oneAdapter } from '../src/scheduler/row-adapters.js';
 import { Scheduler } from '../src/scheduler/scheduler.js';
 
 const SEQUENCES = 64;
@@ -40,7 +41,9 @@ function measure(repetitionPenalty: number): Float64Array {
   });
   for (let id = 0; id < SEQUENCES; id += 1) {
     const servedBy = { adapter: '__base__', digest: null, tierAtArrival: null };
-    scheduler.enqueue(request(id, repetitionPenalty), (id % (ADAPTERS + 1)) - 1, 0, servedBy);
+    const handle = (id % (ADAPTERS + 1)) - 1;
+    const adapters = handle < 0 ? BASE_ROWS : oneAdapter(handle);
+    scheduler.enqueue(request(id, repetitionPenalty), adapters, 0, servedBy);
   }
   const output = {
     tokens: new Uint32Array(SEQUENCES).fill(7),

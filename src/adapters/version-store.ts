@@ -145,6 +145,7 @@ export class VersionStore {
     return {
       handle: version.handle,
       digest: version.digest,
+      variant: version.variant,
       name: record.name,
       tierAtArrival,
       release: () => {

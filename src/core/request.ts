@@ -1,3 +1,5 @@
+import type { Composition } from './composition.js';
+
 /** How one token is chosen from a row of logits. Neutral values are spelled out, never undefined. */
 export interface SamplingParams {
   /** True: the highest logit (lowest id on a tie); the fields below except the penalty are then unused. */
@@ -18,8 +20,10 @@ export interface SamplingParams {
 export interface GenerateRequest {
   /** Unique while the process lives. */
   readonly id: number;
-  /** Adapter name, or `__base__`. */
+  /** Adapter name, or `__base__`; of a composition the names of its members, joined by commas. */
   readonly adapter: string;
+  /** Several adapters instead of one, or one at another strength. */
+  readonly composition?: Composition;
   /** [promptLength], at least one id, each below the vocabulary size. */
   readonly promptIds: Uint32Array;
   /** > 0; promptLength + maxNewTokens is at most the model length. */
@@ -35,10 +39,11 @@ export type FinishReason = 'length' | 'eos_token' | 'stop_sequence';
 
 /** Which adapter really answered, for headers and details. */
 export interface ServedBy {
+  /** As in the request. */
   readonly adapter: string;
-  /** Hex SHA-256 of the adapter's files; null for the base. */
+  /** Hex SHA-256 of the adapter's files; null for the base. Of a sum one for each member, joined by commas. */
   readonly digest: string | null;
-  /** Where the adapter was when the request arrived. */
+  /** Where the adapter was when the request arrived; of several, the farthest. */
   readonly tierAtArrival: 'host' | 'disk' | null;
 }
 

@@ -49,6 +49,7 @@ export class GenerationService {
     const request = {
       id: this.#nextId++,
       adapter: spec.adapter,
+      ...(spec.composition === undefined ? {} : { composition: spec.composition }),
       promptIds,
       maxNewTokens,
       stopIds: spec.ignoreEos ? [] : limits.eosTokenIds,

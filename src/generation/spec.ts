@@ -1,11 +1,13 @@
+import type { Composition } from '../core/composition.js';
 import type { FinishReason, SamplingParams, ServedBy } from '../core/request.js';
 
 /** A validated generation as any surface (REST, WebSocket, gRPC) asks for it. */
 export interface GenerationSpec {
   /** Route pattern or call name: a label of metrics, never user text. */
   readonly route: string;
-  /** Adapter name, or `__base__`. */
+  /** Adapter name, or `__base__`; of a composition the names of its members, joined by commas. */
   readonly adapter: string;
+  readonly composition?: Composition;
   readonly prompt: string;
   /** Let the tokenizer add its beginning-of-text token; false for text made by a chat template. */
   readonly addSpecialTokens: boolean;

@@ -1,5 +1,7 @@
 import type { StepBatch } from '../core/step.js';
 import { blocksFor } from './policy.js';
+import { type AdapterEntry, BASE_ENTRY, compareEntries } from './row-adapters.js';
+import type { Sequence } from './sequence.js';
 import type { SchedulerSnapshot, SequenceSnapshot } from './snapshot.js';
 import { blockAt } from './step-batch.js';
 import type { StepPlan } from './step-plan.js';
@@ -34,10 +36,10 @@ export function checkSnapshot(snapshot: SchedulerSnapshot): string[] {
   for (const sequence of snapshot.running) checkRunning(sequence, snapshot.limits.blockSize, violations);
   for (const sequence of [...snapshot.waiting, ...snapshot.waitingForAdapter]) checkWaiting(sequence, violations);
   for (const sequence of snapshot.waiting) {
-    violations.expect(sequence.adapter !== null, `sequence ${sequence.id} is runnable without an adapter`);
+    violations.expect(sequence.adapters !== null, `sequence ${sequence.id} is runnable without an adapter`);
   }
   for (const sequence of snapshot.waitingForAdapter) {
-    violations.expect(sequence.adapter === null, `sequence ${sequence.id} waits for an adapter that it has`);
+    violations.expect(sequence.adapters === null, `sequence ${sequence.id} waits for an adapter that it has`);
   }
   return violations.list;
 }
@@ -184,37 +186,49 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
   violations.equal(batch.sampling.length, logitsRows.length, 'length of sampling');
 }
 
-/** One segment per adapter, ascending by handle with the base first, together covering every row. */
+/**
+ * Every row runs under what its sequence says for its position; segments are maximal and cover every row; the table
+ * holds each entry once; rows of one entry lie together, save base rows at the head of a sequence.
+ */
 function checkSegments(batch: StepBatch, plan: StepPlan, violations: Violations): void {
-  const rowAdapters = plan.entries.flatMap((entry) => Array.from({ length: entry.count }, () => entry.adapter));
-  const adapters = [...new Set(rowAdapters)].sort((a, b) => a - b);
-  const starts = adapters.map((adapter) => rowAdapters.indexOf(adapter));
-  const real = adapters.filter((adapter) => adapter >= 0);
-  violations.equalAll(
-    rowAdapters,
-    rowAdapters.toSorted((a, b) => a - b),
-    'adapters of the rows',
+  const expected = plan.entries.flatMap(({ sequence, start, count }) =>
+    Array.from({ length: count }, (_, offset) => entryAt(sequence, start + offset)),
+  );
+  const starts = expected.flatMap((entry, row) => (entry.key === expected[row - 1]?.key ? [] : [row]));
+  const inForce = starts.map((row) => expected[row] as AdapterEntry);
+  const table = [...new Map(inForce.map((entry) => [entry.key, entry])).values()].filter(
+    ({ terms }) => terms.length > 0,
   );
   violations.equalAll(batch.segmentIndptr, [...starts, plan.rows], 'segmentIndptr');
   violations.equalAll(
     batch.segmentAdapters,
-    adapters.map((adapter) => real.indexOf(adapter)),
+    inForce.map(({ key }) => table.findIndex((entry) => entry.key === key)),
     'segmentAdapters',
   );
-  violations.equalAll(
-    batch.adapterTable.map((terms) => terms[0]?.adapter ?? -1),
-    real,
-    'adapterTable',
-  );
-  violations.expect(
-    batch.adapterTable.every((terms) => terms.length === 1 && terms[0]?.weight === 1),
-    'each entry of the adapter table is one adapter at full weight',
-  );
-  violations.equal(plan.segments, adapters.length, 'segments');
-  violations.equal(plan.distinctAdapters, real.length, 'distinct adapters');
+  violations.equal(JSON.stringify(batch.adapterTable), JSON.stringify(table.map(({ terms }) => terms)), 'adapterTable');
+  violations.equal(plan.segments.length, starts.length, 'segments');
+  const handles = table.flatMap(({ terms }) => terms.map(({ adapter }) => adapter));
+  violations.equal(plan.distinctAdapters, new Set(handles).size, 'distinct adapters');
+  violations.equal(plan.baseRows, expected.filter(({ terms }) => terms.length === 0).length, 'base rows');
+  checkOrder(plan, violations);
+}
+
+function entryAt({ adapters }: Sequence, position: number): AdapterEntry {
+  return adapters === null || position < adapters.from ? BASE_ENTRY : adapters.entry;
+}
+
+function checkOrder(plan: StepPlan, violations: Violations): void {
   for (let index = 1; index < plan.entries.length; index += 1) {
     const [before, entry] = [plan.entries[index - 1], plan.entries[index]];
-    if (before === undefined || entry === undefined || before.adapter !== entry.adapter) continue;
-    violations.expect(before.admission < entry.admission, `sequence ${entry.sequence.id}: order within its adapter`);
+    if (before === undefined || entry === undefined) continue;
+    const what = `sequence ${entry.sequence.id}`;
+    const order = compareEntries(before.adapter, entry.adapter);
+    violations.expect(order <= 0, `${what}: entries ascend, base first`);
+    if (order !== 0) continue;
+    const [splitBefore, split] = [before.baseCount > 0, entry.baseCount > 0];
+    violations.expect(splitBefore || !split, `${what}: what begins on base rows comes first`);
+    if (splitBefore === split) {
+      violations.expect(before.admission < entry.admission, `${what}: order within its adapter`);
+    }
   }
 }

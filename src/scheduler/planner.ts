@@ -1,8 +1,9 @@
 import type { BlockPool } from './block-pool.js';
 import { blocksFor, canAdmit, type SchedulerLimits } from './policy.js';
+import { type AdapterEntry, BASE_ENTRY, compareEntries, type RowAdapters } from './row-adapters.js';
 import type { Sequence } from './sequence.js';
 import type { SlotPool } from './slot-pool.js';
-import type { PlanEntry, StepPlan } from './step-plan.js';
+import type { PlanEntry, Segment, StepPlan } from './step-plan.js';
 
 /** What a plan is made from; nothing in it changes but the pool's reservations. */
 export interface PlanningState {
@@ -124,10 +125,13 @@ class Draft {
   ): PlanEntry {
     const count = Math.min(remaining, this.#rowsLeft);
     this.#rowsLeft -= count;
+    const { entry: adapter, from } = sequence.adapters as RowAdapters;
+    const before = adapter.terms.length === 0 ? 0 : Math.min(count, Math.max(0, from - sequence.computed));
     const entry: PlanEntry = {
       sequence,
       phase,
-      adapter: sequence.adapter as number,
+      adapter: before === count ? BASE_ENTRY : adapter,
+      baseCount: before === count ? 0 : before,
       start: sequence.computed,
       count,
       slot,
@@ -143,22 +147,19 @@ class Draft {
 /** Brings entries into row order and counts what they add up to. */
 function finishPlan(draft: Draft, atMs: number): StepPlan {
   const { entries, admitted, preempted, spareBlocks } = draft;
-  entries.sort((a, b) => a.adapter - b.adapter || a.admission - b.admission);
+  entries.sort(inRowOrder);
   let prefillRows = 0;
   let decodeRows = 0;
   let baseRows = 0;
   let sampledRows = 0;
-  let segments = 0;
-  let previous: number | undefined;
   for (const entry of entries) {
     if (entry.phase === 'prefill') prefillRows += entry.count;
     else decodeRows += entry.count;
-    if (entry.adapter < 0) baseRows += entry.count;
+    baseRows += entry.adapter.terms.length === 0 ? entry.count : entry.baseCount;
     if (entry.samples) sampledRows += 1;
-    if (entry.adapter !== previous) segments += 1;
-    previous = entry.adapter;
   }
   const rows = prefillRows + decodeRows;
+  const segments = segmentsOf(entries);
   return {
     atMs,
     entries,
@@ -173,6 +174,26 @@ function finishPlan(draft: Draft, atMs: number): StepPlan {
     loraRows: rows - baseRows,
     sampledRows,
     segments,
-    distinctAdapters: baseRows > 0 ? segments - 1 : segments,
+    distinctAdapters: new Set(segments.flatMap(({ entry }) => entry.terms.map(({ adapter }) => adapter))).size,
   };
+}
+
+/** Rows of one entry lie together; those that begin on the base come first, next to the base rows before them. */
+function inRowOrder(a: PlanEntry, b: PlanEntry): number {
+  const split = Number(b.baseCount > 0) - Number(a.baseCount > 0);
+  return compareEntries(a.adapter, b.adapter) || split || a.admission - b.admission;
+}
+
+function segmentsOf(entries: readonly PlanEntry[]): Segment[] {
+  const segments: { entry: AdapterEntry; count: number }[] = [];
+  const extend = (entry: AdapterEntry, count: number): void => {
+    const last = segments.at(-1);
+    if (last?.entry.key === entry.key) last.count += count;
+    else segments.push({ entry, count });
+  };
+  for (const { adapter, baseCount, count } of entries) {
+    if (baseCount > 0) extend(BASE_ENTRY, baseCount);
+    extend(adapter, count - baseCount);
+  }
+  return segments;
 }

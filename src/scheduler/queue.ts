@@ -26,7 +26,7 @@ export class WaitingQueue {
 
   /** Adds a sequence that never ran, at the place that its arrival earned. */
   insert(sequence: Sequence): void {
-    if (sequence.adapter === null) {
+    if (sequence.adapters === null) {
       this.#loading.set(sequence.id, sequence);
       return;
     }

@@ -5,6 +5,7 @@ import { BlockPool } from './block-pool.js';
 import { planStep } from './planner.js';
 import { checkLimits, checkRequest, finishReason, type SchedulerLimits } from './policy.js';
 import { WaitingQueue } from './queue.js';
+import type { RowAdapters } from './row-adapters.js';
 import { Sequence } from './sequence.js';
 import { SlotPool } from './slot-pool.js';
 import { type SchedulerCounts, type SchedulerSnapshot, snapshotSequence } from './snapshot.js';
@@ -46,12 +47,12 @@ export class Scheduler {
   }
 
   /**
-   * Accepts a request. `adapter` is a native handle, −1 for the base, or null while it is loading: then
+   * Accepts a request. `adapters` is what its rows run under, or null while some adapter is loading: then
    * `adapterReady` or `fail` must follow. `servedBy` comes back in the `admitted` event.
    * Errors: ERR_QUEUE_FULL; ERR_PROMPT_TOO_LONG if it could never fit; ERR_VALIDATION for an empty prompt or output,
    * or an id in use. A refused request leaves no trace.
    */
-  enqueue(request: GenerateRequest, adapter: number | null, nowMs: number, servedBy: ServedBy): void {
+  enqueue(request: GenerateRequest, adapters: RowAdapters | null, nowMs: number, servedBy: ServedBy): void {
     checkRequest(request, this.#limits);
     if (this.#live.has(request.id)) {
       throw new LoramuxError(
@@ -65,20 +66,20 @@ export class Scheduler {
         `expected at most ${this.#limits.maxQueue} waiting requests, and that many wait: try again later`,
       );
     }
-    const sequence = new Sequence(request, adapter, this.#arrivals, nowMs, servedBy);
+    const sequence = new Sequence(request, adapters, this.#arrivals, nowMs, servedBy);
     this.#arrivals += 1;
     this.#live.set(request.id, sequence);
     this.#queue.insert(sequence);
   }
 
   /**
-   * The adapter of a waiting request is resident; `servedBy` replaces the one given at `enqueue`, for its digest may
+   * The adapters of a waiting request are resident; `servedBy` replaces the one given at `enqueue`, for its digest may
    * not have been known then. Does nothing for a request that ended meanwhile.
    */
-  adapterReady(id: number, handle: number, servedBy?: ServedBy): void {
+  adapterReady(id: number, adapters: RowAdapters, servedBy?: ServedBy): void {
     const sequence = this.#queue.takeLoaded(id);
     if (sequence === null) return;
-    sequence.adapter = handle;
+    sequence.adapters = adapters;
     if (servedBy !== undefined) sequence.servedBy = servedBy;
     this.#queue.insert(sequence);
   }
@@ -93,11 +94,11 @@ export class Scheduler {
     return this.#end(id) ? errorEvent(id, error) : null;
   }
 
-  /** Ends every request of one adapter, waiting or running, with an error event each. */
+  /** Ends every request that uses an adapter, alone or among others, waiting or running, with an error event each. */
   failByAdapter(handle: number, error: ErrorRecord | LoramuxError): SequenceEvent[] {
     const events: SequenceEvent[] = [];
     for (const sequence of [...this.#live.values()]) {
-      if (sequence.adapter !== handle) continue;
+      if (!sequence.adapters?.entry.terms.some((term) => term.adapter === handle)) continue;
       this.#end(sequence.id);
       events.push(errorEvent(sequence.id, error));
     }

@@ -1,4 +1,5 @@
 import type { GenerateRequest, ServedBy } from '../core/request.js';
+import type { RowAdapters } from './row-adapters.js';
 
 /**
  * One request while the scheduler holds it. Its tokens are prompt and output in one run, because after a preemption
@@ -9,8 +10,8 @@ export class Sequence {
   /** Rank by time of arrival. */
   readonly arrival: number;
   readonly arrivedMs: number;
-  /** Native handle, −1 = base, null = the adapter is still loading. */
-  adapter: number | null;
+  /** null = an adapter is still loading. */
+  adapters: RowAdapters | null;
   servedBy: ServedBy;
 
   /** Tokens whose K/V is in the cache. */
@@ -31,10 +32,16 @@ export class Sequence {
   #tokens: Uint32Array;
   #length: number;
 
-  constructor(request: GenerateRequest, adapter: number | null, arrival: number, nowMs: number, servedBy: ServedBy) {
+  constructor(
+    request: GenerateRequest,
+    adapters: RowAdapters | null,
+    arrival: number,
+    nowMs: number,
+    servedBy: ServedBy,
+  ) {
     this.request = request;
     this.servedBy = servedBy;
-    this.adapter = adapter;
+    this.adapters = adapters;
     this.arrival = arrival;
     this.arrivedMs = nowMs;
     // The prompt is not copied until the first append outgrows it.

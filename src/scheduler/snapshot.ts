@@ -1,10 +1,11 @@
 import type { SchedulerLimits } from './policy.js';
+import type { RowAdapters } from './row-adapters.js';
 import type { Sequence } from './sequence.js';
 
 /** One sequence as it stands; plain data. */
 export interface SequenceSnapshot {
   readonly id: number;
-  readonly adapter: number | null;
+  readonly adapters: RowAdapters | null;
   readonly arrivedMs: number;
   readonly promptLength: number;
   readonly length: number;
@@ -52,7 +53,7 @@ export interface SchedulerCounts {
 export function snapshotSequence(sequence: Sequence): SequenceSnapshot {
   return {
     id: sequence.id,
-    adapter: sequence.adapter,
+    adapters: sequence.adapters,
     arrivedMs: sequence.arrivedMs,
     promptLength: sequence.request.promptIds.length,
     length: sequence.length,

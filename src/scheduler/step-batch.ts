@@ -1,6 +1,7 @@
 import type { AdapterTerm, RowSampling, StepBatch } from '../core/step.js';
 import { blocksFor } from './policy.js';
-import type { PlanEntry, StepPlan } from './step-plan.js';
+import { BASE_ENTRY } from './row-adapters.js';
+import type { PlanEntry, Segment, StepPlan } from './step-plan.js';
 
 const NO_HISTORY = new Uint32Array(0);
 
@@ -31,32 +32,23 @@ export class StepBatchBuilder {
     this.#blockSize = blockSize;
   }
 
-  /** Reads the plan and its sequences, changes neither. One segment per adapter, base first. */
+  /** Reads the plan and its sequences, changes neither. Segments of one entry share its place in the table. */
   build(plan: StepPlan, returnLogits: boolean): StepBatch {
     const { entries } = plan;
     const tokens = this.#tokens.view(plan.rows);
     const slotMapping = this.#slotMapping.view(plan.rows);
     const cuSeqlens = this.#cuSeqlens.view(entries.length + 1);
     const contextLens = this.#contextLens.view(entries.length);
-    const segmentIndptr = this.#segmentIndptr.view(plan.segments + 1);
-    const segmentAdapters = this.#segmentAdapters.view(plan.segments);
+    const segmentIndptr = this.#segmentIndptr.view(plan.segments.length + 1);
+    const segmentAdapters = this.#segmentAdapters.view(plan.segments.length);
+    const adapterTable = fillSegments(segmentIndptr, segmentAdapters, plan.segments);
     const logitsRows = this.#logitsRows.view(plan.sampledRows);
     const maxBlocks = this.#widestTable(entries);
     const blockTables = this.#blockTables.view(entries.length * maxBlocks).fill(-1);
-    const adapterTable: (readonly AdapterTerm[])[] = [];
     const sampling: RowSampling[] = [];
 
     let row = 0;
-    let segment = 0;
-    let previous: number | undefined;
     for (const [index, entry] of entries.entries()) {
-      if (entry.adapter !== previous) {
-        previous = entry.adapter;
-        segmentIndptr[segment] = row;
-        segmentAdapters[segment] = entry.adapter < 0 ? -1 : adapterTable.length;
-        if (entry.adapter >= 0) adapterTable.push([{ adapter: entry.adapter, weight: 1 }]);
-        segment += 1;
-      }
       cuSeqlens[index] = row;
       contextLens[index] = entry.start + entry.count;
       this.#fillTable(blockTables.subarray(index * maxBlocks, (index + 1) * maxBlocks), entry);
@@ -67,7 +59,6 @@ export class StepBatchBuilder {
       }
     }
     cuSeqlens[entries.length] = row;
-    segmentIndptr[segment] = row;
 
     return {
       tokens,
@@ -109,6 +100,30 @@ export class StepBatchBuilder {
     }
     return row;
   }
+}
+
+/** Writes the segments' bounds and places in the adapter table, which it returns. */
+function fillSegments(
+  segmentIndptr: Int32Array,
+  segmentAdapters: Int32Array,
+  segments: readonly Segment[],
+): (readonly AdapterTerm[])[] {
+  const adapterTable: (readonly AdapterTerm[])[] = [];
+  const places = new Map<string, number>([[BASE_ENTRY.key, -1]]);
+  let row = 0;
+  for (const [index, { entry, count }] of segments.entries()) {
+    let place = places.get(entry.key);
+    if (place === undefined) {
+      place = adapterTable.length;
+      places.set(entry.key, place);
+      adapterTable.push(entry.terms);
+    }
+    segmentIndptr[index] = row;
+    segmentAdapters[index] = place;
+    row += count;
+  }
+  segmentIndptr[segments.length] = row;
+  return adapterTable;
 }
 
 /** Physical block `index` of the entry's sequence, counting what the plan gives it. */

@@ -1,11 +1,14 @@
+import type { AdapterEntry } from './row-adapters.js';
 import type { Sequence } from './sequence.js';
 
 /** Rows of one sequence in one step: positions start … start + count − 1. */
 export interface PlanEntry {
   readonly sequence: Sequence;
   readonly phase: 'prefill' | 'decode';
-  /** Native handle, −1 = base. */
-  readonly adapter: number;
+  /** In force at the last row. */
+  readonly adapter: AdapterEntry;
+  /** Leading rows on the base instead: more than 0 only where the sequence's adapters begin within these rows. */
+  readonly baseCount: number;
   readonly start: number;
   readonly count: number;
   readonly slot: number;
@@ -17,10 +20,16 @@ export interface PlanEntry {
   readonly newBlocks: readonly number[];
 }
 
+/** `count` rows under one entry. */
+export interface Segment {
+  readonly entry: AdapterEntry;
+  readonly count: number;
+}
+
 /** One step as decided, before anything of it has happened. Ends in exactly one `commit` or `rollback`. */
 export interface StepPlan {
   readonly atMs: number;
-  /** In row order: by adapter handle (base first), then by admission. Never empty. */
+  /** In row order: by adapter entry (base first), what begins on base rows first, then by admission. Never empty. */
   readonly entries: readonly PlanEntry[];
   /** Entries that start to run with this step, in queue order. */
   readonly admitted: readonly PlanEntry[];
@@ -37,7 +46,8 @@ export interface StepPlan {
   readonly loraRows: number;
   /** Rows that are sampled. */
   readonly sampledRows: number;
-  readonly segments: number;
-  /** Real adapters only. */
+  /** Maximal runs of rows under one entry, in row order. */
+  readonly segments: readonly Segment[];
+  /** Real adapters only, each counted once however many entries it is part of. */
   readonly distinctAdapters: number;
 }

@@ -1,17 +1,15 @@
-import type { AdapterLease } from '../adapters/adapter-record.js';
 import type { AdapterRegistry } from '../adapters/registry.js';
 import type { AdminCall, AdminReply, EngineState } from '../core/adapter-admin.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
-import { BASE_NAME } from '../core/names.js';
-import type { GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
+import type { GenerateRequest, SequenceEvent } from '../core/request.js';
 import type { Telemetry } from '../core/telemetry.js';
 import type { NativeEngine } from '../engine/binding.js';
 import type { FromWorker, ToWorker } from '../messages/worker-messages.js';
 import type { Scheduler } from '../scheduler/scheduler.js';
 import type { StepPlan } from '../scheduler/step-plan.js';
+import { type Claim, claim, notYetServedBy, tryClaim } from './claim.js';
 import { LeaseBook } from './lease-book.js';
 
-const BASE_HANDLE = -1;
 /** Steps that may fail one after another before the engine is given up. */
 const MAX_FAILED_STEPS = 3;
 
@@ -85,37 +83,35 @@ export class EngineLoop {
 
   #submit(request: GenerateRequest): void {
     const { scheduler, registry, now } = this.#deps;
-    const name = request.adapter;
-    let lease: AdapterLease | null = null;
+    let held: Claim | null = null;
     try {
-      if (name !== BASE_NAME) lease = registry.tryAcquire(name);
-      const handle = name === BASE_NAME ? BASE_HANDLE : (lease?.handle ?? null);
-      scheduler.enqueue(request, handle, now(), servedBy(name, lease));
+      held = tryClaim(registry, request);
+      scheduler.enqueue(request, held?.adapters ?? null, now(), held?.servedBy ?? notYetServedBy(request));
     } catch (error) {
-      lease?.release();
+      held?.release();
       this.#emit({ kind: 'error', id: request.id, error: toLoramuxError(error).toRecord() });
       return;
     }
-    if (lease !== null) this.#leases.hold(request.id, lease);
-    else if (name !== BASE_NAME) void this.#load(request.id, name);
+    if (held === null) void this.#load(request);
+    else this.#leases.hold(request.id, held);
   }
 
-  /** Waits for a request's adapter; others run on meanwhile. */
-  async #load(requestId: number, name: string): Promise<void> {
+  /** Waits for a request's adapters; others run on meanwhile. */
+  async #load(request: GenerateRequest): Promise<void> {
     const waiting = new AbortController();
-    this.#leases.wait(requestId, waiting);
+    this.#leases.wait(request.id, waiting);
     try {
-      const lease = await this.#deps.registry.acquire(name, waiting.signal);
+      const held = await claim(this.#deps.registry, request, waiting.signal);
       if (waiting.signal.aborted) {
-        lease.release();
+        held.release();
         return;
       }
-      this.#leases.hold(requestId, lease);
-      this.#deps.scheduler.adapterReady(requestId, lease.handle, servedBy(name, lease));
+      this.#leases.hold(request.id, held);
+      this.#deps.scheduler.adapterReady(request.id, held.adapters, held.servedBy);
       this.#awake();
     } catch (error) {
       if (waiting.signal.aborted) return;
-      this.#settle(this.#deps.scheduler.fail(requestId, toLoramuxError(error)));
+      this.#settle(this.#deps.scheduler.fail(request.id, toLoramuxError(error)));
     }
   }
 
@@ -156,7 +152,7 @@ export class EngineLoop {
         decodeRows: plan.decodeRows,
         baseRows: plan.baseRows,
         loraRows: plan.loraRows,
-        segments: plan.segments,
+        segments: plan.segments.length,
         distinctAdapters: plan.distinctAdapters,
         planSeconds: (plannedMs - startedMs) / 1000,
         runSeconds: output.runSeconds,
@@ -266,9 +262,4 @@ export class EngineLoop {
     this.#wake = null;
     wake?.();
   }
-}
-
-function servedBy(adapter: string, lease: AdapterLease | null): ServedBy {
-  if (adapter === BASE_NAME) return { adapter, digest: null, tierAtArrival: null };
-  return { adapter, digest: lease?.digest ?? null, tierAtArrival: lease?.tierAtArrival ?? 'disk' };
 }

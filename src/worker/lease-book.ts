@@ -1,7 +1,10 @@
 import type { AdapterLease } from '../adapters/adapter-record.js';
 
+/** What a request holds of its adapters. */
+type Lease = Pick<AdapterLease, 'release'>;
+
 /** What one request holds or waits for. */
-type Holding = { readonly lease: AdapterLease } | { readonly waiting: AbortController };
+type Holding = { readonly lease: Lease } | { readonly waiting: AbortController };
 
 /**
  * Adapter leases by request. A lease that ends while a step is in flight is given back only after the step, because
@@ -10,13 +13,13 @@ type Holding = { readonly lease: AdapterLease } | { readonly waiting: AbortContr
 export class LeaseBook {
   readonly #holdings = new Map<number, Holding>();
   #stepInFlight = false;
-  #deferred: AdapterLease[] = [];
+  #deferred: Lease[] = [];
 
   get size(): number {
     return this.#holdings.size;
   }
 
-  hold(requestId: number, lease: AdapterLease): void {
+  hold(requestId: number, lease: Lease): void {
     this.#holdings.set(requestId, { lease });
   }
 

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { AdapterRegistry } from '../../src/adapters/registry.js';
 import type { PreparedModel } from '../../src/core/model-manifest.js';
-import { BASE_NAME } from '../../src/core/names.js';
 import type { GenerateRequest, SequenceEvent } from '../../src/core/request.js';
 import { loadBinding, type NativeEngine, type NativeTokenizer } from '../../src/engine/binding.js';
 import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
+import { type Claim, claim } from '../../src/worker/claim.js';
 
 export interface DirectOptions {
   readonly model: PreparedModel;
@@ -48,7 +48,7 @@ export class DirectEngine {
       backend: {
         openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
         firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
-        compileAdapter: (file, modules) => engine.compileAdapter(file, modules),
+        compileAdapter: (file, modules, extras) => engine.compileAdapter(file, modules, extras),
         releaseAdapter: (handle) => engine.releaseAdapter(handle),
       },
       base: manifest,
@@ -97,13 +97,12 @@ export class DirectEngine {
     const limits = { ...this.sizes, blockSize: this.engine.blockSize, maxQueue: requests.length + 1 };
     const scheduler = new Scheduler(limits);
     const outcomes = new Map<number, Outcome>();
-    const leases = [];
+    const claims: Claim[] = [];
     for (const request of requests) {
-      const lease = request.adapter === BASE_NAME ? null : await this.registry.acquire(request.adapter);
-      if (lease !== null) leases.push(lease);
+      const held = await claim(this.registry, request, new AbortController().signal);
+      claims.push(held);
       outcomes.set(request.id, { tokens: [], logits: [], distinctAdaptersSeen: new Set() });
-      const servedBy = { adapter: request.adapter, digest: lease?.digest ?? null, tierAtArrival: null };
-      scheduler.enqueue(request, lease?.handle ?? -1, 0, servedBy);
+      scheduler.enqueue(request, held.adapters, 0, held.servedBy);
     }
     const failures: SequenceEvent[] = [];
     for (let step = 0; ; step += 1) {
@@ -126,7 +125,7 @@ export class DirectEngine {
       }
       assert.deepEqual(checkSnapshot(scheduler.snapshot()), []);
     }
-    for (const lease of leases) lease.release();
+    for (const held of claims) held.release();
     assert.deepEqual(failures, []);
     assert.equal(scheduler.counts().usedBlocks, 0);
     return requests.map((request) => {

@@ -1,4 +1,3 @@
-import { BASE_NAME, isAdapterName, LORAX_BASE_NAME } from '../../core/names.js';
 import {
   invalidField,
   type JsonObject,
@@ -11,6 +10,7 @@ import {
   readStrings,
   readUint64,
 } from '../fields.js';
+import { type AdapterChoice, readAdapterChoice, readAdapterName, refuseSeveralChoices } from './adapter-choice.js';
 import { refuseUnknownFields } from './unsupported.js';
 
 /** Stop strings of one request. */
@@ -26,6 +26,7 @@ const PARAMETER_FIELDS: ReadonlySet<string> = new Set([
   'adapter_id',
   'adapter_names',
   'adapter_source',
+  'adapters',
   'details',
   'do_sample',
   'ignore_eos_token',
@@ -56,10 +57,9 @@ export interface GenerateParameters {
   readonly truncate: number | null;
 }
 
-/** A prompt and the adapter it is for: a name, or `__base__`. */
-export interface Prompt {
+/** A prompt and the adapters it is for. */
+export interface Prompt extends AdapterChoice {
   readonly text: string;
-  readonly adapter: string;
 }
 
 export interface GenerateCall {
@@ -87,8 +87,10 @@ export function parseGenerateBody(body: unknown, context: BodyContext): Generate
   const fields = object.parameters === undefined ? {} : readObject('parameters', object.parameters);
   refuseUnknownFields(fields, PARAMETER_FIELDS, 'parameters');
   refuseForeignSource(fields.adapter_source);
+  refuseSeveralChoices(fields);
+  const choice = readAdapterChoice(fields);
   const parameters = readParameters(fields);
-  const prompts = readPrompts(object.inputs, fields, context.streaming);
+  const prompts = readPrompts(object.inputs, fields, choice, context.streaming);
   if (parameters.truncate !== null && (parameters.truncate < 1 || parameters.truncate > context.maxInputLength)) {
     throw invalidField(
       'truncate',
@@ -154,20 +156,21 @@ function checkBounds(parameters: GenerateParameters): void {
   if (stop.includes('')) throw invalidField('stop', '`stop` must not hold an empty string');
 }
 
-function readPrompts(inputs: unknown, fields: JsonObject, streaming: boolean): readonly Prompt[] {
+function readPrompts(
+  inputs: unknown,
+  fields: JsonObject,
+  choice: AdapterChoice,
+  streaming: boolean,
+): readonly Prompt[] {
   const names = fields.adapter_names;
   if (names !== undefined && names !== null) {
     if (streaming) throw invalidField('adapter_names', '`adapter_names` is not supported when streaming tokens');
-    if (fields.adapter_id !== undefined && fields.adapter_id !== null) {
-      throw invalidField('adapter_names', 'at most one of `adapter_id` or `adapter_names` may be provided');
-    }
     return pair(readStrings('inputs', inputs), readStrings('adapter_names', names));
   }
   if (Array.isArray(inputs)) {
     throw invalidField('inputs', 'a list of `inputs` needs `parameters.adapter_names` with one name for each');
   }
-  const adapter = readAdapterName('adapter_id', readOptionalString('adapter_id', fields.adapter_id) ?? '');
-  return [readPrompt('inputs', readString('inputs', inputs), adapter)];
+  return [readPrompt('inputs', readString('inputs', inputs), choice)];
 }
 
 function pair(inputs: readonly string[], names: readonly string[]): readonly Prompt[] {
@@ -182,21 +185,11 @@ function pair(inputs: readonly string[], names: readonly string[]): readonly Pro
     throw invalidField('inputs', `\`inputs\` supports up to ${MAX_INPUTS} prompts. Given: ${inputs.length}`);
   }
   return inputs.map((text, at) =>
-    readPrompt(`inputs[${at}]`, text, readAdapterName(`adapter_names[${at}]`, names[at] ?? '')),
+    readPrompt(`inputs[${at}]`, text, { adapter: readAdapterName(`adapter_names[${at}]`, names[at] ?? '') }),
   );
 }
 
-function readPrompt(field: string, text: string, adapter: string): Prompt {
+function readPrompt(field: string, text: string, choice: AdapterChoice): Prompt {
   if (text === '') throw invalidField(field, `\`${field}\` cannot be empty`);
-  return { text, adapter };
-}
-
-/** The one place where LoRAX's spellings of the base model are translated. */
-function readAdapterName(field: string, name: string): string {
-  if (name === '' || name === BASE_NAME || name === LORAX_BASE_NAME) return BASE_NAME;
-  if (isAdapterName(name)) return name;
-  throw invalidField(
-    field,
-    `\`${field}\` must be an adapter name: letters, digits, ".", "_" and "-", at most one "/", up to 128 characters a part`,
-  );
+  return { text, ...choice };
 }

@@ -41,13 +41,19 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     return call;
   }
 
-  function jobOf(route: string, { text, adapter }: Prompt, { parameters }: GenerateCall, streaming: boolean): Job {
+  function jobOf(
+    route: string,
+    { text, adapter, composition }: Prompt,
+    { parameters }: GenerateCall,
+    streaming: boolean,
+  ): Job {
     const { details, returnFullText, maxNewTokens, stop, truncate } = parameters;
     const sampling = samplingOf(parameters, deps.drawSeed);
     const ignoreEos = parameters.ignoreEosToken;
     const spec = {
       route,
       adapter,
+      ...(composition === undefined ? {} : { composition }),
       prompt: text,
       addSpecialTokens: true,
       truncate,

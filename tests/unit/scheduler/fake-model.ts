@@ -1,37 +1,52 @@
 import assert from 'node:assert/strict';
 import type { GenerateRequest } from '../../../src/core/request.js';
 import type { StepBatch, StepOutput } from '../../../src/core/step.js';
+import { type RowAdapters, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 
 /** Ids are 0 … 22: few, so that stop ids come up. */
 export const VOCABULARY = 23;
 
-/** The token that follows `tokens` under `adapter`: FNV-1a over both, so that any wrong cell changes it. */
-export function nextToken(adapter: number, tokens: Iterable<number>): number {
-  let hash = 0x811c9dc5 ^ (adapter + 1);
-  for (const token of tokens) hash = Math.imul(hash ^ (token + 1), 0x01000193) >>> 0;
+/** A token and the key of the adapter entry that it ran under. */
+interface Fed {
+  readonly token: number;
+  readonly entry: string;
+}
+
+/** The token that follows what was fed: FNV-1a over all of it, so that any wrong cell or entry changes it. */
+function nextToken(fed: readonly Fed[]): number {
+  let hash = 0x811c9dc5;
+  const mix = (value: number): void => {
+    hash = Math.imul(hash ^ (value + 1), 0x01000193) >>> 0;
+  };
+  for (const { token, entry } of fed) {
+    for (const character of entry) mix(character.charCodeAt(0));
+    mix(token);
+  }
   return (hash >>> 7) % VOCABULARY;
 }
 
 /** What a request must answer when nothing else is in the world. */
 export function soloRun(
   request: Pick<GenerateRequest, 'promptIds' | 'maxNewTokens' | 'stopIds'>,
-  adapter: number,
+  { entry, from }: RowAdapters,
 ): { readonly tokens: number[]; readonly reason: 'length' | 'eos_token' } {
-  const tokens = [...request.promptIds];
+  const fed: Fed[] = [];
+  const feed = (token: number): void => {
+    fed.push({ token, entry: fed.length < from ? '' : entry.key });
+  };
+  for (const token of request.promptIds) feed(token);
   const output: number[] = [];
   for (;;) {
-    const token = nextToken(adapter, tokens);
-    tokens.push(token);
+    const token = nextToken(fed);
+    feed(token);
     output.push(token);
     if (output.length === request.maxNewTokens) return { tokens: output, reason: 'length' };
     if (request.stopIds.includes(token)) return { tokens: output, reason: 'eos_token' };
   }
 }
 
-interface Cell {
-  readonly token: number;
+interface Cell extends Fed {
   readonly position: number;
-  readonly adapter: number;
 }
 
 /**
@@ -44,14 +59,20 @@ export class FakeModel {
   constructor(readonly blockSize: number) {}
 
   run(batch: StepBatch): StepOutput {
-    this.#write(batch, (token, position, adapter) => ({ token, position, adapter }));
+    this.#write(batch, (cell) => cell);
     const tokens = Uint32Array.from(batch.logitsRows, (row, index) => {
       const sampling = batch.sampling[index];
       assert.ok(sampling);
       const prefix = this.#read(batch, row);
       assert.equal(sampling.position, prefix.length, 'sampled position');
-      if (sampling.repetitionPenalty !== 1) assert.deepEqual([...sampling.history], prefix, 'history');
-      return nextToken(adapterOfRow(batch, row), prefix);
+      if (sampling.repetitionPenalty !== 1) {
+        assert.deepEqual(
+          [...sampling.history],
+          prefix.map(({ token }) => token),
+          'history',
+        );
+      }
+      return nextToken(prefix);
     });
     return {
       tokens,
@@ -67,20 +88,20 @@ export class FakeModel {
     this.#write(batch, () => undefined);
   }
 
-  #write(batch: StepBatch, cell: (token: number, position: number, adapter: number) => Cell | undefined): void {
+  #write(batch: StepBatch, kept: (cell: Cell) => Cell | undefined): void {
     for (let n = 0; n + 1 < batch.cuSeqlens.length; n += 1) {
       const begin = batch.cuSeqlens[n] as number;
       const end = batch.cuSeqlens[n + 1] as number;
       for (let row = begin; row < end; row += 1) {
         const position = (batch.contextLens[n] as number) - (end - row);
         const place = batch.slotMapping[row] as number;
-        this.#cells[place] = cell(batch.tokens[row] as number, position, adapterOfRow(batch, row));
+        this.#cells[place] = kept({ token: batch.tokens[row] as number, position, entry: entryOfRow(batch, row) });
       }
     }
   }
 
-  /** Tokens that attention sees from `row`, the last row of its sequence. */
-  #read(batch: StepBatch, row: number): number[] {
+  /** What attention sees from `row`, the last row of its sequence. */
+  #read(batch: StepBatch, row: number): Cell[] {
     const n = batch.cuSeqlens.indexOf(row + 1) - 1;
     assert.ok(n >= 0, 'a sampled row is the last of its sequence');
     return Array.from({ length: batch.contextLens[n] as number }, (_, position) => {
@@ -88,14 +109,13 @@ export class FakeModel {
       const cell = this.#cells[block * this.blockSize + (position % this.blockSize)];
       assert.ok(cell, `position ${position} has K/V`);
       assert.equal(cell.position, position, 'K/V of the right position');
-      assert.equal(cell.adapter, adapterOfRow(batch, row), 'K/V of the right adapter');
-      return cell.token;
+      return cell;
     });
   }
 }
 
-function adapterOfRow(batch: StepBatch, row: number): number {
+function entryOfRow(batch: StepBatch, row: number): string {
   const segment = batch.segmentIndptr.findLastIndex((start) => start <= row);
   const entry = batch.segmentAdapters[segment] as number;
-  return entry < 0 ? -1 : (batch.adapterTable[entry]?.[0]?.adapter as number);
+  return rowAdapters(batch.adapterTable[entry] ?? []).entry.key;
 }

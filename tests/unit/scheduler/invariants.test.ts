@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { StepBatch } from '../../../src/core/step.js';
 import { checkBatch, checkSnapshot } from '../../../src/scheduler/invariants.js';
+import { BASE_ROWS } from '../../../src/scheduler/row-adapters.js';
 import type { SchedulerSnapshot, SequenceSnapshot } from '../../../src/scheduler/snapshot.js';
 import { Harness } from './requests.js';
 
@@ -43,10 +44,10 @@ test('every broken snapshot is noticed', () => {
     ['tokens skipped', withFirst({ computed: 4 }), /prefilling sequence 1/],
     ['tokens ahead', withFirst({ computed: 6 }), /computed tokens of decoding sequence 1/],
     ['a waiting sequence with a slot', { ...good, waiting: [{ ...waiting, slot: 1 }] }, /holds nothing/],
-    ['runnable without an adapter', { ...good, waiting: [{ ...waiting, adapter: null }] }, /without an adapter/],
+    ['runnable without an adapter', { ...good, waiting: [{ ...waiting, adapters: null }] }, /without an adapter/],
     [
       'waiting for nothing',
-      { ...good, waitingForAdapter: good.waitingForAdapter.map((sequence) => ({ ...sequence, adapter: 1 })) },
+      { ...good, waitingForAdapter: good.waitingForAdapter.map((sequence) => ({ ...sequence, adapters: BASE_ROWS })) },
       /waits for an adapter that it has/,
     ],
   ];
@@ -70,7 +71,7 @@ test('every broken batch is noticed', () => {
       [{ segmentIndptr: copy(good.segmentIndptr, 1, 0) }, /segmentIndptr/],
       [{ segmentAdapters: copy(good.segmentAdapters, 0, 0) }, /segmentAdapters/],
       [{ adapterTable: [[{ adapter: 4, weight: 1 }]] }, /adapterTable/],
-      [{ adapterTable: [[{ adapter: 3, weight: 0.5 }]] }, /full weight/],
+      [{ adapterTable: [[{ adapter: 3, weight: 0.5 }]] }, /adapterTable/],
       [{ logitsRows: copy(good.logitsRows, 0, 1) }, /logitsRows/],
       [{ sampling: good.sampling.toReversed() }, /sampled slot/],
       [{ sampling: [] }, /length of sampling/],

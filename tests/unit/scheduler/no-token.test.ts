@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NO_TOKEN, type StepOutput } from '../../../src/core/step.js';
+import { BASE_ROWS, oneAdapter } from '../../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../../src/scheduler/scheduler.js';
 import { makeRequest, SERVED_BY } from './requests.js';
 
 test('a row without finite logits ends its own request alone and frees what it held', () => {
   const limits = { maxSequences: 4, maxBatchTokens: 16, maxQueue: 4, kvBlocks: 8, blockSize: 4, maxModelLen: 32 };
   const scheduler = new Scheduler(limits);
-  scheduler.enqueue(makeRequest(1, 3, 4), 7, 0, SERVED_BY);
-  scheduler.enqueue(makeRequest(2, 3, 4), -1, 0, SERVED_BY);
+  scheduler.enqueue(makeRequest(1, 3, 4), oneAdapter(7), 0, SERVED_BY);
+  scheduler.enqueue(makeRequest(2, 3, 4), BASE_ROWS, 0, SERVED_BY);
   const plan = scheduler.plan(0);
   assert.ok(plan !== null);
   scheduler.buildBatch(plan);

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { WaitingQueue } from '../../../src/scheduler/queue.js';
 import { Sequence } from '../../../src/scheduler/sequence.js';
-import { makeRequest, SERVED_BY } from './requests.js';
+import { makeRequest, rowsOn, SERVED_BY } from './requests.js';
 
 function arrival(rank: number, adapter: number | null = -1): Sequence {
-  return new Sequence(makeRequest(rank, 2, 2), adapter, rank, 0, SERVED_BY);
+  return new Sequence(makeRequest(rank, 2, 2), rowsOn(adapter), rank, 0, SERVED_BY);
 }
 
 function ids(queue: WaitingQueue): number[] {
@@ -15,7 +15,7 @@ function ids(queue: WaitingQueue): number[] {
 function load(queue: WaitingQueue, id: number): void {
   const sequence = queue.takeLoaded(id);
   assert.ok(sequence);
-  sequence.adapter = 3;
+  sequence.adapters = rowsOn(3);
   queue.insert(sequence);
 }
 

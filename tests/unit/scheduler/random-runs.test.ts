@@ -5,6 +5,7 @@ import { LoramuxError } from '../../../src/core/errors.js';
 import type { SequenceEvent, ServedBy } from '../../../src/core/request.js';
 import { checkBatch, checkSnapshot } from '../../../src/scheduler/invariants.js';
 import { blocksFor, type SchedulerLimits } from '../../../src/scheduler/policy.js';
+import { BASE_ROWS, type RowAdapters, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../../src/scheduler/scheduler.js';
 import type { SchedulerSnapshot } from '../../../src/scheduler/snapshot.js';
 import type { StepPlan } from '../../../src/scheduler/step-plan.js';
@@ -24,8 +25,7 @@ interface Scripted {
   readonly arrival: Moment;
   readonly prompt: number;
   readonly maxNew: number;
-  /** −1 = base. */
-  readonly adapter: number;
+  readonly adapters: RowAdapters;
   /** Ticks until the adapter is there; 0 = it is at arrival. */
   readonly loadTicks: number;
   readonly loadFails: boolean;
@@ -66,11 +66,23 @@ const limits = fc
   })
   .map(({ spareRows, ...rest }) => ({ ...rest, maxBatchTokens: rest.maxSequences + spareRows, maxModelLen: 20 }));
 
+/** The base, one adapter, or up to three with weights; some begin within the prompt, or never. */
+const terms = fc.uniqueArray(fc.record({ adapter: fc.nat(3), weight: fc.constantFrom(1, 1, 0.5, -0.1) }), {
+  selector: ({ adapter }) => adapter,
+  maxLength: 3,
+});
+const adapters = fc
+  .record({
+    terms,
+    from: fc.oneof({ weight: 2, arbitrary: fc.constant(0) }, fc.nat(8), fc.constant(Number.POSITIVE_INFINITY)),
+  })
+  .map(({ terms, from }) => (terms.length === 0 ? BASE_ROWS : rowAdapters(terms, from)));
+
 const scripted: fc.Arbitrary<Scripted> = fc.record({
   arrival: moment,
   prompt: fc.integer({ min: 1, max: 10 }),
   maxNew: fc.integer({ min: 1, max: 10 }),
-  adapter: fc.integer({ min: -1, max: 3 }),
+  adapters,
   loadTicks: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.integer({ min: 1, max: 12 })),
   loadFails: fc.oneof({ weight: 4, arbitrary: fc.constant(false) }, fc.constant(true)),
   stopId: fc.option(fc.nat(VOCABULARY - 1)),
@@ -86,7 +98,17 @@ const scenario: fc.Arbitrary<Scenario> = fc.record({
 });
 
 /** What the random runs came across, so that a green run cannot mean that nothing happened. */
-const met = { preempted: 0, midStepAborts: 0, failedSteps: 0, refused: 0, mixedSteps: 0, chunks: 0, failedLoads: 0 };
+const met = {
+  splits: 0,
+  lists: 0,
+  preempted: 0,
+  midStepAborts: 0,
+  failedSteps: 0,
+  refused: 0,
+  mixedSteps: 0,
+  chunks: 0,
+  failedLoads: 0,
+};
 
 /** Plays a scenario tick by tick, checking every law of a step as it goes. */
 class Run {
@@ -142,6 +164,8 @@ class Run {
     this.#changes(true);
     this.#checkSnapshot();
     met.preempted += plan.preempted.length;
+    if (plan.entries.some((entry) => entry.baseCount > 0)) met.splits += 1;
+    if (batch.adapterTable.some((list) => list.length > 1)) met.lists += 1;
     if (plan.decodeRows > 0 && plan.prefillRows > 0) met.mixedSteps += 1;
     if (plan.entries.some((entry) => !entry.samples)) met.chunks += 1;
     if (this.#scenario.failingTicks.includes(this.#tick)) {
@@ -179,7 +203,7 @@ class Run {
       blocksFor(request.prompt + request.maxNew - 1, blockSize) > kvBlocks;
     const full = this.scheduler.counts().waiting >= maxQueue;
     try {
-      const adapter = request.loadTicks > 0 ? null : request.adapter;
+      const adapter = request.loadTicks > 0 ? null : request.adapters;
       this.scheduler.enqueue(toRequest(id, request), adapter, this.#tick, servedBy(id));
       assert.ok(!tooLong && !full, 'what cannot fit or wait is refused');
     } catch (error) {
@@ -193,7 +217,7 @@ class Run {
 
   #loaded(id: number, request: Scripted): void {
     if (!request.loadFails) {
-      this.scheduler.adapterReady(id, request.adapter);
+      this.scheduler.adapterReady(id, request.adapters);
       return;
     }
     const event = this.scheduler.fail(id, { code: 'ERR_ADAPTER_INVALID', message: 'scripted' });
@@ -280,7 +304,7 @@ function checkOutcome(id: number, request: Scripted, outcome: Outcome): void {
   assert.equal(terminal.length, outcome.aborted ? 0 : 1, `terminal events of request ${id}: ${kinds}`);
   if (!outcome.aborted) assert.equal(kinds.at(-1), terminal[0], 'the terminal event is the last');
 
-  const solo = soloRun(toRequest(id, request), request.adapter);
+  const solo = soloRun(toRequest(id, request), request.adapters);
   const tokens = outcome.events.flatMap((event) => (event.kind === 'token' ? [event.token] : []));
   const finish = outcome.events.find((event) => event.kind === 'finish');
   assert.deepEqual(tokens, finish === undefined ? solo.tokens.slice(0, tokens.length) : solo.tokens);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import type { GenerateRequest, SequenceEvent, ServedBy } from '../../../src/core/request.js';
 import { checkBatch, checkSnapshot } from '../../../src/scheduler/invariants.js';
 import type { SchedulerLimits } from '../../../src/scheduler/policy.js';
+import { BASE_ROWS, oneAdapter, type RowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../../src/scheduler/scheduler.js';
 import type { StepPlan } from '../../../src/scheduler/step-plan.js';
 import { FakeModel } from './fake-model.js';
@@ -31,6 +32,12 @@ export function makeLimits(rest: Partial<SchedulerLimits> = {}): SchedulerLimits
   return { maxSequences: 4, maxBatchTokens: 16, maxQueue: 8, kvBlocks: 32, blockSize: 4, maxModelLen: 64, ...rest };
 }
 
+/** A handle, −1 for the base, null for an adapter that is loading. */
+export function rowsOn(adapter: RowAdapters | number | null): RowAdapters | null {
+  if (typeof adapter !== 'number') return adapter;
+  return adapter < 0 ? BASE_ROWS : oneAdapter(adapter);
+}
+
 /** A scheduler with a fake model behind it; checks the invariants around every step. */
 export class Harness {
   readonly limits: SchedulerLimits;
@@ -45,8 +52,8 @@ export class Harness {
     this.model = new FakeModel(this.limits.blockSize);
   }
 
-  enqueue(id: number, prompt: number, maxNew: number, adapter: number | null = -1): void {
-    this.scheduler.enqueue(makeRequest(id, prompt, maxNew), adapter, this.nowMs, SERVED_BY);
+  enqueue(id: number, prompt: number, maxNew: number, adapter: RowAdapters | number | null = -1): void {
+    this.scheduler.enqueue(makeRequest(id, prompt, maxNew), rowsOn(adapter), this.nowMs, SERVED_BY);
   }
 
   /** Plans and runs one step; `during` is called between plan and commit. */

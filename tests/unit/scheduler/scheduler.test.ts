@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { LoramuxError } from '../../../src/core/errors.js';
+import { BASE_ROWS, oneAdapter } from '../../../src/scheduler/row-adapters.js';
 import { soloRun } from './fake-model.js';
 import { Harness, makeRequest, rowsOf, SERVED_BY } from './requests.js';
 
@@ -48,7 +49,8 @@ describe('batching', () => {
     harness.enqueue(2, 4, 4, -1);
     harness.enqueue(3, 5, 4, 8);
     const plan = harness.step();
-    const { rows, prefillRows, decodeRows, baseRows, loraRows, sampledRows, segments, distinctAdapters } = plan;
+    const { rows, prefillRows, decodeRows, baseRows, loraRows, sampledRows, distinctAdapters } = plan;
+    const segments = plan.segments.length;
     assert.deepEqual(
       { rows, prefillRows, decodeRows, baseRows, loraRows, sampledRows, segments, distinctAdapters },
       {
@@ -73,7 +75,7 @@ describe('admission', () => {
     harness.enqueue(3, 2, 9, 5);
     assert.equal(rowsOf(harness.step()), '2:p2 3:p2');
     harness.enqueue(4, 2, 3, 5);
-    harness.scheduler.adapterReady(1, 4, { adapter: 'late', digest: 'abc', tierAtArrival: 'disk' });
+    harness.scheduler.adapterReady(1, oneAdapter(4), { adapter: 'late', digest: 'abc', tierAtArrival: 'disk' });
     assert.deepEqual(harness.waitingIds(), [1, 4]);
     harness.step();
     harness.step();
@@ -144,7 +146,7 @@ describe('preemption', () => {
     harness.runToEnd();
     for (const id of [1, 2, 3]) {
       const request = id === 3 ? makeRequest(3, 1, 1) : makeRequest(id, 3, 8);
-      assert.deepEqual(harness.tokensOf(id), soloRun(request, -1).tokens);
+      assert.deepEqual(harness.tokensOf(id), soloRun(request, BASE_ROWS).tokens);
       assert.equal(harness.eventsOf(id).filter((event) => event.kind === 'admitted').length, 1);
       assert.equal(harness.eventsOf(id).at(-1)?.kind, 'finish');
     }
@@ -161,7 +163,7 @@ describe('preemption', () => {
     harness.check();
     assert.deepEqual(harness.waitingIds(), [2]);
     harness.runToEnd();
-    assert.deepEqual(harness.tokensOf(2), soloRun(makeRequest(2, 3, 8), -1).tokens);
+    assert.deepEqual(harness.tokensOf(2), soloRun(makeRequest(2, 3, 8), BASE_ROWS).tokens);
   });
 
   test('a victim aborted before the commit does not come back', () => {
@@ -169,7 +171,7 @@ describe('preemption', () => {
     harness.step(() => assert.equal(harness.scheduler.abort(2), true));
     assert.deepEqual(harness.waitingIds(), []);
     harness.runToEnd();
-    assert.deepEqual(harness.tokensOf(1), soloRun(makeRequest(1, 3, 8), -1).tokens);
+    assert.deepEqual(harness.tokensOf(1), soloRun(makeRequest(1, 3, 8), BASE_ROWS).tokens);
   });
 
   test('takes as many as it must, most recent first', () => {
@@ -181,7 +183,8 @@ describe('preemption', () => {
     assert.deepEqual(plan.preemptedIds, [4, 3]);
     assert.deepEqual(harness.waitingIds(), [3, 4]);
     harness.runToEnd();
-    for (const id of [1, 2, 3, 4]) assert.deepEqual(harness.tokensOf(id), soloRun(makeRequest(id, 2, 5), -1).tokens);
+    for (const id of [1, 2, 3, 4])
+      assert.deepEqual(harness.tokensOf(id), soloRun(makeRequest(id, 2, 5), BASE_ROWS).tokens);
   });
 });
 
@@ -252,10 +255,10 @@ describe('plan, commit, rollback', () => {
 
   test('the log-probability is reported only where it was asked for', () => {
     const harness = new Harness();
-    harness.scheduler.enqueue(makeRequest(1, 2, 1, { logprobs: true }), -1, 0, SERVED_BY);
+    harness.scheduler.enqueue(makeRequest(1, 2, 1, { logprobs: true }), BASE_ROWS, 0, SERVED_BY);
     harness.enqueue(2, 2, 1);
     harness.step();
-    const [token] = soloRun(makeRequest(1, 2, 1), -1).tokens;
+    const [token] = soloRun(makeRequest(1, 2, 1), BASE_ROWS).tokens;
     assert.deepEqual(harness.eventsOf(1).at(1), { kind: 'token', id: 1, token, logprob: -(token ?? 0) });
     const other = harness.eventsOf(2).at(1);
     assert.ok(other?.kind === 'token' && Number.isNaN(other.logprob));
@@ -263,9 +266,9 @@ describe('plan, commit, rollback', () => {
 
   test('a stop id ends the generation after it was reported', () => {
     const harness = new Harness();
-    const plain = soloRun(makeRequest(1, 2, 6), -1).tokens;
+    const plain = soloRun(makeRequest(1, 2, 6), BASE_ROWS).tokens;
     const stop = plain[2] as number;
-    harness.scheduler.enqueue(makeRequest(1, 2, 6, { stopIds: [stop] }), -1, 0, SERVED_BY);
+    harness.scheduler.enqueue(makeRequest(1, 2, 6, { stopIds: [stop] }), BASE_ROWS, 0, SERVED_BY);
     harness.runToEnd();
     assert.deepEqual(harness.tokensOf(1), plain.slice(0, plain.indexOf(stop) + 1));
     assert.deepEqual(harness.eventsOf(1).at(-1), { kind: 'finish', id: 1, reason: 'eos_token' });
@@ -284,7 +287,7 @@ describe('abort and fail', () => {
     const { running, waiting, usedBlocks } = harness.scheduler.counts();
     assert.deepEqual({ running, waiting, usedBlocks }, { running: 0, waiting: 0, usedBlocks: 0 });
     for (const id of [1, 2, 3, 4]) assert.equal(harness.scheduler.abort(id), false);
-    harness.scheduler.adapterReady(3, 7);
+    harness.scheduler.adapterReady(3, oneAdapter(7));
     assert.equal(harness.scheduler.plan(0), null);
   });
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { StepBatch } from '../../../src/core/step.js';
+import { BASE_ROWS, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Harness, makeRequest, rowsOf, SERVED_BY } from './requests.js';
 
 /** Runs one step and copies its batch: the arrays are reused. */
@@ -54,10 +55,58 @@ test('a mixed step: rows by adapter, base first, one segment each', () => {
   assert.deepEqual([...third.batch.slotMapping], [7, 17, 20, 24]); // 1 enters a second block, after 4 is admitted
 });
 
+test('lists of adapters: one segment for rows of the same list, whatever their order of arrival', () => {
+  const harness = new Harness({ maxBatchTokens: 16 });
+  const both = [
+    { adapter: 3, weight: 0.1 },
+    { adapter: 5, weight: -2 },
+  ];
+  harness.enqueue(1, 2, 4, rowAdapters(both));
+  harness.enqueue(2, 2, 4, 3);
+  harness.enqueue(3, 2, 4, rowAdapters(both.toReversed()));
+  harness.enqueue(4, 2, 4, rowAdapters(structuredClone(both)));
+  const { batch, rows } = nextBatch(harness);
+  assert.equal(rows, '1:p2 4:p2 2:p2 3:p2');
+  assert.deepEqual([...batch.segmentIndptr], [0, 4, 6, 8]);
+  assert.deepEqual([...batch.segmentAdapters], [0, 1, 2]);
+  const rounded = both.map(({ adapter, weight }) => ({ adapter, weight: Math.fround(weight) }));
+  assert.deepEqual(batch.adapterTable, [rounded, [{ adapter: 3, weight: 1 }], rounded.toReversed()]);
+});
+
+test('adapters that begin within the prompt: the rows of a step split there, on any chunk', () => {
+  const harness = new Harness({ maxBatchTokens: 8 });
+  harness.enqueue(1, 10, 4, rowAdapters([{ adapter: 5, weight: 1 }], 6));
+  harness.enqueue(2, 2, 4, rowAdapters([{ adapter: 5, weight: 1 }], Number.POSITIVE_INFINITY));
+  harness.enqueue(3, 1, 4, 5);
+  const first = nextBatch(harness);
+  assert.equal(first.rows, '1:p8');
+  assert.deepEqual([...first.batch.segmentIndptr], [0, 6, 8]);
+  assert.deepEqual([...first.batch.segmentAdapters], [-1, 0]);
+  const second = nextBatch(harness);
+  assert.equal(second.rows, '2:p2 1:p2 3:p1');
+  assert.deepEqual([...second.batch.segmentIndptr], [0, 2, 5]);
+  assert.deepEqual([...second.batch.segmentAdapters], [-1, 0]);
+  const third = nextBatch(harness);
+  assert.equal(third.rows, '2:1 1:1 3:1');
+  assert.deepEqual([...third.batch.segmentIndptr], [0, 1, 3]);
+});
+
+test('sequences that begin on the base keep its rows at their head; the adapter stays one table entry', () => {
+  const harness = new Harness({ maxBatchTokens: 16 });
+  for (const id of [1, 2]) harness.enqueue(id, 4, 4, rowAdapters([{ adapter: 5, weight: 1 }], 2));
+  harness.enqueue(3, 2, 4);
+  harness.enqueue(4, 2, 4, 5);
+  const { batch, rows } = nextBatch(harness);
+  assert.equal(rows, '3:p2 1:p4 2:p4 4:p2');
+  assert.deepEqual([...batch.segmentIndptr], [0, 4, 6, 8, 12]);
+  assert.deepEqual([...batch.segmentAdapters], [-1, 0, -1, 0]);
+  assert.deepEqual(batch.adapterTable, [[{ adapter: 5, weight: 1 }]]);
+});
+
 test('sampling carries the request’s parameters, and the history only for a penalty', () => {
   const harness = new Harness();
   const sampling = { greedy: false, temperature: 0.7, topK: 40, topP: 0.9, repetitionPenalty: 1.3, seed: 2n ** 63n };
-  harness.scheduler.enqueue(makeRequest(1, 3, 4, { sampling, logprobs: true }), -1, 0, SERVED_BY);
+  harness.scheduler.enqueue(makeRequest(1, 3, 4, { sampling, logprobs: true }), BASE_ROWS, 0, SERVED_BY);
   harness.enqueue(2, 3, 4);
   const prompt = [...makeRequest(1, 3, 4).promptIds];
 

@@ -1,0 +1,78 @@
+import type { AdapterLease } from '../adapters/adapter-record.js';
+import { leaseAll, tryLeaseAll } from '../adapters/composition/lease-all.js';
+import { requireSummable } from '../adapters/composition/summable.js';
+import type { AdapterRegistry } from '../adapters/registry.js';
+import type { Composition } from '../core/composition.js';
+import { BASE_NAME } from '../core/names.js';
+import type { GenerateRequest, ServedBy } from '../core/request.js';
+import { BASE_ROWS, oneAdapter, type RowAdapters, rowAdapters } from '../scheduler/row-adapters.js';
+
+/** The adapters of one request, held: what its rows run under, and whom its reply names. */
+export interface Claim {
+  readonly adapters: RowAdapters;
+  readonly servedBy: ServedBy;
+  /** Ends the hold; calling it again does nothing. */
+  release(): void;
+}
+
+type Registry = Pick<AdapterRegistry, 'tryAcquire' | 'acquire'>;
+
+/** Claims the adapters of a request if all are resident; null otherwise, then use `claim`. Errors: as `claim`. */
+export function tryClaim(registry: Registry, request: GenerateRequest): Claim | null {
+  if (request.adapter === BASE_NAME) return BASE_CLAIM;
+  const leases = tryLeaseAll(registry, namesOf(request));
+  return leases === null ? null : claimOf(request, leases);
+}
+
+/**
+ * Claims the adapters of a request, waiting for those that are not resident.
+ * Errors: those of `AdapterRegistry.acquire` and `leaseAll`; ERR_ADAPTER_INVALID for an adapter that cannot be combined.
+ */
+export async function claim(registry: Registry, request: GenerateRequest, signal: AbortSignal): Promise<Claim> {
+  if (request.adapter === BASE_NAME) return BASE_CLAIM;
+  return claimOf(request, await leaseAll(registry, namesOf(request), signal));
+}
+
+/** Whom a reply names before the adapters of its request are there. */
+export function notYetServedBy({ adapter }: GenerateRequest): ServedBy {
+  return { adapter, digest: null, tierAtArrival: adapter === BASE_NAME ? null : 'disk' };
+}
+
+const BASE_CLAIM: Claim = {
+  adapters: BASE_ROWS,
+  servedBy: { adapter: BASE_NAME, digest: null, tierAtArrival: null },
+  release: () => undefined,
+};
+
+function namesOf({ adapter, composition }: GenerateRequest): readonly string[] {
+  return composition === undefined ? [adapter] : composition.members.map(({ name }) => name);
+}
+
+/** Takes over `leases`, one for each name of the request. */
+function claimOf({ adapter, composition }: GenerateRequest, leases: readonly AdapterLease[]): Claim {
+  const release = (): void => {
+    for (const lease of leases) lease.release();
+  };
+  const tierAtArrival = leases.some((lease) => lease.tierAtArrival === 'disk') ? 'disk' : 'host';
+  const servedBy = { adapter, digest: leases.map(({ digest }) => digest).join(','), tierAtArrival } as const;
+  try {
+    return { adapters: rowsOf(leases, composition), servedBy, release };
+  } catch (thrown) {
+    release();
+    throw thrown;
+  }
+}
+
+function rowsOf(leases: readonly AdapterLease[], composition: Composition | undefined): RowAdapters {
+  const [first] = leases;
+  if (composition === undefined && first !== undefined) return oneAdapter(first.handle);
+  const terms = leases.map((lease, at) => ({ lease, weight: composition?.members[at]?.weight ?? 1 }));
+  for (const { lease } of terms) requireSummable(lease.name, lease.variant, '`adapters`');
+  // By digest: the sum is rounded in one order whatever the order of the list and of the loads.
+  terms.sort((a, b) => compareText(a.lease.digest, b.lease.digest) || compareText(a.lease.name, b.lease.name));
+  return rowAdapters(terms.map(({ lease, weight }) => ({ adapter: lease.handle, weight })));
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b);
+}
