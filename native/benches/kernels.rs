@@ -97,6 +97,8 @@ impl Case {
             y: self.y[first * self.outputs..].as_mut_ptr(),
             y_stride: self.outputs,
             gain: std::ptr::null(),
+            offset: std::ptr::null(),
+            strength: 1.0,
         };
         // SAFETY: first + rows ≤ ROWS, and all buffers were made for these shapes in `new`; the set is this CPU's.
         unsafe {

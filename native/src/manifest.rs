@@ -61,6 +61,8 @@ pub struct SiteModule {
     pub out_offset: usize,
     pub out_features: usize,
     pub weight: WeightRef,
+    /// Byte offset of the base's bias, f32 `[out_features]`; None where it has none.
+    pub bias_offset: Option<usize>,
 }
 
 /// Where a base weight lies in the weights file; offsets in bytes.

@@ -46,6 +46,14 @@ impl Weights {
         Ok(())
     }
 
+    /// `count` float32 at byte `offset`.
+    ///
+    /// # Errors
+    /// `ERR_MODEL_INVALID` when they lie outside the file.
+    pub fn read_floats(&self, offset: usize, count: usize) -> Result<Vec<f32>> {
+        self.floats(Some(offset), 0, count)
+    }
+
     /// Gives back the memory of what was read; the next reader maps it again. Norms are read once an adapter, and the
     /// runtime has its own packed copy of every weight.
     pub fn release_pages(&self) {

@@ -13,7 +13,7 @@ mod common;
 mod toy;
 
 use common::{Rng, TempDir, bytes_of, round_to};
-use loramux_native::adapters::compile::{MAX_RANK, ModulePlan, compile};
+use loramux_native::adapters::compile::{AdapterPlan, BiasPlan, MAX_RANK, ModulePlan, compile};
 use loramux_native::adapters::patterns::first_matches;
 use loramux_native::adapters::resident::Adapter;
 use loramux_native::adapters::safetensors::File;
@@ -168,6 +168,7 @@ fn base() -> Base {
             scales_offset: None,
             mins_offset: None,
         },
+        bias_offset: None,
     };
     let modules = vec![module("first", 0, OUTS[0]), module("second", OUTS[0], OUTS[1])];
     let site = Site { in_features: INPUTS, out_features: OUTS[0] + OUTS[1], modules };
@@ -176,7 +177,7 @@ fn base() -> Base {
 
 fn plan(module: usize, rank: usize) -> ModulePlan {
     let name = |part: &str| format!("{module}.{part}");
-    ModulePlan { site: 0, module, a: name("a"), b: name("b"), magnitude: None, rank, scaling: 0.5 }
+    ModulePlan { site: 0, module, a: name("a"), b: name("b"), magnitude: None, lora_bias: None, rank, scaling: 0.5 }
 }
 
 type Tensor = (String, Dtype, Vec<usize>, Vec<f32>);
@@ -203,7 +204,16 @@ fn factors(dtypes: [Dtype; 4]) -> Vec<Tensor> {
 }
 
 fn compiled(base: &Base, tensors: &[Tensor], plans: &[ModulePlan]) -> Result<Adapter, Error> {
-    compile(0, &file_of(tensors), plans, std::slice::from_ref(&base.site), &base.weights)
+    compile(0, &file_of(tensors), &factors_only(plans), &manifest_of(&base.site), &base.weights)
+}
+
+fn factors_only(modules: &[ModulePlan]) -> AdapterPlan {
+    AdapterPlan { modules: modules.to_vec(), ..AdapterPlan::default() }
+}
+
+/// A manifest of one site.
+fn manifest_of(site: &Site) -> Manifest {
+    Manifest { sites: vec![site.clone()], ..Toy::manifest(Variant::default()) }
 }
 
 fn unpack(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
@@ -303,8 +313,8 @@ fn bad_adapters_are_refused_naming_the_tensor() {
     }
     let header = r#"{"0.a":{"dtype":"I32","shape":[3,5],"data_offsets":[0,60]}}"#;
     let integers = parse(with_header(header, &[0; 60])).unwrap();
-    let error = compile(0, &integers, &[plan(0, 3)], std::slice::from_ref(&base.site), &base.weights).err().unwrap();
-    assert!(error.message.contains("expected F32, F16 or BF16, got I32"), "{error}");
+    let error = compile(0, &integers, &factors_only(&[plan(0, 3)]), &manifest_of(&base.site), &base.weights).err().unwrap();
+    assert!(error.message.contains("expected F32, F16, BF16 or F64, got I32"), "{error}");
 }
 
 /// `m / ‖W + s·B·A‖` of one output row.
@@ -339,7 +349,8 @@ fn dora_gains_match_the_formula_on_float32_and_quantised_bases() {
     for format in [Precision::W8, Precision::W4] {
         let scales_offset = Some(OUTS[1] * 32);
         let weight = WeightRef { format, rows: OUTS[1], cols: 32, data_offset: 0, scales_offset, mins_offset: Some(OUTS[1] * 36) };
-        let modules = vec![SiteModule { name: "only".to_owned(), out_offset: 0, out_features: OUTS[1], weight: weight.clone() }];
+        let modules =
+            vec![SiteModule { name: "only".to_owned(), out_offset: 0, out_features: OUTS[1], weight: weight.clone(), bias_offset: None }];
         let site = Site { in_features: 32, out_features: OUTS[1], modules };
         let tensors = [
             tensor("0.a", Dtype::F16, &[4, 32], &mut rng),
@@ -347,12 +358,65 @@ fn dora_gains_match_the_formula_on_float32_and_quantised_bases() {
             tensor("m", Dtype::F16, &[OUTS[1]], &mut rng),
         ];
         let plan = ModulePlan { magnitude: Some("m".to_owned()), ..plan(0, 4) };
-        let adapter = compile(0, &file_of(&tensors), &[plan], &[site], &weights).unwrap();
+        let adapter = compile(0, &file_of(&tensors), &factors_only(&[plan]), &manifest_of(&site), &weights).unwrap();
         let mut w = [0.0; 32];
         for (n, found) in adapter.sites[0].as_ref().unwrap().parts[0].gain.as_ref().unwrap().iter().enumerate() {
             weights.read_row(&weight, n, &mut w).unwrap();
             let wanted = gain(&w, &tensors[0].3, &tensors[1].3[n * 4..][..4], 0.5, tensors[2].3[n]);
             assert!((f64::from(*found) - wanted).abs() <= 1e-6 * wanted.abs(), "{format:?} row {n}: {found}, expected {wanted}");
+        }
+    }
+}
+
+#[test]
+fn biases_become_what_is_added_to_the_base() {
+    let base = base();
+    let mut rng = Rng(6);
+    let mut tensors = factors([Dtype::F16; 4]);
+    tensors.push(tensor("lora_bias", Dtype::Bf16, &[OUTS[0]], &mut rng));
+    tensors.push(tensor("first.bias", Dtype::F32, &[OUTS[0]], &mut rng));
+    tensors.push(tensor("second.bias", Dtype::F32, &[OUTS[1]], &mut rng));
+    let mut site = base.site.clone();
+    // The first weights of the file stand in for the second module's bias.
+    site.modules[1].bias_offset = Some(0);
+    let bias = |module: usize, tensor: &str| BiasPlan { site: 0, module, tensor: tensor.to_owned() };
+    let plan = AdapterPlan {
+        modules: vec![ModulePlan { lora_bias: Some("lora_bias".to_owned()), ..plan(0, 3) }],
+        biases: vec![bias(1, "second.bias"), bias(0, "first.bias")],
+    };
+    let compiled = |plan: &AdapterPlan| compile(0, &file_of(&tensors), plan, &manifest_of(&site), &base.weights);
+    let adapter = compiled(&plan).unwrap();
+    let parts = &adapter.sites[0].as_ref().unwrap().parts;
+    let close = |found: f32, wanted: f32| assert!((found - wanted).abs() < 1e-6, "{found}, expected {wanted}");
+    for (n, &found) in parts[0].offset.as_ref().unwrap().iter().enumerate() {
+        close(found, 0.5 * tensors[4].3[n] + tensors[5].3[n]);
+    }
+    assert_eq!((parts[1].rank, parts[1].panels()), (0, 1));
+    for (n, &found) in parts[1].offset.as_ref().unwrap().iter().enumerate() {
+        close(found, tensors[6].3[n] - base.rows[n]);
+    }
+    let without = compiled(&factors_only(&plan.modules[..1])).unwrap();
+    assert_eq!(adapter.bytes - without.bytes, OUTS[1] * 4, "a module's two biases are one vector");
+    let twice = AdapterPlan { biases: vec![bias(0, "first.bias"), bias(0, "first.bias")], ..AdapterPlan::default() };
+    assert_eq!(compiled(&twice).err().unwrap().code, Code::Native);
+    let wide = AdapterPlan { biases: vec![bias(1, "first.bias")], ..AdapterPlan::default() };
+    assert!(compiled(&wide).err().unwrap().message.contains("tensor first.bias: expected shape [3], got [40]"));
+}
+
+#[test]
+fn float64_is_narrowed_and_what_float32_cannot_hold_is_refused() {
+    let base = base();
+    for (value, fits) in [(1.0 / 3.0, true), (1e300, false)] {
+        let header =
+            r#"{"a":{"dtype":"F64","shape":[1,5],"data_offsets":[0,40]},"b":{"dtype":"F64","shape":[40,1],"data_offsets":[40,360]}}"#;
+        let file = parse(with_header(header, &[value; 45].map(f64::to_le_bytes).concat())).unwrap();
+        let plan = ModulePlan { a: "a".to_owned(), b: "b".to_owned(), ..plan(0, 1) };
+        let found = compile(0, &file, &factors_only(&[plan]), &manifest_of(&base.site), &base.weights);
+        if fits {
+            let adapter = found.unwrap();
+            assert_eq!(unpack(Dtype::F32, &adapter.slab.bytes()[..20]), [1.0f32 / 3.0; 5]);
+        } else {
+            assert!(found.err().unwrap().message.contains("tensor a: element 0 is inf"));
         }
     }
 }

@@ -108,6 +108,8 @@ fn pool() -> Vec<Adapter> {
         Adapter::random(16, 17, Dtype::F32, false, &[(4, 1)]),
         Adapter::random(17, 2, Dtype::F32, true, &[(0, 1), (5, 0), (7, 0)]),
         Adapter::random(18, 64, Dtype::F16, false, &ALL),
+        Adapter::random(19, 4, Dtype::F16, false, &[(0, 1), (3, 0), (6, 0)]).with_biases(20, &ALL),
+        Adapter::default().with_biases(21, &[(0, 0), (0, 1), (0, 2), (4, 2), (7, 0)]),
     ]
 }
 
@@ -161,7 +163,14 @@ fn an_entry_of_several_adapters_is_the_sum_of_its_terms() {
     let mut engine = toy.engine(Variant::default(), 1);
     let tokens = prompt(&mut Rng(2), 21);
     let adapters = pool();
-    for list in [vec![(0, 0.5f32), (1, -0.75)], vec![(4, 0.3)], vec![(2, 1.0), (5, 0.5), (0, 0.25)], vec![(1, 0.5), (1, 0.5)], vec![]] {
+    for list in [
+        vec![(0, 0.5f32), (1, -0.75)],
+        vec![(4, 0.3)],
+        vec![(2, 1.0), (5, 0.5), (0, 0.25)],
+        vec![(1, 0.5), (1, 0.5)],
+        vec![(8, 0.5), (9, -1.0)],
+        vec![],
+    ] {
         let terms: Vec<_> = list.iter().map(|&(i, w)| (&adapters[i], w)).collect();
         let table = list.iter().map(|&(i, w)| (make_resident(&engine, &adapters[i]), w)).collect();
         let part = Part { tokens: &tokens, past: 0, pages: &[1, 0], entry: 0 };
@@ -175,8 +184,8 @@ fn load_shapes(n: usize, rng: &mut Rng) -> Vec<(&'static str, Vec<i32>)> {
     let mut skewed = || [0, 0, 0, 0, 1, 1, 2, -1][rng.below(8)];
     vec![
         ("skewed", (0..n).map(|_| skewed()).collect()),
-        ("uniform", (0..n).map(|_| rng.below(9) as i32 - 1).collect()),
-        ("distinct", (0..n).map(|i| i as i32 % 9 - 1).collect()),
+        ("uniform", (0..n).map(|_| rng.below(11) as i32 - 1).collect()),
+        ("distinct", (0..n).map(|i| i as i32 % 11 - 1).collect()),
         ("identical", vec![7; n]),
         ("one against many", (0..n).map(|i| if i == 4 { 3 } else { 1 }).collect()),
         ("base only", vec![-1; n]),

@@ -27,7 +27,6 @@ export const REFUSED_KEYS: ReadonlyMap<string, string> = new Map([
   ['arrow_config', 'null: Arrow routing over other adapters is not supported'],
   ['kasa_config', 'null: KaSA changes the base weights, which are shared; retrain as plain LoRA'],
   ['layer_replication', 'null: replicated layers need another graph; merge the adapter into its own base instead'],
-  ['lora_bias', 'false: a bias on lora_B is not supported; retrain with lora_bias=False'],
   ['megatron_config', 'null: Megatron parallel layers are not supported; save the adapter from the plain model'],
   ['modules_to_save', 'null: adapters that replace whole modules are not supported; retrain without modules_to_save'],
   ['monteclora_config', 'null: MonteCLoRA files are not supported; save the adapter as plain LoRA'],

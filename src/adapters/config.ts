@@ -20,6 +20,9 @@ export type ModuleSelector =
 /** Pairs of (Python regular expression, value) in the order of the file: the first that matches a module wins. */
 export type ModulePatterns = readonly (readonly [pattern: string, value: number])[];
 
+/** None, those of targeted modules, or those of every linear module. */
+export type BiasMode = 'none' | 'lora_only' | 'all';
+
 /** What `adapter_config.json` says about the arithmetic, in full: nothing else of it matters for serving. */
 export interface AdapterConfig {
   readonly baseModel: string | null;
@@ -30,6 +33,10 @@ export interface AdapterConfig {
   /** Scale by √rank instead of rank. */
   readonly rslora: boolean;
   readonly dora: boolean;
+  /** B has a bias of its own. */
+  readonly loraBias: boolean;
+  /** Which biases of the base the file replaces. */
+  readonly bias: BiasMode;
   readonly rankPattern: ModulePatterns;
   readonly alphaPattern: ModulePatterns;
   readonly targets: ModuleSelector;
@@ -48,6 +55,7 @@ const READ_KEYS: ReadonlySet<string> = new Set([
   'layers_pattern',
   'layers_to_transform',
   'lora_alpha',
+  'lora_bias',
   'peft_type',
   'r',
   'rank_pattern',
@@ -175,15 +183,25 @@ function readLayers(reader: FieldReader, targets: ModuleSelector): AdapterConfig
   return { indices, patterns };
 }
 
+function readBias(reader: FieldReader): BiasMode {
+  const value = reader.get('bias');
+  if (value === 'none' || value === 'lora_only' || value === 'all') return value;
+  if (!isNeutral(value)) reader.refuse('bias', '"none", "lora_only" or "all"');
+  return 'none';
+}
+
+function readLoraBias(reader: FieldReader): boolean {
+  const value = reader.checked('lora_bias', false, 'true or false', isBoolean);
+  if (value && reader.get('use_dora') === true)
+    reader.refuse('lora_bias', 'false with use_dora: PEFT refuses both together');
+  return value;
+}
+
 function refuseUnsupported(reader: FieldReader, fields: JsonObject): void {
   if (reader.get('peft_type') !== 'LORA') reader.refuse('peft_type', '"LORA", the only method that is served');
   const task = reader.get('task_type');
   if (task !== null && task !== 'CAUSAL_LM')
     reader.refuse('task_type', '"CAUSAL_LM" or null: only text generation is served');
-  const bias = reader.get('bias');
-  if (bias !== 'none' && !isNeutral(bias)) {
-    reader.refuse('bias', '"none": adapters that carry biases of the base are not supported; retrain with bias="none"');
-  }
   const initRefused = initRefusal(reader.get('init_lora_weights'));
   if (initRefused !== null) reader.refuse('init_lora_weights', initRefused);
   for (const [key, value] of fields) {
@@ -229,6 +247,8 @@ export function parseAdapterConfig(bytes: Uint8Array, file: string): AdapterConf
     alpha: reader.checked('lora_alpha', 8, 'a finite number', isFiniteNumber),
     rslora: reader.checked('use_rslora', false, 'true or false', isBoolean),
     dora: reader.checked('use_dora', false, 'true or false', isBoolean),
+    loraBias: readLoraBias(reader),
+    bias: readBias(reader),
     rankPattern: reader.patterns('rank_pattern', rank, isRank),
     alphaPattern: reader.patterns('alpha_pattern', 'a finite number', isFiniteNumber),
     targets,

@@ -165,7 +165,7 @@ export class AdapterLoader {
       );
     }
     const compiled = await this.#compile(job, plan, () =>
-      naming(files.weightsPath, backend.compileAdapter(weights, [...plan.modules])),
+      naming(files.weightsPath, backend.compileAdapter(weights, [...plan.modules], plan.extras)),
     );
     return { kind: 'compiled', digest, ...compiled, plan, baseModel: config.baseModel, warnings };
   }

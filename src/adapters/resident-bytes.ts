@@ -1,41 +1,52 @@
 import type { LoraSite } from '../core/model-manifest.js';
-import type { NativeModulePlan, NativeTensorInfo } from '../engine/binding.js';
+import type { NativeAdapterExtras, NativeModulePlan, NativeTensorInfo } from '../engine/binding.js';
 
-/** Bytes per element of the dtypes that an adapter file may hold. */
-export const ELEMENT_BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2 };
+/** Bytes per element that the dtypes of an adapter file take once resident: float64 is narrowed. */
+export const ELEMENT_BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2, F64: 4 };
 
 /** Native pads rows of A to whole vectors and B to whole panels of output columns. */
 const VECTOR = 16;
 const PANEL = 32;
 
+type Tensors = ReadonlyMap<string, NativeTensorInfo>;
+
 function roundUp(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple;
 }
 
+/** Bytes per element where `names` are held together: the dtype that all share, else float32. */
+function elementBytes(names: readonly string[], tensors: Tensors): number {
+  const dtypes = new Set(names.map((name) => tensors.get(name)?.dtype ?? 'F32'));
+  const [dtype = 'F32'] = dtypes;
+  return dtypes.size > 1 ? 4 : (ELEMENT_BYTES[dtype] ?? 4);
+}
+
 /**
  * Bytes that an adapter will take once compiled: A [rank, in] and B [out, rank] at the file's dtype (float32 where
- * the modules of one site differ), a scale per rank, a float32 gain per output with DoRA. `tensors` by name.
+ * the modules of one site differ), a scale per rank, a float32 gain per output with DoRA, a float32 per output with
+ * biases. `tensors` by name.
  */
 export function residentBytes(
-  modules: readonly NativeModulePlan[],
-  sites: readonly LoraSite[],
-  tensors: ReadonlyMap<string, NativeTensorInfo>,
+  { modules, extras }: { readonly modules: readonly NativeModulePlan[]; readonly extras: NativeAdapterExtras },
+  { sites }: { readonly sites: readonly LoraSite[] },
+  tensors: Tensors,
 ): number {
   const siteById = new Map(sites.map((site) => [site.id, site]));
-  const dtypes = new Map<number, Set<string>>();
-  for (const { site, a, b } of modules) {
-    const seen = dtypes.get(site) ?? new Set();
-    for (const name of [a, b]) seen.add(tensors.get(name)?.dtype ?? 'F32');
-    dtypes.set(site, seen);
-  }
+  const names = new Map<number, string[]>();
+  for (const { site, a, b } of modules) names.set(site, [...(names.get(site) ?? []), a, b]);
   let bytes = 0;
-  for (const { site: id, module, rank, magnitude } of modules) {
+  const biased = new Map<string, number>();
+  for (const { site: id, module, rank, magnitude, loraBias } of modules) {
     const site = siteById.get(id);
     const outFeatures = site?.modules[module]?.outFeatures ?? 0;
-    const [dtype = 'F32', ...others] = dtypes.get(id) ?? [];
-    const element = others.length > 0 ? 4 : (ELEMENT_BYTES[dtype] ?? 4);
+    const element = elementBytes(names.get(id) ?? [], tensors);
     bytes += rank * element * (roundUp(site?.inFeatures ?? 0, VECTOR) + roundUp(outFeatures, PANEL)) + rank * 4;
     if (magnitude !== undefined) bytes += outFeatures * 4;
+    if (loraBias !== undefined) biased.set(`${id} ${module}`, outFeatures);
   }
+  for (const { site, module } of extras.biases) {
+    biased.set(`${site} ${module}`, siteById.get(site)?.modules[module]?.outFeatures ?? 0);
+  }
+  for (const outFeatures of biased.values()) bytes += outFeatures * 4;
   return bytes;
 }

@@ -1,5 +1,5 @@
-/** The role of a tensor in a LoRA module. */
-export type TensorPart = 'a' | 'b' | 'magnitude';
+/** The role of a tensor in a module: `loraBias` is the bias of B, `bias` one in the place of the base's. */
+export type TensorPart = 'a' | 'b' | 'magnitude' | 'loraBias' | 'bias';
 
 /** What a tensor name says. `repaired` is true when a known artefact of saving was stripped from it. */
 export type TensorName =
@@ -19,13 +19,16 @@ const SUFFIXES: readonly (readonly [suffix: string, part: TensorPart, repaired: 
   ['.lora_B.default.weight', 'b', true],
   ['.lora_magnitude_vector.default', 'magnitude', true],
   ['.lora_magnitude_vector.default.weight', 'magnitude', true],
+  ['.lora_B.bias', 'loraBias', false],
+  ['.lora_B.default.bias', 'loraBias', true],
+  // Targeted modules keep their own parameters one level down.
+  ['.base_layer.bias', 'bias', false],
+  ['.bias', 'bias', false],
 ];
 
 const REFUSED: readonly (readonly [pattern: RegExp, expected: string])[] = [
-  [/\.lora_B(?:\.default)?\.bias$/, 'no bias on lora_B: lora_bias is not supported'],
   [/\.lora_embedding_[AB](?:\.|$)/, 'LoRA on linear modules only: embeddings are not supported'],
   [/\.base_layer\.weight$/, 'no copy of a base weight: LoRA on embeddings or the output head is not supported'],
-  [/\.bias$/, 'no bias of the base: bias must be "none"'],
   [/\.trainable_tokens_delta$/, 'no trainable token rows: they are not supported'],
   [/\.lora_E$/, 'a LORA file: lora_E belongs to AdaLoRA'],
   [/\.lora_diag$/, 'a plain LoRA file: lora_diag belongs to KaSA'],
@@ -55,6 +58,7 @@ export function parseTensorName(name: string): TensorName {
   const known = REFUSED.find(([pattern]) => pattern.test(rest));
   return {
     kind: 'refused',
-    expected: known?.[1] ?? 'only lora_A.weight, lora_B.weight and lora_magnitude_vector of linear modules',
+    expected:
+      known?.[1] ?? 'only tensors of a LoRA adapter: lora_A.weight, lora_B.weight, lora_magnitude_vector, biases',
   };
 }

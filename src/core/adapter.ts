@@ -3,7 +3,7 @@ import type { ErrorRecord } from './errors.js';
 
 export type AdapterState = 'queued' | 'fetching' | 'validating' | 'ready' | 'draining' | 'failed';
 export type AdapterTier = 'disk' | 'host' | 'device';
-export type AdapterVariant = 'lora' | 'rslora' | 'dora';
+export type AdapterVariant = 'lora' | 'rslora' | 'dora' | 'lora_bias' | 'bias';
 
 /** An adapter as the admin API shows it. Byte counts are what the budget counts. */
 export interface AdapterInfo {

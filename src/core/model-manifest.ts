@@ -53,6 +53,8 @@ export interface SiteModule {
   readonly outOffset: number;
   readonly outFeatures: number;
   readonly weight: WeightRef;
+  /** Byte offset of the module's bias, float32 [outFeatures], in `weights.bin`; null where it has none. */
+  readonly biasOffset: number | null;
 }
 
 /** One place in the graph where `SegmentedLora` adds adapter deltas: a base matmul, maybe of fused modules. */

@@ -50,8 +50,23 @@ export interface NativeModulePlan {
   readonly b: string;
   /** DoRA magnitude, or undefined for plain LoRA. */
   readonly magnitude?: string;
+  /** Bias of B, [outFeatures]; scaled like the factors. */
+  readonly loraBias?: string;
   readonly rank: number;
   readonly scaling: number;
+}
+
+/** A bias of the file in the place of the base's, for rows of the adapter. */
+export interface NativeBiasPlan {
+  readonly site: number;
+  readonly module: number;
+  /** [outFeatures]. */
+  readonly tensor: string;
+}
+
+/** What an adapter brings beside the factors of linear modules. Tensor names are those of the file. */
+export interface NativeAdapterExtras {
+  readonly biases: readonly NativeBiasPlan[];
 }
 
 export interface NativeEngineOptions {
@@ -72,7 +87,11 @@ export interface NativeEngine {
   /** One forward pass on the engine's own thread. One at a time; a second call before the first settles is refused. */
   step(batch: StepBatch): Promise<StepOutput>;
   /** Converts a checked file to a resident adapter; scans for NaN/Inf; folds DoRA. Runs off both threads. */
-  compileAdapter(file: NativeAdapterFile, modules: NativeModulePlan[]): Promise<{ handle: number; bytes: number }>;
+  compileAdapter(
+    file: NativeAdapterFile,
+    modules: NativeModulePlan[],
+    extras?: NativeAdapterExtras,
+  ): Promise<{ handle: number; bytes: number }>;
   /** Forgets an adapter; its memory goes when the last step that uses it ends. */
   releaseAdapter(handle: number): void;
   /** Bytes of all adapters not yet freed, and how many. */

@@ -51,7 +51,7 @@ async function open(start: WorkerStart, post: (message: FromWorker) => void): Pr
     backend: {
       openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
       firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
-      compileAdapter: (file, modules) => engine.compileAdapter(file, modules),
+      compileAdapter: (file, modules, extras) => engine.compileAdapter(file, modules, extras),
       releaseAdapter: (handle) => engine.releaseAdapter(handle),
     },
     base: manifest,

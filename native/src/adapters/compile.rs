@@ -1,12 +1,14 @@
 //! From a checked file to a resident adapter: pack the factors, scan for NaN, fold DoRA.
 
+use super::pack::{pack_groups, pack_panels};
 use super::resident::{Adapter, Part, SiteDelta, a_stride};
-use super::safetensors::{File, Tensor};
+use super::safetensors::File;
 use super::slab::SlabBuilder;
+use super::tensor::{invalid, read};
 use crate::error::{Code, Error, Result};
-use crate::kernels::lora::{GROUP, PANEL};
-use crate::kernels::simd::{Dtype, LANES};
-use crate::manifest::{Site, SiteModule};
+use crate::kernels::lora::PANEL;
+use crate::kernels::simd::Dtype;
+use crate::manifest::{Manifest, Site, SiteModule};
 use crate::weights::Weights;
 
 /// Largest rank of one module.
@@ -20,38 +22,78 @@ pub struct ModulePlan {
     pub a: String,
     pub b: String,
     pub magnitude: Option<String>,
+    /// Bias of B, scaled like `B·A·x`.
+    pub lora_bias: Option<String>,
     pub rank: usize,
     pub scaling: f64,
 }
 
-/// Builds the resident form of `file` for a model with `sites`.
+/// A bias of the file that takes the place of a module's own for rows of the adapter.
+#[derive(Debug, Clone)]
+pub struct BiasPlan {
+    pub site: usize,
+    pub module: usize,
+    pub tensor: String,
+}
+
+/// Everything that one adapter brings, as the caller decided it from the adapter's configuration.
+#[derive(Debug, Clone, Default)]
+pub struct AdapterPlan {
+    pub modules: Vec<ModulePlan>,
+    pub biases: Vec<BiasPlan>,
+}
+
+/// Builds the resident form of `file` for the model of `manifest`.
 ///
 /// # Errors
 /// `ERR_ADAPTER_INVALID` naming the tensor: missing, of another shape or dtype, NaN or infinite, a degenerate DoRA norm.
-pub fn compile(handle: u32, file: &File, plan: &[ModulePlan], sites: &[Site], weights: &Weights) -> Result<Adapter> {
-    let mut by_site: Vec<Vec<&ModulePlan>> = vec![Vec::new(); sites.len()];
-    for module in plan {
-        let slot = by_site.get_mut(module.site).filter(|_| sites.get(module.site).is_some_and(|site| module.module < site.modules.len()));
-        let Some(slot) = slot else {
-            return Err(Error::new(
-                Code::Native,
-                format!("the plan names site {} module {}, which the model lacks", module.site, module.module),
-            ));
-        };
-        if slot.iter().any(|other| other.module == module.module) {
-            return Err(Error::new(Code::Native, format!("the plan names site {} module {} twice", module.site, module.module)));
-        }
-        slot.push(module);
-    }
+pub fn compile(handle: u32, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<Adapter> {
     let mut slab = SlabBuilder::default();
-    let mut compiled = Vec::with_capacity(sites.len());
-    for (site, modules) in sites.iter().zip(&mut by_site) {
-        modules.sort_by_key(|module| module.module);
-        compiled.push(if modules.is_empty() { None } else { Some(compile_site(file, site, modules, weights, &mut slab)?) });
+    let mut sites = Vec::with_capacity(manifest.sites.len());
+    for (site, parts) in manifest.sites.iter().zip(parts_by_site(plan, &manifest.sites)?) {
+        sites.push(if parts.is_empty() { None } else { Some(compile_site(file, site, &parts, weights, &mut slab)?) });
     }
-    let bytes = compiled.iter().flatten().map(SiteDelta::bytes).sum();
-    let has_gain = compiled.iter().flatten().any(|site| site.parts.iter().any(|part| part.gain.is_some()));
-    Ok(Adapter { handle, slab: slab.finish()?, sites: compiled, bytes, has_gain })
+    let bytes = sites.iter().flatten().map(SiteDelta::bytes).sum();
+    let has_gain = sites.iter().flatten().any(|site| site.parts.iter().any(|part| part.gain.is_some()));
+    Ok(Adapter { handle, slab: slab.finish()?, sites, bytes, has_gain })
+}
+
+/// What the plan says of one module: factors, a bias, or both.
+#[derive(Clone, Copy)]
+struct ModuleParts<'a> {
+    module: usize,
+    factors: Option<&'a ModulePlan>,
+    bias: Option<&'a BiasPlan>,
+}
+
+/// For each site its modules that the plan names, ascending.
+fn parts_by_site<'a>(plan: &'a AdapterPlan, sites: &[Site]) -> Result<Vec<Vec<ModuleParts<'a>>>> {
+    let mut by_site: Vec<Vec<ModuleParts<'a>>> = vec![Vec::new(); sites.len()];
+    let mut enter = |site: usize, module: usize, factors: Option<&'a ModulePlan>, bias: Option<&'a BiasPlan>| {
+        let fault = |what: &str| Error::new(Code::Native, format!("the plan names site {site} module {module}{what}"));
+        let known = sites.get(site).is_some_and(|site| module < site.modules.len());
+        let parts = by_site.get_mut(site).filter(|_| known).ok_or_else(|| fault(", which the model lacks"))?;
+        let Some(part) = parts.iter_mut().find(|part| part.module == module) else {
+            parts.push(ModuleParts { module, factors, bias });
+            return Ok(());
+        };
+        if (part.factors.is_some() && factors.is_some()) || (part.bias.is_some() && bias.is_some()) {
+            return Err(fault(" twice"));
+        }
+        part.factors = part.factors.or(factors);
+        part.bias = part.bias.or(bias);
+        Ok(())
+    };
+    for module in &plan.modules {
+        enter(module.site, module.module, Some(module), None)?;
+    }
+    for bias in &plan.biases {
+        enter(bias.site, bias.module, None, Some(bias))?;
+    }
+    for parts in &mut by_site {
+        parts.sort_by_key(|part| part.module);
+    }
+    Ok(by_site)
 }
 
 /// A and B of one module, widened; every value finite.
@@ -62,10 +104,11 @@ struct Factors<'a> {
     b: Vec<f32>,
 }
 
-fn compile_site(file: &File, site: &Site, plans: &[&ModulePlan], weights: &Weights, slab: &mut SlabBuilder) -> Result<SiteDelta> {
+fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &Weights, slab: &mut SlabBuilder) -> Result<SiteDelta> {
     let mut dtype = None;
-    let mut factors = Vec::with_capacity(plans.len());
-    for &plan in plans {
+    let mut factors = Vec::with_capacity(parts.len());
+    for part in parts {
+        let Some(plan) = part.factors else { continue };
         let module = &site.modules[plan.module];
         if plan.rank == 0 || plan.rank > MAX_RANK {
             return Err(invalid(file, &plan.a, format!("expected a rank of 1 to {MAX_RANK}, got {}", plan.rank)));
@@ -90,57 +133,61 @@ fn compile_site(file: &File, site: &Site, plans: &[&ModulePlan], weights: &Weigh
     let (a, packed) = slab.reserve(rank * stride * dtype.size());
     pack_groups(dtype, &rows, stride, packed);
     let mut scale = Vec::with_capacity(rank);
-    let mut parts = Vec::with_capacity(factors.len());
-    for f in &factors {
+    let mut compiled = Vec::with_capacity(parts.len());
+    let mut factors = factors.iter();
+    for part in parts {
+        let module = &site.modules[part.module];
+        let f = part.factors.and_then(|_| factors.next());
+        let part_rank = f.map_or(0, |f| f.plan.rank);
+        let (b, packed) = slab.reserve(module.out_features.div_ceil(PANEL) * part_rank * PANEL * dtype.size());
         let rank_offset = scale.len();
-        let (b, packed) = slab.reserve(f.module.out_features.div_ceil(PANEL) * f.plan.rank * PANEL * dtype.size());
-        pack_panels(dtype, &f.b, f.module.out_features, f.plan.rank, packed);
-        #[allow(clippy::cast_possible_truncation)]
-        scale.extend(std::iter::repeat_n(f.plan.scaling as f32, f.plan.rank));
-        parts.push(Part {
+        let mut gain = None;
+        if let Some(f) = f {
+            pack_panels(dtype, &f.b, module.out_features, part_rank, packed);
+            #[allow(clippy::cast_possible_truncation)]
+            scale.extend(std::iter::repeat_n(f.plan.scaling as f32, part_rank));
+            gain = dora_gain(file, f, site.in_features, weights)?;
+        }
+        compiled.push(Part {
             rank_offset,
-            rank: f.plan.rank,
-            out_offset: f.module.out_offset,
-            out_features: f.module.out_features,
+            rank: part_rank,
+            out_offset: module.out_offset,
+            out_features: module.out_features,
             b,
-            gain: dora_gain(file, f, site.in_features, weights)?,
+            gain,
+            offset: offset(file, part, module, weights)?,
         });
     }
-    Ok(SiteDelta { dtype, rank, a, a_stride: stride, scale, parts })
+    Ok(SiteDelta { dtype, rank, a, a_stride: stride, scale, parts: compiled })
 }
 
-/// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows of f32 [in]; `packed` is zero.
-fn pack_groups(dtype: Dtype, rows: &[&[f32]], stride: usize, packed: &mut [u8]) {
-    for (g, group) in rows.chunks(GROUP).enumerate() {
-        for (j, row) in group.iter().enumerate() {
-            for (c, lanes) in row.chunks(LANES).enumerate() {
-                let element = g * GROUP * stride + (c * group.len() + j) * LANES;
-                pack(dtype, lanes, &mut packed[element * dtype.size()..]);
-            }
-        }
+/// What is added to the module's output whatever its input: `s · b_B`, and the file's bias less the base's.
+fn offset(file: &File, part: &ModuleParts<'_>, module: &SiteModule, weights: &Weights) -> Result<Option<Vec<f32>>> {
+    let lora_bias = part.factors.and_then(|plan| plan.lora_bias.as_ref().map(|name| (name, plan.scaling)));
+    if lora_bias.is_none() && part.bias.is_none() {
+        return Ok(None);
     }
-}
-
-/// `dtype` [panels, rank, PANEL] from f32 [out, rank]: what one panel of outputs needs lies together.
-fn pack_panels(dtype: Dtype, b: &[f32], out: usize, rank: usize, packed: &mut [u8]) {
-    let mut row = [0.0f32; PANEL];
-    for panel in 0..out.div_ceil(PANEL) {
-        for j in 0..rank {
-            for (lane, value) in row.iter_mut().enumerate() {
-                let n = panel * PANEL + lane;
-                *value = if n < out { b[n * rank + j] } else { 0.0 };
-            }
-            pack(dtype, &row, &mut packed[(panel * rank + j) * PANEL * dtype.size()..]);
-        }
+    let mut sum = vec![0.0f64; module.out_features];
+    if let Some((name, scaling)) = lora_bias {
+        let (values, _) = read(file, name, &[module.out_features])?;
+        sum.iter_mut().zip(values).for_each(|(sum, v)| *sum += scaling * f64::from(v));
     }
-}
-
-/// Narrows `values` to `dtype`; exact, because `dtype` is what they came as or wider.
-fn pack(dtype: Dtype, values: &[f32], out: &mut [u8]) {
-    match dtype {
-        Dtype::F32 => out.as_chunks_mut::<4>().0.iter_mut().zip(values).for_each(|(o, v)| *o = v.to_le_bytes()),
-        Dtype::F16 => out.as_chunks_mut::<2>().0.iter_mut().zip(values).for_each(|(o, v)| *o = half::f16::from_f32(*v).to_le_bytes()),
-        Dtype::Bf16 => out.as_chunks_mut::<2>().0.iter_mut().zip(values).for_each(|(o, v)| *o = half::bf16::from_f32(*v).to_le_bytes()),
+    if let Some(plan) = part.bias {
+        let (values, _) = read(file, &plan.tensor, &[module.out_features])?;
+        let base = match module.bias_offset {
+            Some(at) => weights.read_floats(at, module.out_features)?,
+            None => vec![0.0; module.out_features],
+        };
+        sum.iter_mut().zip(values.iter().zip(base)).for_each(|(sum, (v, base))| *sum += f64::from(*v) - f64::from(base));
+    }
+    #[allow(clippy::cast_possible_truncation)]
+    let narrowed: Vec<f32> = sum.iter().map(|&v| v as f32).collect();
+    match narrowed.iter().position(|v| !v.is_finite()) {
+        Some(row) => {
+            let name = lora_bias.map(|(name, _)| name).or(part.bias.map(|plan| &plan.tensor)).map_or("", String::as_str);
+            Err(invalid(file, name, format!("element {row} leaves float32 once scaled: expected a smaller bias or alpha")))
+        }
+        None => Ok(Some(narrowed)),
     }
 }
 
@@ -175,35 +222,4 @@ fn dora_gain(file: &File, f: &Factors<'_>, in_features: usize, weights: &Weights
         gain.push(g);
     }
     Ok(Some(gain))
-}
-
-/// A tensor widened to float32, its shape and finiteness checked.
-fn read(file: &File, name: &str, shape: &[usize]) -> Result<(Vec<f32>, Dtype)> {
-    let tensor = file.find(name).ok_or_else(|| invalid(file, name, "expected this tensor, the file has none".to_owned()))?;
-    if tensor.shape != shape {
-        return Err(invalid(file, name, format!("expected shape {shape:?}, got {:?}", tensor.shape)));
-    }
-    let (values, dtype) = widen(file, tensor)?;
-    if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-        return Err(invalid(
-            file,
-            name,
-            format!("element {i} is {}: expected finite weights, train or export the adapter again", values[i]),
-        ));
-    }
-    Ok((values, dtype))
-}
-
-fn widen(file: &File, tensor: &Tensor) -> Result<(Vec<f32>, Dtype)> {
-    let bytes = file.data(tensor);
-    Ok(match tensor.dtype.as_str() {
-        "F32" => (bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(), Dtype::F32),
-        "F16" => (bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(), Dtype::F16),
-        "BF16" => (bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(), Dtype::Bf16),
-        other => return Err(invalid(file, &tensor.name, format!("expected F32, F16 or BF16, got {other}"))),
-    })
-}
-
-fn invalid(file: &File, tensor: &str, what: String) -> Error {
-    Error::new(Code::AdapterInvalid, format!("{}: tensor {tensor}: {what}", file.label))
 }

@@ -1,8 +1,10 @@
 //! Adapters: the file as it came, checked; and the resident form that operators read.
 
 pub mod compile;
+pub mod pack;
 pub mod patterns;
 pub mod resident;
 pub mod safetensors;
 pub mod slab;
 pub mod store;
+pub mod tensor;

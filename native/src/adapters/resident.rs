@@ -20,7 +20,7 @@ pub struct Adapter {
 /// What one adapter adds at one site: the A of all its modules stacked, and behind it each module's B.
 pub struct SiteDelta {
     pub dtype: Dtype,
-    /// Sum of the modules' ranks.
+    /// Sum of the modules' ranks; 0 where the adapter only has biases.
     pub rank: usize,
     /// Byte offset of A in the slab; layout: `kernels::lora::Shrink::a`.
     pub a: usize,
@@ -42,6 +42,8 @@ pub struct Part {
     pub b: usize,
     /// f32 `[out_features]`: DoRA's g = magnitude / ‖W + s·BA‖ per output row.
     pub gain: Option<Vec<f32>>,
+    /// f32 `[out_features]`: biases, scaled, added after the gain.
+    pub offset: Option<Vec<f32>>,
 }
 
 impl Part {
@@ -55,7 +57,8 @@ impl SiteDelta {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let element = self.dtype.size();
-        let of_part = |p: &Part| p.panels() * p.rank * PANEL * element + p.gain.as_ref().map_or(0, |g| g.len() * 4);
+        let floats = |vector: &Option<Vec<f32>>| vector.as_ref().map_or(0, |v| v.len() * 4);
+        let of_part = |p: &Part| p.panels() * p.rank * PANEL * element + floats(&p.gain) + floats(&p.offset);
         self.rank * self.a_stride * element + self.scale.len() * 4 + self.parts.iter().map(of_part).sum::<usize>()
     }
 }

@@ -1,4 +1,4 @@
-//! SGMV in two halves, for rows that use one adapter: shrink `h = s · (x · Aᵀ)`, expand `y ← g ⊙ (y + h · Bᵀ)`.
+//! SGMV in two halves, for rows that use one adapter: shrink `h = s · (x · Aᵀ)`, expand `y ← g ⊙ (y + h · Bᵀ) + o`.
 //!
 //! Source: Punica (arXiv 2310.18547) for the split and its names, DoRA (arXiv 2402.09353) for the gain. Each row's sums
 //! run in one fixed order whatever the tile, so a row's result never depends on the rows beside it.
@@ -34,7 +34,8 @@ pub struct Shrink {
     pub h_stride: usize,
 }
 
-/// `y[i, n] += Σ_j h[i, j] · b[j, n]` for the columns of panels `panels`, then `y[i, n] *= gain[n]` if there is a gain.
+/// `y[i, n] += Σ_j h[i, j] · b[j, n]` for the columns of panels `panels`, then `y[i, n] *= gain[n]` if there is a gain, then
+/// `y[i, n] += strength · offset[n]` if there is an offset. `rank` may be 0.
 pub struct Expand {
     /// f32 `[rows, h_stride]`; column 0 is the module's first adapter row.
     pub h: *const f32,
@@ -53,6 +54,9 @@ pub struct Expand {
     pub y_stride: usize,
     /// f32 [width] or null: DoRA's `g`.
     pub gain: *const f32,
+    /// f32 [width] or null: biases, times the segment's strength.
+    pub offset: *const f32,
+    pub strength: f32,
 }
 
 /// Widens LANES stored elements.
@@ -235,7 +239,14 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
                 if n == 0 {
                     continue;
                 }
-                let value = if args.gain.is_null() { sum } else { S::mul(sum, S::load_partial(args.gain.add(column + half * LANES), n)) };
+                let mut value = sum;
+                if !args.gain.is_null() {
+                    value = S::mul(value, S::load_partial(args.gain.add(column + half * LANES), n));
+                }
+                if !args.offset.is_null() {
+                    let offset = S::load_partial(args.offset.add(column + half * LANES), n);
+                    value = S::mul_add(S::splat(args.strength), offset, value);
+                }
                 if n == LANES {
                     S::store(y.add(half * LANES), value);
                 } else {

@@ -1,9 +1,10 @@
 //! The engine class: a step thread that owns the session, and what other threads may ask meanwhile.
 
 use super::adapter_file::AdapterFile;
+use super::adapter_plan::{ExtrasObject, ModulePlanObject, adapter_plan};
 use super::job::{Job, JsError, js_error, rejection};
 use super::step::{StepBatchObject, StepOutputObject};
-use crate::adapters::compile::ModulePlan;
+use crate::adapters::compile::AdapterPlan;
 use crate::adapters::safetensors::File;
 use crate::error::{Code, Error, Result, guard};
 use crate::kernels::attention::PAGE;
@@ -26,17 +27,6 @@ pub struct EngineOptionsObject {
     pub max_batch_tokens: u32,
     pub kv_blocks: u32,
     pub token_count: u32,
-}
-
-#[napi(object, object_to_js = false)]
-pub struct ModulePlanObject {
-    pub site: u32,
-    pub module: u32,
-    pub a: String,
-    pub b: String,
-    pub magnitude: Option<String>,
-    pub rank: u32,
-    pub scaling: f64,
 }
 
 #[napi(object, object_from_js = false)]
@@ -113,7 +103,7 @@ impl StepThread {
         self.shared.adapters.clear();
     }
 
-    fn compile_adapter(&self, file: &File, plan: &[ModulePlan]) -> Result<(u32, usize)> {
+    fn compile_adapter(&self, file: &File, plan: &AdapterPlan) -> Result<(u32, usize)> {
         self.refuse_if_closed()?;
         let compiled = self.shared.compile_adapter(file, plan)?;
         // Closed meanwhile: `stop` may have cleared the store before this adapter entered it.
@@ -199,21 +189,13 @@ impl Engine {
         &self,
         file: &AdapterFile,
         modules: Vec<ModulePlanObject>,
+        extras: Option<ExtrasObject>,
     ) -> AsyncTask<Job<(u32, usize), CompiledAdapterObject>> {
         let (inner, file) = (self.inner.clone(), file.file.clone());
-        let plan = |m: ModulePlanObject| ModulePlan {
-            site: m.site as usize,
-            module: m.module as usize,
-            a: m.a,
-            b: m.b,
-            magnitude: m.magnitude,
-            rank: m.rank as usize,
-            scaling: m.scaling,
-        };
-        let modules: Vec<_> = modules.into_iter().map(plan).collect();
+        let plan = adapter_plan(modules, extras);
         #[allow(clippy::cast_precision_loss)]
         Job::new(
-            move || inner.compile_adapter(&file, &modules),
+            move || inner.compile_adapter(&file, &plan),
             |_, (handle, bytes)| Ok(CompiledAdapterObject { handle, bytes: bytes as f64 }),
         )
     }

@@ -3,6 +3,7 @@
 //! Every export catches panics (`catch_unwind`); work of any size runs on libuv's pool or the step thread.
 
 mod adapter_file;
+mod adapter_plan;
 mod engine;
 mod job;
 mod step;

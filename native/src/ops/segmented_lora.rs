@@ -1,5 +1,5 @@
 //! `SegmentedLora(y f32 [T, out], x f32 [T, in]) → y'`, in place where the runtime permits:
-//! `y'[i] = g ⊙ (y[i] + Σ_k w_k · s_k · B_k (A_k x[i]))` over the adapters of row i's segment; base rows pass through.
+//! `y'[i] = g ⊙ (y[i] + Σ_k w_k · s_k · B_k (A_k x[i])) + Σ_k w_k · o_k` over the adapters of row i's segment; base rows pass through.
 //!
 //! Source: Punica's SGMV (arXiv 2310.18547), S-LoRA (arXiv 2311.03285) for adapters of different rank in one batch.
 
@@ -164,7 +164,8 @@ fn split_tile(env: &OpEnv, ctx: &ComputeContext, io: Io, tile: &Tile<'_>) -> Res
         let delta = term.delta;
         let mut h = vec![0.0f32; rows * delta.rank];
         let shrunk = Shared(h.as_mut_ptr());
-        let chunk = delta.rank.div_ceil(env.threads).next_multiple_of(GROUP);
+        // At least one group: the rank is 0 where an adapter only has biases.
+        let chunk = delta.rank.div_ceil(env.threads).max(1).next_multiple_of(GROUP);
         parallel(ctx, env.threads, delta.rank.div_ceil(chunk), |i| {
             let ranks = (i * chunk, delta.rank.min((i + 1) * chunk));
             // SAFETY: tasks write distinct columns of h [rows, rank].
@@ -222,5 +223,7 @@ fn expand_args(io: Io, tile: &Tile<'_>, term: &Term<'_>, part: &Part, panels: (u
         y: unsafe { io.y.get().add(tile.start * io.out_features + part.out_offset) },
         y_stride: io.out_features,
         gain: part.gain.as_ref().map_or(std::ptr::null(), Vec::as_ptr),
+        offset: part.offset.as_ref().map_or(std::ptr::null(), Vec::as_ptr),
+        strength: term.strength,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::context::{ContextSlot, StepBatch, StepContext, StepLimits};
 use super::runtime;
-use crate::adapters::compile::{self, ModulePlan};
+use crate::adapters::compile::{self, AdapterPlan};
 use crate::adapters::safetensors::File;
 use crate::adapters::store::AdapterStore;
 use crate::error::{Code, Error, Result, guard};
@@ -78,9 +78,9 @@ impl Shared {
     ///
     /// # Errors
     /// See [`compile::compile`].
-    pub fn compile_adapter(&self, file: &File, plan: &[ModulePlan]) -> Result<(u32, usize)> {
+    pub fn compile_adapter(&self, file: &File, plan: &AdapterPlan) -> Result<(u32, usize)> {
         let handle = self.adapters.next_handle();
-        let compiled = compile::compile(handle, file, plan, &self.manifest.sites, &self.weights);
+        let compiled = compile::compile(handle, file, plan, &self.manifest, &self.weights);
         self.weights.release_pages();
         let adapter = compiled?;
         let bytes = adapter.bytes;

@@ -2,7 +2,7 @@
 
 use super::SITES;
 use crate::common::{Rng, bytes_of, round_to};
-use loramux_native::adapters::compile::ModulePlan;
+use loramux_native::adapters::compile::{AdapterPlan, BiasPlan, ModulePlan};
 use loramux_native::adapters::safetensors::File;
 use loramux_native::kernels::simd::Dtype;
 
@@ -16,10 +16,21 @@ pub struct Factors {
     pub a: Vec<f32>,
     pub b: Vec<f32>,
     pub magnitude: Option<Vec<f32>>,
+    /// Bias of B, f32 [out].
+    pub lora_bias: Option<Vec<f32>>,
 }
 
+/// A bias f32 [out] in the place of the base's.
+pub struct Bias {
+    pub site: usize,
+    pub module: usize,
+    pub values: Vec<f32>,
+}
+
+#[derive(Default)]
 pub struct Adapter {
     pub modules: Vec<Factors>,
+    pub biases: Vec<Bias>,
 }
 
 impl Adapter {
@@ -33,9 +44,20 @@ impl Adapter {
             let a = exact(rank * inputs, 0.4);
             let b = exact(out * rank, 0.6 / (rank as f32).sqrt());
             let magnitude = dora.then(|| exact(out, 1.0).iter().map(|m: &f32| round_to(dtype, 1.5 + m)).collect());
-            Factors { site, module, rank, scaling: 1.5, dtype, a, b, magnitude }
+            Factors { site, module, rank, scaling: 1.5, dtype, a, b, magnitude, lora_bias: None }
         };
-        Self { modules: chosen.iter().enumerate().map(module).collect() }
+        Self { modules: chosen.iter().enumerate().map(module).collect(), ..Self::default() }
+    }
+
+    /// Gives every B a bias, and each module of `chosen` a bias of its own.
+    pub fn with_biases(mut self, seed: u64, chosen: &[(usize, usize)]) -> Self {
+        let mut rng = Rng(seed);
+        for m in &mut self.modules {
+            m.lora_bias = Some(rng.floats(SITES[m.site % SITES.len()].1[m.module], 0.5));
+        }
+        let bias = |&(site, module): &(usize, usize)| Bias { site, module, values: rng.floats(SITES[site % SITES.len()].1[module], 1.0) };
+        self.biases = chosen.iter().map(bias).collect();
+        self
     }
 
     pub fn file(&self) -> File {
@@ -49,11 +71,17 @@ impl Adapter {
             if let Some(magnitude) = &m.magnitude {
                 tensors.push((format!("{stem}.magnitude"), m.dtype, vec![out], bytes_of(m.dtype, magnitude)));
             }
+            if let Some(bias) = &m.lora_bias {
+                tensors.push((format!("{stem}.lora_bias"), Dtype::F32, vec![out], bytes_of(Dtype::F32, bias)));
+            }
+        }
+        for b in &self.biases {
+            tensors.push((format!("{}.{}.bias", b.site, b.module), Dtype::F32, vec![b.values.len()], bytes_of(Dtype::F32, &b.values)));
         }
         File::parse("adapter_model.safetensors".to_owned(), safetensors(&tensors)).unwrap()
     }
 
-    pub fn plan(&self) -> Vec<ModulePlan> {
+    pub fn plan(&self) -> AdapterPlan {
         let plan = |m: &Factors| {
             let stem = format!("{}.{}", m.site, m.module);
             ModulePlan {
@@ -62,11 +90,13 @@ impl Adapter {
                 a: format!("{stem}.lora_A"),
                 b: format!("{stem}.lora_B"),
                 magnitude: m.magnitude.is_some().then(|| format!("{stem}.magnitude")),
+                lora_bias: m.lora_bias.is_some().then(|| format!("{stem}.lora_bias")),
                 rank: m.rank,
                 scaling: m.scaling,
             }
         };
-        self.modules.iter().map(plan).collect()
+        let bias = |b: &Bias| BiasPlan { site: b.site, module: b.module, tensor: format!("{}.{}.bias", b.site, b.module) };
+        AdapterPlan { modules: self.modules.iter().map(plan).collect(), biases: self.biases.iter().map(bias).collect() }
     }
 }
 

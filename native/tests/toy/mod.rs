@@ -56,9 +56,10 @@ pub fn runtime_ready() -> bool {
     true
 }
 
-/// Weights [out, in] of one layer's sites, in order.
+/// Weights [out, in] of one layer's sites, in order; the first site (qkv) has a bias.
 struct Layer {
     sites: Vec<Vec<f32>>,
+    bias: Vec<f32>,
 }
 
 pub struct Toy {
@@ -82,7 +83,10 @@ impl Toy {
         let mut rng = Rng(7);
         let mut weight = |out: usize, inputs: usize| rng.floats(out * inputs, 1.7 / (inputs as f32).sqrt());
         let embedding = weight(VOCAB, HIDDEN).iter().map(|v| v * 4.0).collect();
-        let mut layer = || Layer { sites: SITES.iter().map(|(inputs, modules)| weight(modules.iter().sum(), *inputs)).collect() };
+        let mut layer = || Layer {
+            sites: SITES.iter().map(|(inputs, modules)| weight(modules.iter().sum(), *inputs)).collect(),
+            bias: weight(SITES[0].1.iter().sum(), 1).iter().map(|v| v * 0.3).collect(),
+        };
         let layers = vec![layer(), layer()];
         let head = weight(VOCAB, HIDDEN);
         let toy = Self { embedding, layers, head, directory: TempDir::new() };
@@ -92,7 +96,7 @@ impl Toy {
 
     fn write(&self, variant: Variant) {
         std::fs::write(self.directory.path().join("model.onnx"), self.graph(variant)).unwrap();
-        let all = self.layers.iter().flat_map(|layer| layer.sites.iter().flatten());
+        let all = self.layers.iter().flat_map(|layer| layer.sites.iter().chain([&layer.bias]).flatten());
         let bytes: Vec<u8> = all.flat_map(|v| v.to_le_bytes()).collect();
         std::fs::write(self.directory.path().join("weights.bin"), bytes).unwrap();
     }
@@ -118,7 +122,14 @@ impl Toy {
                 g.initializer(&weight, &[modules.iter().sum(), inputs], &layer.sites[which]);
                 g.node("", "Gemm", &[x, &weight], &product, &[("transB", Int(1))]);
                 let site = (l * SITES.len() + which) as i64;
-                g.node("loramux", "SegmentedLora", &[&product, x], out, &[("site", Int(site))]);
+                if which > 0 {
+                    g.node("loramux", "SegmentedLora", &[&product, x], out, &[("site", Int(site))]);
+                    return;
+                }
+                let (adapted, bias) = (format!("{out}.adapted"), format!("{out}.bias"));
+                g.initializer(&bias, &[layer.bias.len()], &layer.bias);
+                g.node("loramux", "SegmentedLora", &[&product, x], &adapted, &[("site", Int(site))]);
+                g.node("", "Add", &[&adapted, &bias], out, &[]);
             };
             let name = |part: &str| format!("l{l}.{part}");
             norm(&mut g, &stream, &name("norm"));
@@ -160,20 +171,24 @@ impl Toy {
     pub fn manifest_json(variant: Variant) -> serde_json::Value {
         let mut offset = 0;
         let mut sites = Vec::new();
+        let layer_floats: usize = SITES.iter().map(|(inputs, modules)| inputs * modules.iter().sum::<usize>()).sum();
         for l in 0..LAYERS {
+            let biases = offset + layer_floats * 4;
             for (s, (inputs, modules)) in SITES.iter().enumerate() {
                 let mut first = 0;
                 let mut listed = Vec::new();
                 for (m, &out) in modules.iter().enumerate() {
                     let weight = serde_json::json!({ "format": "f32", "rows": out, "cols": inputs, "dataOffset": offset });
-                    listed.push(
-                        serde_json::json!({ "name": format!("{l}.{s}.{m}"), "outOffset": first, "outFeatures": out, "weight": weight }),
-                    );
+                    listed.push(serde_json::json!({
+                        "name": format!("{l}.{s}.{m}"), "outOffset": first, "outFeatures": out, "weight": weight,
+                        "biasOffset": (s == 0).then_some(biases + first * 4),
+                    }));
                     first += out;
                     offset += out * inputs * 4;
                 }
                 sites.push(serde_json::json!({ "inFeatures": inputs, "outFeatures": first, "modules": listed }));
             }
+            offset = biases + SITES[0].1.iter().sum::<usize>() * 4;
         }
         if variant.site_on_head {
             let weight = serde_json::json!({ "format": "f32", "rows": VOCAB, "cols": HIDDEN, "dataOffset": 0 });
@@ -205,8 +220,11 @@ impl Toy {
         let mut x: Vec<Vec<f64>> = tokens.iter().map(|&t| wide(&self.embedding[t as usize * HIDDEN..][..HIDDEN])).collect();
         for (l, layer) in self.layers.iter().enumerate() {
             let linear = |rows: &[Vec<f64>], which: usize| -> Vec<Vec<f64>> {
-                let weight = adapted(&layer.sites[which], l * SITES.len() + which, terms);
-                rows.iter().map(|row| times(&weight, row)).collect()
+                let site = l * SITES.len() + which;
+                let weight = adapted(&layer.sites[which], site, terms);
+                let bias = adapted_bias(if which == 0 { &layer.bias } else { &[] }, site, terms);
+                let biased = |row: &Vec<f64>| times(&weight, row).iter().zip(&bias).map(|(y, b)| y + b).collect();
+                rows.iter().map(biased).collect()
             };
             let qkv = linear(&x.iter().map(|r| rms_norm(r)).collect::<Vec<_>>(), 0);
             let attended = attention(qkv, if l == 1 { WINDOW } else { usize::MAX });
@@ -265,6 +283,28 @@ fn adapted(weight: &[f32], site: usize, terms: &[(&Adapter, f32)]) -> Vec<f64> {
                         *w *= gain;
                     }
                 }
+            }
+        }
+    }
+    full
+}
+
+/// The base's bias (none when empty) with what the adapters put in its place and add to it.
+fn adapted_bias(bias: &[f32], site: usize, terms: &[(&Adapter, f32)]) -> Vec<f64> {
+    let modules = SITES[site % SITES.len()].1;
+    let first = |module: usize| modules[..module].iter().sum::<usize>();
+    let base = |n: usize| bias.get(n).map_or(0.0, |&b| f64::from(b));
+    let mut full: Vec<f64> = (0..first(modules.len())).map(base).collect();
+    for (adapter, strength) in terms {
+        for m in adapter.modules.iter().filter(|m| m.site == site) {
+            for (n, b) in m.lora_bias.iter().flatten().enumerate() {
+                full[first(m.module) + n] += f64::from(*strength) * m.scaling * f64::from(*b);
+            }
+        }
+        for b in adapter.biases.iter().filter(|b| b.site == site) {
+            for (n, value) in b.values.iter().enumerate() {
+                let n = first(b.module) + n;
+                full[n] += f64::from(*strength) * (f64::from(*value) - base(n));
             }
         }
     }

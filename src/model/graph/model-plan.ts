@@ -244,6 +244,7 @@ export function loraSites(plan: ModelPlan): LoraSite[] {
         scalesOffset: linear.scales === null ? null : rowOffset(linear.scales, part.firstRow),
         minsOffset: linear.mins === null ? null : rowOffset(linear.mins, part.firstRow),
       },
+      biasOffset: linear.bias === null ? null : rowOffset(linear.bias, part.firstRow),
     })),
   }));
 }

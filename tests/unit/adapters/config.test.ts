@@ -33,6 +33,8 @@ test('takes PEFT defaults for missing keys', () => {
     alpha: 8,
     rslora: false,
     dora: false,
+    loraBias: false,
+    bias: 'none',
     rankPattern: [],
     alphaPattern: [],
     targets: { kind: 'default' },
@@ -76,6 +78,19 @@ test('reads layers as one index or a list, with or without patterns', () => {
   assert.equal(parse({ layers_to_transform: [], layers_pattern: [] }).layers, null);
 });
 
+test('reads which biases the file brings', () => {
+  assert.equal(parse({ lora_bias: true }).loraBias, true);
+  for (const bias of ['none', 'lora_only', 'all']) assert.equal(parse({ bias }).bias, bias);
+  for (const bias of [null, '', false]) assert.equal(parse({ bias }).bias, 'none');
+});
+
+test('refuses lora_bias with DoRA', () => {
+  assert.deepEqual(
+    offendersOf({ lora_bias: true, use_dora: true }).map((o) => o.key),
+    ['lora_bias'],
+  );
+});
+
 for (const key of REFUSED_KEYS.keys()) {
   test(`refuses ${key} when it is on and ignores it when it is off`, () => {
     for (const on of [true, 1, ['x'], { x: 1 }])
@@ -91,8 +106,9 @@ const REFUSALS: readonly (readonly [key: string, value: unknown])[] = [
   ['peft_type', 'ADALORA'],
   ['peft_type', 'lora'],
   ['task_type', 'SEQ_CLS'],
-  ['bias', 'all'],
-  ['bias', 'lora_only'],
+  ['bias', 'some'],
+  ['bias', true],
+  ['lora_bias', 1],
   ['init_lora_weights', 'pissa'],
   ['init_lora_weights', 'PiSSA_niter_16'],
   ['init_lora_weights', 'olora'],
@@ -159,7 +175,7 @@ test('ignores what only training or bookkeeping needs', () => {
 
 test('lists every offender, not only the first', () => {
   const offenders = offendersOf({
-    bias: 'all',
+    bias: 'boft_only',
     modules_to_save: ['lm_head'],
     unheard_of: 1,
     rank_pattern: { a: 0, b: 300 },

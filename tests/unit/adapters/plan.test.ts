@@ -161,6 +161,55 @@ test('counts a site of mixed dtypes at float32 and pads odd widths', async () =>
   assert.equal((await plan(half, {})).bytes, 2 * (2 * (32 + 32) + 4));
 });
 
+test('narrows float64 and says so', async () => {
+  const result = await plan([tensor(`${Q0}.lora_A.weight`, [2, 32], 'F64'), ...pair(Q0, 2).slice(1)], {});
+  assert.equal(result.bytes, 2 * RANK_BYTES);
+  assert.match(result.warnings[0] ?? '', /1 tensors are float64/);
+});
+
+test('plans the bias of B and counts it once with one of the base', async () => {
+  const bias = tensor(`${Q0}.lora_B.bias`, [32]);
+  const { modules, variant, bytes } = await plan([...pair(Q0, 2), bias], { lora_bias: true });
+  assert.equal(modules[0]?.loraBias, bias.name);
+  assert.deepEqual(variant, ['lora', 'lora_bias']);
+  assert.equal(bytes, 2 * RANK_BYTES + 32 * 4);
+  const both = [...pair(Q0, 2), bias, tensor(`${Q0}.base_layer.bias`, [32])];
+  assert.equal((await plan(both, { lora_bias: true, bias: 'lora_only' })).bytes, bytes);
+});
+
+test('places the biases of all linear modules, or of targeted ones', async () => {
+  const own = tensor(`${Q0}.base_layer.bias`, [32]);
+  const other = tensor(`${V1}.bias`, [32]);
+  const { extras, bytes, variant, moduleCounts } = await plan([...pair(Q0, 2), other, own], { bias: 'all' });
+  assert.deepEqual(extras.biases, [
+    { site: 0, module: 0, tensor: own.name },
+    { site: 1, module: 1, tensor: other.name },
+  ]);
+  assert.equal(bytes, 2 * RANK_BYTES + 2 * 32 * 4);
+  assert.deepEqual(variant, ['lora', 'bias']);
+  assert.deepEqual(moduleCounts, { inFile: 2, applied: 2 });
+  const { extras: targeted } = await plan([...pair(Q0, 2), own], { bias: 'lora_only' });
+  assert.deepEqual(targeted.biases, extras.biases.slice(0, 1));
+});
+
+test('warns when biases that the base has are not in the file', async () => {
+  const config = parseAdapterConfig(
+    new TextEncoder().encode('{"peft_type": "LORA", "target_modules": ["q_proj"], "r": 2, "bias": "lora_only"}'),
+    'c',
+  );
+  const base = tinyBase();
+  const sites = base.sites.map((site) => ({
+    ...site,
+    modules: site.modules.map((module) => ({ ...module, biasOffset: 0 })),
+  }));
+  const tensors = [...pair(Q0, 2), ...pair(Q0.replace('.0.', '.1.'), 2), tensor(`${Q0}.base_layer.bias`, [32])];
+  const input = { file: 'f', configFile: 'c', tensors, config, base: { ...base, sites }, firstMatches };
+  assert.match(
+    (await planAdapter(input)).warnings[0] ?? '',
+    /lacks the biases of 1 modules \(first .*1\.self_attn\.q_proj\)/,
+  );
+});
+
 test('warns when the adapter names another base whose shapes fit', async () => {
   assert.match(
     (await plan(pair(Q0, 2), { base_model_name_or_path: 'org/other' })).warnings[0] ?? '',
@@ -185,6 +234,8 @@ const UNSUPPORTED = [
   'base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta',
   `${Q0}.lora_B.bias`,
   `${Q0}.base_layer.bias`,
+  `${Q0}.bias`,
+  'base_model.model.model.norm.bias',
   `${Q0}.lora_E`,
   `${Q0}.lora_diag`,
   `${Q0}.lora_A.other.weight`,
@@ -208,6 +259,17 @@ for (const [what, tensors, fields, expected] of [
   ['A without B', pair(Q0, 2).slice(0, 1), {}, /lora_B\.weight of the same module/],
   ['B without A', pair(Q0, 2).slice(1), {}, /lora_A\.weight of the same module/],
   ['DoRA without magnitude', pair(Q0, 2), { use_dora: true }, /lora_magnitude_vector/],
+  ['a bias on B without lora_bias', [...pair(Q0, 2), tensor(`${Q0}.lora_B.bias`, [32])], {}, /or lora_bias: true/],
+  ['lora_bias without a bias on B', pair(Q0, 2), { lora_bias: true }, /lora_B\.bias/],
+  ['a bias of another width', [...pair(Q0, 2), tensor(`${Q0}.bias`, [31])], { bias: 'all' }, /shape \[32\]/],
+  ['a bias while bias is none', [...pair(Q0, 2), tensor(`${V1}.bias`, [32])], {}, /or bias: "all"/],
+  [
+    'a bias of an untargeted module with lora_only',
+    [...pair(Q0, 2), tensor(`${V1}.bias`, [32])],
+    { bias: 'lora_only' },
+    /targeted modules/,
+  ],
+  ['a bias of a norm', [...pair(Q0, 2), tensor('base_model.model.model.norm.bias', [32])], { bias: 'all' }, /a linear/],
   ['a magnitude without DoRA', [...pair(Q0, 2), tensor(`${Q0}.lora_magnitude_vector`, [32])], {}, /use_dora: true/],
   [
     'a magnitude of another width',
@@ -222,8 +284,7 @@ for (const [what, tensors, fields, expected] of [
     {},
     /shape \[2, 32\]/,
   ],
-  ['float64', [tensor(`${Q0}.lora_A.weight`, [2, 32], 'F64'), ...pair(Q0, 2).slice(1)], {}, /torch\.float32/],
-  ['integers', [tensor(`${Q0}.lora_A.weight`, [2, 32], 'I8'), ...pair(Q0, 2).slice(1)], {}, /F32, F16 or BF16/],
+  ['integers', [tensor(`${Q0}.lora_A.weight`, [2, 32], 'I8'), ...pair(Q0, 2).slice(1)], {}, /F32, F16, BF16 or F64/],
   [
     'a role filled twice',
     [...pair(Q0, 2), tensor(`${Q0}.lora_A.default.weight`, [2, 32])],

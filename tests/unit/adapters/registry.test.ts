@@ -153,8 +153,8 @@ test('refuses a folder that links outside of the root', async (t) => {
 test('remembers a failed load until its files change or time passes', async (t) => {
   const { registry, backend, root, clock, facts } = await rig(t, ['a']);
   const good = loadCall('a', join(root, 'a'));
-  await writeFile(join(root, 'a', 'adapter_config.json'), '{"peft_type": "LORA", "bias": "all"}');
-  const refused = coded('ERR_ADAPTER_INVALID', /bias/);
+  await writeFile(join(root, 'a', 'adapter_config.json'), '{"peft_type": "LORA", "use_qalora": true}');
+  const refused = coded('ERR_ADAPTER_INVALID', /use_qalora/);
   await assert.rejects(registry.acquire('a'), refused);
   await assert.rejects(registry.acquire('a'), refused);
   const info = await registry.get('a');
@@ -162,7 +162,7 @@ test('remembers a failed load until its files change or time passes', async (t) 
   assert.equal(info.failure?.code, 'ERR_ADAPTER_INVALID');
   assert.deepEqual(
     info.failure?.details?.offenders?.map((offender) => offender.key),
-    ['bias'],
+    ['use_qalora'],
   );
   const failures = (): number =>
     facts.filter((fact) => fact.kind === 'adapter-load' && fact.result === 'failed').length;
@@ -395,7 +395,7 @@ test('load validates its name and directory', async (t) => {
 
 test('load without waiting answers at once and shows a later failure', async (t) => {
   const { registry, root } = await rig(t, []);
-  await writeAdapter(join(root, 'bad'), { config: { bias: 'all' } });
+  await writeAdapter(join(root, 'bad'), { config: { use_qalora: true } });
   const reply = await registry.load(loadCall('x', join(root, 'bad'), { wait: false }));
   assert.equal(reply.outcome, 'accepted');
   assert.equal(reply.adapter.state, 'queued');

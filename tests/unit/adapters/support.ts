@@ -27,7 +27,7 @@ function site(id: number, inFeatures: number, prefix: string, widths: Record<str
       scalesOffset: null,
       minsOffset: null,
     };
-    const module = { name: `${prefix}.${name}`, outOffset, outFeatures, weight };
+    const module = { name: `${prefix}.${name}`, outOffset, outFeatures, weight, biasOffset: null };
     outOffset += outFeatures;
     return module;
   });
