@@ -6,6 +6,7 @@ import type { NativeTokenizer } from './engine/binding.js';
 import { GenerationService } from './generation/service.js';
 import type { Metrics } from './metrics/metrics.js';
 import { registerAdapterRoutes } from './server/admin/adapter-routes.js';
+import { registerAliasRoutes } from './server/admin/alias-routes.js';
 import { registerStateRoutes } from './server/admin/state-routes.js';
 import { ADMIN_WORDING } from './server/admin/wording.js';
 import { createBaseApp, routesOf } from './server/base-app.js';
@@ -106,6 +107,7 @@ export function buildAdminApp(deps: AdminAppDeps): FastifyInstance {
     registerProbes(app, new Health({ engine, lifecycle, now: deps.now ?? monotonicNow }), version);
     registerMetrics(app, metrics);
     registerAdapterRoutes(app, { engine, lifecycle });
+    registerAliasRoutes(app, engine);
     registerStateRoutes(app, { engine, lifecycle, version });
   });
   registerMethodNotAllowed(app, routes, ADMIN_WORDING);

@@ -1,4 +1,4 @@
-import type { AdapterInfo, AdapterState, AdapterVariant } from '../core/adapter.js';
+import type { AdapterInfo, AdapterProof, AdapterState, AdapterVariant } from '../core/adapter.js';
 import type { AdminReplies } from '../core/adapter-admin.js';
 import { type AdapterSource, describeSource, type FetchProgress } from '../core/adapter-source.js';
 import type { ErrorRecord, LoramuxError } from '../core/errors.js';
@@ -40,6 +40,8 @@ export interface AdapterFacts {
   readonly variant: readonly AdapterVariant[];
   readonly modules: AdapterInfo['modules'];
   readonly baseModel: string | null;
+  /** Null where nothing can run a probe. */
+  readonly proof: AdapterProof | null;
   readonly warnings: readonly string[];
 }
 
@@ -134,12 +136,13 @@ function isoOrNull(epochMs: number | null): string | null {
   return epochMs === null ? null : new Date(epochMs).toISOString();
 }
 
-/** The record as the admin API shows it; `rows` counts those of all its versions. */
-export function describeRecord(record: AdapterRecord, rows: number): AdapterInfo {
+/** The record as the admin API shows it; `rows` counts those of all its versions, `aliases` are those of its digest. */
+export function describeRecord(record: AdapterRecord, rows: number, aliases: readonly string[]): AdapterInfo {
   const { current, facts, failure } = record;
   const progress = record.load?.progress ?? null;
   return {
     name: record.name,
+    aliases,
     digest: facts?.digest ?? null,
     state: stateOf(record),
     tier: current === null ? 'disk' : 'host',
@@ -147,6 +150,7 @@ export function describeRecord(record: AdapterRecord, rows: number): AdapterInfo
     ranks: facts?.ranks ?? null,
     variant: facts?.variant ?? [],
     modules: facts?.modules ?? null,
+    proof: facts?.proof ?? null,
     baseModel: facts?.baseModel ?? null,
     source: describeSource(record.source),
     ...(progress === null ? {} : { progress }),

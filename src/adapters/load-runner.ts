@@ -2,8 +2,8 @@ import { type AdapterSource, describeSource, isSameSource } from '../core/adapte
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { Telemetry } from '../core/telemetry.js';
 import { stampOf } from './adapter-directory.js';
-import type { ActiveLoad, AdapterRecord, LoadIntent, LoadResult } from './adapter-record.js';
-import type { AdapterLoader, LoadOutcome } from './loader.js';
+import type { ActiveLoad, AdapterFacts, AdapterRecord, LoadIntent, LoadResult } from './adapter-record.js';
+import type { AdapterLoader, LoadJob, LoadOutcome } from './loader.js';
 import { closedError } from './registry-errors.js';
 import type { VersionStore } from './version-store.js';
 
@@ -23,6 +23,7 @@ export interface LoadRunnerOptions {
 /** Runs loads for records: one at a time per name, published or remembered as failed, everybody waiting answered. */
 export class LoadRunner {
   readonly #options: LoadRunnerOptions;
+  readonly #rehearsals = new Set<ActiveLoad>();
   #nextKey = 1;
 
   constructor(options: LoadRunnerOptions) {
@@ -31,19 +32,43 @@ export class LoadRunner {
 
   /** Begins a load from `source` for a record that has none in flight. */
   start(record: AdapterRecord, source: AdapterSource, intent: LoadIntent): ActiveLoad {
-    const load: ActiveLoad = {
-      key: this.#nextKey++,
-      source,
-      intent,
-      waiters: new Set(),
-      state: 'queued',
-      progress: null,
-      cancelled: null,
-      settled: Promise.resolve({ ok: false, error: closedError() }),
-    };
+    const load = this.#create(source, intent);
     record.load = load;
     load.settled = this.#run(record, load);
     return load;
+  }
+
+  /**
+   * Carries a load of `source` for a record to its end and keeps nothing of it: neither the record nor the memory
+   * changes. Returns what it found out. Errors: as a load.
+   */
+  async rehearse(record: AdapterRecord, source: AdapterSource, replace: boolean): Promise<AdapterFacts> {
+    const load = this.#create(source, { operator: true, replace, pin: false });
+    this.#rehearsals.add(load);
+    try {
+      const job = this.#jobOf(record, load, this.#options.nextTicket());
+      const outcome = await this.#options.loader.load({
+        ...job,
+        accept: (digest) => {
+          job.accept(digest);
+          return 'load';
+        },
+      });
+      // Never so: every digest is accepted to be loaded.
+      if (outcome.kind === 'unchanged') throw new Error('a rehearsed load came to nothing');
+      this.#options.store.discard(load.key, outcome.handle);
+      if (load.cancelled !== null) throw load.cancelled;
+      return factsOf(outcome);
+    } catch (thrown) {
+      throw load.cancelled ?? toLoramuxError(thrown);
+    } finally {
+      this.#rehearsals.delete(load);
+    }
+  }
+
+  /** Ends all rehearsals with `reason`. */
+  cancelRehearsals(reason: LoramuxError): void {
+    for (const load of this.#rehearsals) this.cancel(load, reason);
   }
 
   /** Ends a load that no one wants any more, if it is still waiting; otherwise it runs on and may find new takers. */
@@ -68,6 +93,39 @@ export class LoadRunner {
     return stamp === failure.stamp && record.failure === failure ? LoramuxError.fromRecord(failure.error) : null;
   }
 
+  #create(source: AdapterSource, intent: LoadIntent): ActiveLoad {
+    return {
+      key: this.#nextKey++,
+      source,
+      intent,
+      waiters: new Set(),
+      state: 'queued',
+      progress: null,
+      cancelled: null,
+      settled: Promise.resolve({ ok: false, error: closedError() }),
+    };
+  }
+
+  #jobOf(record: AdapterRecord, load: ActiveLoad, ticket: number): LoadJob {
+    return {
+      key: load.key,
+      ticket,
+      source: load.source,
+      refresh: load.intent.operator,
+      onState: (state) => {
+        load.state = state;
+        if (state !== 'fetching') load.progress = null;
+      },
+      onProgress: (progress) => {
+        load.progress = progress;
+      },
+      isWanted: () => isWanted(load),
+      accept: (digest) => acceptDigest(record, load, digest),
+      // What an eviction threw out comes back without another probe; an operator always gets a new one.
+      proofOf: (digest) => (!load.intent.operator && record.facts?.digest === digest ? record.facts.proof : null),
+    };
+  }
+
   /** One load from start to published or failed; never rejects. */
   async #run(record: AdapterRecord, load: ActiveLoad): Promise<LoadResult> {
     const { loader, now, nextTicket } = this.#options;
@@ -75,21 +133,7 @@ export class LoadRunner {
     const ticket = nextTicket();
     const stamp = await stampOfSource(load.source);
     try {
-      const outcome = await loader.load({
-        key: load.key,
-        ticket,
-        source: load.source,
-        refresh: load.intent.operator,
-        onState: (state) => {
-          load.state = state;
-          if (state !== 'fetching') load.progress = null;
-        },
-        onProgress: (progress) => {
-          load.progress = progress;
-        },
-        isWanted: () => isWanted(load),
-        accept: (digest) => acceptDigest(record, load, digest),
-      });
+      const outcome = await loader.load(this.#jobOf(record, load, ticket));
       if (load.cancelled !== null) {
         if (outcome.kind === 'compiled') this.#options.store.discard(load.key, outcome.handle);
         throw load.cancelled;
@@ -122,10 +166,9 @@ export class LoadRunner {
       for (const waiter of waiters) waiter.deferred.resolve(null);
       return { ok: true, outcome: 'unchanged', replaced: null };
     }
-    const { digest, handle, bytes, plan, baseModel, warnings } = outcome;
-    const { ranks, variant, moduleCounts } = plan;
-    record.facts = { digest, bytes, ranks, variant, modules: moduleCounts, baseModel, warnings };
-    const version = { key: load.key, handle, digest, variant, bytes, loadedAtMs: now(), retired: null };
+    const { digest, handle, bytes, plan, warnings } = outcome;
+    record.facts = factsOf(outcome);
+    const version = { key: load.key, handle, digest, variant: plan.variant, bytes, loadedAtMs: now(), retired: null };
     const tiers = waiters.map((waiter) => waiter.tierAtArrival);
     const leases = store.publish(record, version, tiers);
     for (const [at, waiter] of waiters.entries()) waiter.deferred.resolve(leases[at] ?? null);
@@ -159,6 +202,12 @@ export class LoadRunner {
     const source = load.source.type;
     this.#options.emit({ kind: 'adapter-load', name: record.name, source, result, code, seconds, bytes });
   }
+}
+
+function factsOf(outcome: Extract<LoadOutcome, { kind: 'compiled' }>): AdapterFacts {
+  const { digest, bytes, plan, baseModel, proof, warnings } = outcome;
+  const { ranks, variant, moduleCounts } = plan;
+  return { digest, bytes, ranks, variant, modules: moduleCounts, baseModel, proof, warnings };
 }
 
 /** What is behind a remote source shows only by asking it, so its failures are remembered for their time. */

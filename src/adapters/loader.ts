@@ -1,4 +1,4 @@
-import type { AdapterState } from '../core/adapter.js';
+import type { AdapterProof, AdapterState } from '../core/adapter.js';
 import { type AdapterSource, describeSource, type FetchProgress } from '../core/adapter-source.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { NativeBinding, NativeEngine } from '../engine/binding.js';
@@ -14,6 +14,7 @@ import { type Deferred, deferred } from './deferred.js';
 import { adapterDigest } from './digest.js';
 import type { MemoryQueue } from './memory-queue.js';
 import { type AdapterPlan, type BaseModel, planAdapter } from './plan.js';
+import type { AdapterProver } from './proof.js';
 import type { Residency } from './residency.js';
 import type { LocalCopy, RemoteSources } from './sources/remote-sources.js';
 
@@ -29,6 +30,8 @@ export interface LoaderOptions {
   readonly sources: RemoteSources | null;
   readonly residency: Residency;
   readonly memory: MemoryQueue;
+  /** Null where nothing can run a probe. */
+  readonly prover: AdapterProver | null;
   /** Longest safetensors file that is opened. */
   readonly maxFileBytes: number;
 }
@@ -48,6 +51,8 @@ export interface LoadJob {
   readonly isWanted: () => boolean;
   /** Told the digest before memory is taken; `unchanged` ends the load well, throwing refuses it. */
   readonly accept: (digest: string) => 'load' | 'unchanged';
+  /** An earlier proof of the same files that will do; null asks for a new one. */
+  readonly proofOf: (digest: string) => AdapterProof | null;
 }
 
 export type LoadOutcome =
@@ -60,6 +65,7 @@ export type LoadOutcome =
       readonly bytes: number;
       readonly plan: AdapterPlan;
       readonly baseModel: string | null;
+      readonly proof: AdapterProof | null;
       readonly warnings: readonly string[];
     };
 
@@ -167,7 +173,13 @@ export class AdapterLoader {
     const compiled = await this.#compile(job, plan, () =>
       naming(files.weightsPath, backend.compileAdapter(weights, [...plan.modules], plan.extras)),
     );
-    return { kind: 'compiled', digest, ...compiled, plan, baseModel: config.baseModel, warnings };
+    const proof = job.proofOf(digest) ?? (await this.#prove(job, compiled.handle, files.weightsPath));
+    if (proof?.maxLogitDelta === 0) {
+      warnings.push(
+        `moves no logit of the probe prompt, though all ${plan.moduleCounts.applied} modules are applied: its weights add nothing there`,
+      );
+    }
+    return { kind: 'compiled', digest, ...compiled, plan, baseModel: config.baseModel, proof, warnings };
   }
 
   /**
@@ -193,6 +205,17 @@ export class AdapterLoader {
         throw thrown;
       }
       this.#giveBack(job.key, compiled);
+    }
+  }
+
+  /** Runs the probe; an adapter that fails it gives its memory back. */
+  async #prove(job: LoadJob, handle: number, file: string): Promise<AdapterProof | null> {
+    try {
+      requireWanted(job);
+      return (await this.#options.prover?.prove(handle, file)) ?? null;
+    } catch (thrown) {
+      this.#giveBack(job.key, { handle });
+      throw thrown;
     }
   }
 

@@ -1,5 +1,5 @@
 import type { AdapterInfo, TierInfo } from '../core/adapter.js';
-import type { AdminCall, AdminReplies } from '../core/adapter-admin.js';
+import type { AdminCall, AdminReplies, AliasInfo, AliasTarget } from '../core/adapter-admin.js';
 import type { AdapterSource, DirectorySource } from '../core/adapter-source.js';
 import { LoramuxError } from '../core/errors.js';
 import { isAdapterName } from '../core/names.js';
@@ -14,10 +14,12 @@ import {
   type LoadIntent,
   type Waiter,
 } from './adapter-record.js';
+import { AliasTable, nameTaken, staleAlias } from './aliases.js';
 import { deferred } from './deferred.js';
 import { LoadRunner } from './load-runner.js';
 import { type AdapterBackend, AdapterLoader, unreachable } from './loader.js';
 import type { BaseModel } from './plan.js';
+import type { AdapterProver } from './proof.js';
 import { abortedError, closedError, leavingError, notFound } from './registry-errors.js';
 import type { RemoteSources } from './sources/remote-sources.js';
 import { VersionStore } from './version-store.js';
@@ -35,6 +37,8 @@ export interface RegistryOptions {
   readonly sources?: RemoteSources | null;
   readonly capacityBytes: number;
   readonly maxFileBytes?: number;
+  /** Shows of each adapter that it reaches the logits; null or absent = loads carry no proof. */
+  readonly prover?: AdapterProver | null;
   readonly emit: (fact: Telemetry) => void;
   /** Told about adapters that were accepted but look odd. */
   readonly warn?: (name: string, warning: string) => void;
@@ -43,6 +47,7 @@ export interface RegistryOptions {
 }
 
 type LoadCall = Omit<Extract<AdminCall, { op: 'load' }>, 'op'>;
+type CheckCall = Omit<Extract<AdminCall, { op: 'check' }>, 'op'>;
 
 /**
  * Adapter names and what they stand for. Hands out leases on resident adapters, loading them on first use, and
@@ -55,6 +60,7 @@ export class AdapterRegistry {
   readonly #store: VersionStore;
   readonly #loads: LoadRunner;
   readonly #records = new Map<string, AdapterRecord>();
+  readonly #aliases = new AliasTable(this.#records);
   /** Names that the operator unloaded: not found again in the roots until an admin load. */
   readonly #unloaded = new Set<string>();
   #nextTicket = 1;
@@ -72,25 +78,40 @@ export class AdapterRegistry {
     const { residency, memory } = this.#store;
     const maxFileBytes = options.maxFileBytes ?? DEFAULT_MAX_FILE_BYTES;
     const sources = options.sources ?? null;
-    const loader = new AdapterLoader({ backend, base, roots: this.#roots, sources, residency, memory, maxFileBytes });
+    const prover = options.prover ?? null;
+    const roots = this.#roots;
+    const loader = new AdapterLoader({ backend, base, roots, sources, residency, memory, prover, maxFileBytes });
+    sources?.keepUploads((digest) => this.#isUpload(digest));
     this.#loads = new LoadRunner({ loader, store: this.#store, emit, warn, now, nextTicket });
   }
 
   /** A lease if the adapter is resident and no overdue load goes first; null otherwise, then use `acquire`. */
   tryAcquire(name: string): AdapterLease | null {
-    const record = this.#records.get(name);
+    const digest = this.#aliases.digestOf(name);
+    const record = this.#records.get(digest === null ? name : this.#aliases.holderOf(name));
     if (record === undefined || record.current === null || record.drain !== null) return null;
+    if (digest !== null && record.current.digest !== digest) return null;
     if (this.#closed || !this.#store.mayLease()) return null;
-    this.#options.emit({ kind: 'adapter-lookup', name, result: 'hit' });
+    this.#options.emit({ kind: 'adapter-lookup', name: record.name, result: 'hit' });
     return this.#store.lease(record, record.current, 'host');
   }
 
   /**
-   * A lease on the adapter, which is loaded first if it is not resident; requests for one name share one load.
+   * A lease on the adapter, which is loaded first if it is not resident; requests for one name share one load. By an
+   * alias, on the digest that the alias stands for now, or none.
    * Errors: ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_UNLOADED while it is being unloaded, ERR_ABORTED by `signal`,
    * ERR_ENGINE_CLOSED, and those of the load.
    */
   async acquire(name: string, signal?: AbortSignal): Promise<AdapterLease> {
+    const digest = this.#aliases.digestOf(name);
+    if (digest === null) return this.#acquire(name, signal);
+    const lease = await this.#acquire(this.#aliases.holderOf(name), signal);
+    if (lease.digest === digest) return lease;
+    lease.release();
+    throw staleAlias(name, digest);
+  }
+
+  async #acquire(name: string, signal: AbortSignal | undefined): Promise<AdapterLease> {
     const ticket = this.#nextTicket++;
     let tier: AdapterLease['tierAtArrival'] | null = null;
     for (;;) {
@@ -126,15 +147,16 @@ export class AdapterRegistry {
   /** Every adapter: those known and those in the scanned roots, sorted by name. */
   async list(): Promise<AdminReplies['list']> {
     for (const [name, directory] of await this.#roots.scan()) {
-      if (!this.#records.has(name) && !this.#unloaded.has(name))
+      if (!this.#records.has(name) && !this.#unloaded.has(name) && !this.#aliases.has(name))
         this.#records.set(name, createRecord(name, directorySource(directory)));
     }
     const records = [...this.#records.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     return { adapters: records.map((record) => this.#describe(record)), tiers: this.tiers() };
   }
 
-  /** ERR_ADAPTER_NOT_FOUND for an unknown name. */
-  async get(name: string): Promise<AdapterInfo> {
+  /** By name or alias. ERR_ADAPTER_NOT_FOUND for an unknown one. */
+  async get(nameOrAlias: string): Promise<AdapterInfo> {
+    const name = this.#aliases.has(nameOrAlias) ? this.#aliases.holderOf(nameOrAlias) : nameOrAlias;
     return this.#describe(this.#records.get(name) ?? (await this.#find(name)));
   }
 
@@ -150,16 +172,54 @@ export class AdapterRegistry {
    */
   async load(call: LoadCall): Promise<AdminReplies['load']> {
     const { name, replace } = call;
-    if (!isAdapterName(name)) {
-      const expected = 'expected an adapter name of letters, digits, ".", "_", "-" and at most one "/"';
-      throw new LoramuxError('ERR_BAD_REQUEST', `${expected}, found ${JSON.stringify(name)}`, { field: 'name' });
-    }
+    this.#requireFree(name);
     const source = await this.#admit(call.source);
     const { record, load } = await this.#startForOperator(name, source, { operator: true, replace, pin: call.pin });
     if (!call.wait) return { outcome: 'accepted', replaced: null, adapter: this.#describe(record) };
     const result = await load.settled;
     if (!result.ok) throw result.error;
     return { outcome: result.outcome, replaced: result.replaced, adapter: this.#describe(record) };
+  }
+
+  /**
+   * All of a load but keeping it: afterwards no name is known that was not known before, and the memory is free
+   * again. It makes room as a load does. Errors: as `load`.
+   */
+  async check(call: CheckCall): Promise<AdapterInfo> {
+    const { name, replace } = call;
+    this.#requireFree(name);
+    this.#requireOpen(name, undefined);
+    const source = await this.#admit(call.source);
+    const record = this.#records.get(name) ?? (await this.#newRecord(name, source));
+    this.#requireOpen(name, undefined);
+    requireStaying(record);
+    const facts = await this.#loads.rehearse(record, source, replace);
+    return describeRecord({ ...createRecord(name, source), facts }, 0, this.#aliases.namesOf(facts.digest));
+  }
+
+  /** All aliases, sorted by name. */
+  aliases(): AdminReplies['aliases'] {
+    return { aliases: this.#aliases.list() };
+  }
+
+  /**
+   * Points an alias at a digest that some adapter has; requests that began before end on what it stood for then.
+   * Errors: ERR_BAD_REQUEST for a name that is malformed or an adapter's; ERR_ADAPTER_NOT_FOUND for a digest or
+   * adapter that was never loaded.
+   */
+  async setAlias(name: string, target: AliasTarget): Promise<AdminReplies['alias']> {
+    requireName(name);
+    const inRoots = !this.#aliases.has(name) && !this.#unloaded.has(name) && (await this.#roots.find(name)) !== null;
+    const digest = 'digest' in target ? target.digest : await this.#digestOf(target.adapter);
+    this.#requireOpen(name, undefined);
+    if (inRoots || this.#records.has(name)) throw nameTaken(name, 'an adapter');
+    const replaced = this.#aliases.set(name, digest);
+    return { replaced, alias: this.#aliases.describe(name) };
+  }
+
+  /** Forgets an alias and returns what it was. ERR_ADAPTER_NOT_FOUND when there is none. */
+  deleteAlias(name: string): AliasInfo {
+    return this.#aliases.delete(name);
   }
 
   /**
@@ -211,13 +271,46 @@ export class AdapterRegistry {
     this.#closed = true;
     const records = [...this.#records.values()];
     const loads = records.flatMap((record) => (record.load === null ? [] : [record.load.settled]));
+    this.#loads.cancelRehearsals(closedError());
     for (const record of records) if (record.drain === null) this.#leave(record, closedError());
     await Promise.all(loads);
     await this.#options.sources?.close();
   }
 
   #describe(record: AdapterRecord): AdapterInfo {
-    return describeRecord(record, this.#store.rows(record));
+    return describeRecord(record, this.#store.rows(record), this.#aliases.namesOf(record.facts?.digest ?? null));
+  }
+
+  /** The digest of an adapter or alias. ERR_ADAPTER_NOT_FOUND when it is not known or was never loaded. */
+  async #digestOf(name: string): Promise<string> {
+    const known = this.#aliases.digestOf(name);
+    if (known !== null) return known;
+    const { facts } = this.#records.get(name) ?? (await this.#find(name));
+    if (facts !== null) return facts.digest;
+    throw new LoramuxError(
+      'ERR_ADAPTER_NOT_FOUND',
+      `adapter ${name} was never loaded, so its digest is not known: load it first`,
+    );
+  }
+
+  /** A name that an admin load may use. */
+  #requireFree(name: string): void {
+    requireName(name);
+    if (this.#aliases.has(name)) throw nameTaken(name, 'an alias');
+  }
+
+  /** A record for an unknown name: of the folder's own adapter of this name, if there is one. */
+  async #newRecord(name: string, source: AdapterSource): Promise<AdapterRecord> {
+    const inRoots = this.#unloaded.has(name) ? null : await this.#roots.find(name);
+    return createRecord(name, inRoots === null ? source : directorySource(inRoots));
+  }
+
+  /** True while a name stands for files that were uploaded. */
+  #isUpload(digest: string): boolean {
+    for (const { source, load } of this.#records.values()) {
+      for (const each of [source, load?.source]) if (each?.type === 'upload' && each.location === digest) return true;
+    }
+    return false;
   }
 
   #requireOpen(name: string, signal: AbortSignal | undefined): void {
@@ -227,6 +320,8 @@ export class AdapterRegistry {
 
   /** The record of a name in the scanned roots. */
   async #find(name: string): Promise<AdapterRecord> {
+    if (this.#aliases.has(name))
+      throw new LoramuxError('ERR_ADAPTER_NOT_FOUND', `${name} is an alias: name its adapter`);
     const directory = this.#unloaded.has(name) ? null : await this.#roots.find(name);
     const known = this.#records.get(name);
     if (known !== undefined) return known;
@@ -257,12 +352,12 @@ export class AdapterRegistry {
     source: AdapterSource,
     intent: LoadIntent,
   ): Promise<{ record: AdapterRecord; load: ActiveLoad }> {
-    const inRoots = this.#unloaded.has(name) ? null : await this.#roots.find(name);
+    const created = await this.#newRecord(name, source);
     for (;;) {
       if (this.#closed) throw closedError();
-      const record =
-        this.#records.get(name) ?? createRecord(name, inRoots === null ? source : directorySource(inRoots));
+      const record = this.#records.get(name) ?? created;
       requireStaying(record);
+      this.#requireFree(name);
       if (record.load === null) {
         this.#records.set(name, record);
         this.#unloaded.delete(name);
@@ -312,6 +407,12 @@ export class AdapterRegistry {
     for (const version of [...record.versions]) this.#store.retire(record, version, version.retired ?? 'admin');
     return drain;
   }
+}
+
+function requireName(name: string): void {
+  if (isAdapterName(name)) return;
+  const expected = 'expected an adapter name of letters, digits, ".", "_", "-" and at most one "/"';
+  throw new LoramuxError('ERR_BAD_REQUEST', `${expected}, found ${JSON.stringify(name)}`, { field: 'name' });
 }
 
 function directorySource(location: string): DirectorySource {

@@ -13,9 +13,25 @@ export type AdminCall =
       readonly wait: boolean;
       readonly replace: boolean;
     }
+  /** All of a load but keeping it. */
+  | { readonly op: 'check'; readonly name: string; readonly source: AdapterSource; readonly replace: boolean }
   | { readonly op: 'unload'; readonly name: string; readonly force: boolean }
   | { readonly op: 'pin'; readonly name: string; readonly pinned: boolean }
+  | { readonly op: 'aliases' }
+  | { readonly op: 'alias'; readonly name: string; readonly target: AliasTarget }
+  | { readonly op: 'unalias'; readonly name: string }
   | { readonly op: 'state' };
+
+/** What an alias is to stand for: a digest, or the one that an adapter has now. */
+export type AliasTarget = { readonly digest: string } | { readonly adapter: string };
+
+/** A second name, for one digest. */
+export interface AliasInfo {
+  readonly name: string;
+  readonly digest: string;
+  /** The adapter that has this digest; null when none has it any more, and then requests by the alias are refused. */
+  readonly adapter: string | null;
+}
 
 /** What the engine worker is doing, for `GET /state` and the probes. */
 export interface EngineState {
@@ -39,8 +55,16 @@ export interface AdminReplies {
     readonly replaced: string | null;
     readonly adapter: AdapterInfo;
   };
+  check: AdapterInfo;
   unload: { readonly drained: number; readonly rowsCut: number };
   pin: AdapterInfo;
+  aliases: { readonly aliases: readonly AliasInfo[] };
+  alias: {
+    /** Digest that the alias stood for before; null when it is new. */
+    readonly replaced: string | null;
+    readonly alias: AliasInfo;
+  };
+  unalias: AliasInfo;
   state: EngineState;
 }
 

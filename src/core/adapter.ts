@@ -5,9 +5,19 @@ export type AdapterState = 'queued' | 'fetching' | 'validating' | 'ready' | 'dra
 export type AdapterTier = 'disk' | 'host' | 'device';
 export type AdapterVariant = 'lora' | 'rslora' | 'dora' | 'lora_bias' | 'bias';
 
+/** What an adapter did to the logits of the probe prompt when it was loaded. */
+export interface AdapterProof {
+  /** Largest |logit with the adapter − logit of the base| of the token after the prompt. */
+  readonly maxLogitDelta: number;
+  /** Length of the prompt. */
+  readonly probeTokens: number;
+}
+
 /** An adapter as the admin API shows it. Byte counts are what the budget counts. */
 export interface AdapterInfo {
   readonly name: string;
+  /** Second names of its digest. */
+  readonly aliases: readonly string[];
   /** Hex SHA-256 of the adapter's files; null until it was read once. */
   readonly digest: string | null;
   readonly state: AdapterState;
@@ -16,6 +26,8 @@ export interface AdapterInfo {
   readonly ranks: { readonly min: number; readonly max: number } | null;
   readonly variant: readonly AdapterVariant[];
   readonly modules: { readonly inFile: number; readonly applied: number } | null;
+  /** Of the last good load; null before it. */
+  readonly proof: AdapterProof | null;
   readonly baseModel: string | null;
   /** `dir:PATH`, `hub:ORG/NAME@REV`, `s3://…`, `https://…` or `upload:DIGEST`; never with a secret. */
   readonly source: string;

@@ -12,6 +12,9 @@ import { type SchedulerCounts, type SchedulerSnapshot, snapshotSequence } from '
 import { StepBatchBuilder } from './step-batch.js';
 import type { PlanEntry, StepPlan } from './step-plan.js';
 
+/** Rank of arrival of a request that need not wait for its turn. */
+const BEFORE_ALL = -1;
+
 /**
  * Continuous batching: decides which rows each step holds and keeps the account of slots and KV blocks. Pure
  * bookkeeping on one thread: no I/O, no timers, no clock (times are passed in).
@@ -53,6 +56,27 @@ export class Scheduler {
    * or an id in use. A refused request leaves no trace.
    */
   enqueue(request: GenerateRequest, adapters: RowAdapters | null, nowMs: number, servedBy: ServedBy): void {
+    this.#check(request);
+    if (this.#queue.size >= this.#limits.maxQueue) {
+      throw new LoramuxError(
+        'ERR_QUEUE_FULL',
+        `expected at most ${this.#limits.maxQueue} waiting requests, and that many wait: try again later`,
+      );
+    }
+    this.#insert(request, new Sequence(request, adapters, this.#arrivals, nowMs, servedBy));
+    this.#arrivals += 1;
+  }
+
+  /**
+   * Accepts a request of the engine's own that others wait for: it goes before all that never ran, and a full queue
+   * takes it too. Errors: as `enqueue`.
+   */
+  enqueueFirst(request: GenerateRequest, adapters: RowAdapters, nowMs: number, servedBy: ServedBy): void {
+    this.#check(request);
+    this.#insert(request, new Sequence(request, adapters, BEFORE_ALL, nowMs, servedBy));
+  }
+
+  #check(request: GenerateRequest): void {
     checkRequest(request, this.#limits);
     if (this.#live.has(request.id)) {
       throw new LoramuxError(
@@ -60,14 +84,9 @@ export class Scheduler {
         `expected a request id not in use, got ${request.id}: give each its own`,
       );
     }
-    if (this.#queue.size >= this.#limits.maxQueue) {
-      throw new LoramuxError(
-        'ERR_QUEUE_FULL',
-        `expected at most ${this.#limits.maxQueue} waiting requests, and that many wait: try again later`,
-      );
-    }
-    const sequence = new Sequence(request, adapters, this.#arrivals, nowMs, servedBy);
-    this.#arrivals += 1;
+  }
+
+  #insert(request: GenerateRequest, sequence: Sequence): void {
     this.#live.set(request.id, sequence);
     this.#queue.insert(sequence);
   }

@@ -5,10 +5,13 @@ import type { GenerateRequest, SequenceEvent } from '../core/request.js';
 import type { Telemetry } from '../core/telemetry.js';
 import type { NativeEngine } from '../engine/binding.js';
 import type { FromWorker, ToWorker } from '../messages/worker-messages.js';
+import { BASE_ROWS, oneAdapter } from '../scheduler/row-adapters.js';
 import type { Scheduler } from '../scheduler/scheduler.js';
 import type { StepPlan } from '../scheduler/step-plan.js';
 import { type Claim, claim, notYetServedBy, tryClaim } from './claim.js';
 import { LeaseBook } from './lease-book.js';
+import { ProbeBook } from './probe-book.js';
+import { sampledLogits } from './sampled-logits.js';
 
 /** Steps that may fail one after another before the engine is given up. */
 const MAX_FAILED_STEPS = 3;
@@ -20,6 +23,11 @@ export interface EngineLoopDeps {
   readonly post: (message: FromWorker) => void;
   /** Milliseconds on a clock that never runs backwards. */
   readonly now: () => number;
+  /**
+   * Shown the logits [V] behind every token before it is committed; valid during the call. Makes each step copy them
+   * all, so for checks only.
+   */
+  readonly onLogits?: ((requestId: number, logits: Float32Array) => void) | undefined;
 }
 
 /**
@@ -29,6 +37,7 @@ export interface EngineLoopDeps {
 export class EngineLoop {
   readonly #deps: EngineLoopDeps;
   readonly #leases = new LeaseBook();
+  readonly #probes = new ProbeBook();
   #events: SequenceEvent[] = [];
   #facts: Telemetry[] = [];
   #wake: (() => void) | null = null;
@@ -65,6 +74,24 @@ export class EngineLoop {
   report(fact: Telemetry): void {
     this.#facts.push(fact);
     this.#queueFlush();
+  }
+
+  /**
+   * Logits [V] of the token after a prompt, under one native adapter handle or the base (null): one more request in
+   * the next steps. The caller keeps the handle alive. Errors: ERR_ENGINE_CLOSED, and those of the step.
+   */
+  probe(promptIds: Uint32Array, handle: number | null): Promise<Float32Array> {
+    const { scheduler, now } = this.#deps;
+    if (this.#stopping) return Promise.reject(stoppedError());
+    const { request, logits } = this.#probes.begin(promptIds);
+    const servedBy = { adapter: request.adapter, digest: null, tierAtArrival: null };
+    try {
+      scheduler.enqueueFirst(request, handle === null ? BASE_ROWS : oneAdapter(handle), now(), servedBy);
+    } catch (thrown) {
+      this.#probes.receive({ kind: 'error', id: request.id, error: toLoramuxError(thrown).toRecord() });
+    }
+    this.#awake();
+    return logits;
   }
 
   state(): EngineState {
@@ -137,12 +164,17 @@ export class EngineLoop {
   }
 
   async #step(plan: StepPlan, startedMs: number): Promise<void> {
-    const { scheduler, engine, now } = this.#deps;
+    const { scheduler, engine, now, onLogits } = this.#deps;
     this.#leases.stepBegins();
     try {
-      const batch = scheduler.buildBatch(plan);
+      const returnLogits = onLogits !== undefined || this.#probes.wantsLogits(plan);
+      const batch = scheduler.buildBatch(plan, { returnLogits });
       const plannedMs = now();
       const output = await engine.step(batch);
+      for (const [id, logits] of sampledLogits(plan, output)) {
+        this.#probes.take(id, logits);
+        onLogits?.(id, logits);
+      }
       const events = scheduler.commit(plan, output, now());
       this.#failedSteps = 0;
       for (const requestId of plan.preemptedIds) this.#facts.push({ kind: 'preemption', requestId });
@@ -190,10 +222,18 @@ export class EngineLoop {
         return registry.get(call.name);
       case 'load':
         return registry.load(call);
+      case 'check':
+        return registry.check(call);
       case 'unload':
         return registry.unload(call.name, call.force ? (handle) => this.#cut(call.name, handle) : undefined);
       case 'pin':
         return registry.pin(call.name, call.pinned);
+      case 'aliases':
+        return registry.aliases();
+      case 'alias':
+        return registry.setAlias(call.name, call.target);
+      case 'unalias':
+        return registry.deleteAlias(call.name);
       case 'state':
         return this.state();
     }
@@ -211,6 +251,7 @@ export class EngineLoop {
     this.#stopping = true;
     this.#awake();
     await this.#ended;
+    this.#probes.close(stoppedError());
     await this.#deps.registry.close();
     await this.#deps.engine.close();
     this.#deps.post({ type: 'stopped' });
@@ -219,6 +260,7 @@ export class EngineLoop {
   /** The engine cannot go on: every request gets its terminal event from the main thread, health flips. */
   #giveUp(error: LoramuxError): void {
     this.#stopping = true;
+    this.#probes.close(error);
     this.#flush();
     this.#deps.post({ type: 'fatal', error: error.toRecord() });
   }
@@ -226,7 +268,7 @@ export class EngineLoop {
   /** Queues events; terminal ones give their leases back. */
   #settle(...events: readonly (SequenceEvent | null)[]): void {
     for (const event of events) {
-      if (event === null) continue;
+      if (event === null || this.#probes.receive(event)) continue;
       if (event.kind === 'finish' || event.kind === 'error') this.#leases.end(event.id);
       this.#emit(event);
     }
@@ -262,4 +304,8 @@ export class EngineLoop {
     this.#wake = null;
     wake?.();
   }
+}
+
+function stoppedError(): LoramuxError {
+  return new LoramuxError('ERR_ENGINE_CLOSED', 'the engine is stopping: it loads no more adapters');
 }

@@ -10,6 +10,7 @@ import { IDLE } from '../helpers/scripted-engine.js';
 function adapter(name: string, changes: Partial<AdapterInfo> = {}): AdapterInfo {
   return {
     name,
+    aliases: [],
     digest: 'd'.repeat(64),
     state: 'ready',
     tier: 'host',
@@ -17,6 +18,7 @@ function adapter(name: string, changes: Partial<AdapterInfo> = {}): AdapterInfo 
     ranks: { min: 8, max: 8 },
     variant: ['lora'],
     modules: { inFile: 4, applied: 4 },
+    proof: { maxLogitDelta: 1.5, probeTokens: 12 },
     baseModel: 'tiny',
     source: 'dir:/adapters/x',
     pins: { rows: 0, operator: false },
@@ -51,6 +53,17 @@ for (const [outcome, replaced, status] of OUTCOMES) {
     ]);
   });
 }
+
+test('a dry run is checked, not loaded, and answers 200', async (t) => {
+  const { admin, engine } = startApp(t);
+  engine.onAdmin = () => adapter('a', { tier: 'disk' });
+  const payload = { name: 'a', source: '/x', dryRun: true, pin: true, replace: false };
+  const reply = await admin.inject({ method: 'POST', url: '/adapters', payload });
+  assert.equal(reply.statusCode, 200);
+  assert.deepEqual(reply.json().proof, { maxLogitDelta: 1.5, probeTokens: 12 });
+  const source = { type: 'dir', location: '/x' };
+  assert.deepEqual(engine.adminCalls, [{ op: 'check', name: 'a', source, replace: false }]);
+});
 
 const SOURCES: readonly (readonly [unknown, AdapterSource])[] = [
   ['dir:/x/y', { type: 'dir', location: '/x/y' }],
@@ -113,7 +126,8 @@ const MALFORMED: readonly (readonly [unknown, string])[] = [
   [{ name: 'a', source: { type: 'dir', location: 'x', token: 't' } }, 'source.token'],
   [{ name: 'a', source: { type: 'dir', location: 'x', extra: 1 } }, 'extra'],
   [{ name: 'a', source: 'x', pin: 'yes' }, 'pin'],
-  [{ name: 'a', source: 'x', dryRun: true }, 'dryRun'],
+  [{ name: 'a', source: 'x', dryRun: 'yes' }, 'dryRun'],
+  [{ name: 'a', source: 'x', dryRun: true, wait: false }, 'wait'],
   [{ name: 'a', source: 'x', nonsense: 1 }, 'nonsense'],
 ];
 
@@ -237,7 +251,7 @@ test('a web page of another origin is refused, programs and the listener itself 
 test('routes that are not built do not exist', async (t) => {
   const { admin } = startApp(t);
   for (const [method, url, status] of [
-    ['PUT', '/aliases/x', 404],
+    ['PATCH', '/aliases/x', 405],
     ['PUT', '/adapters/x', 405],
     ['POST', '/generate', 404],
   ] as const) {

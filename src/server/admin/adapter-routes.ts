@@ -30,8 +30,12 @@ export function registerAdapterRoutes(app: FastifyInstance, { engine, lifecycle 
   );
 
   app.post('/adapters', async (request, reply) => {
-    const load = readLoadRequest(request.body);
+    const { dryRun, ...load } = readLoadRequest(request.body);
     if (lifecycle.draining) throw new LoramuxError('ERR_DRAINING', 'the server is draining: load on another replica');
+    if (dryRun) {
+      const { name, source, replace } = load;
+      return adapterView(await engine.admin({ op: 'check', name, source, replace }));
+    }
     const { outcome, replaced, adapter } = await engine.admin({ op: 'load', ...load });
     return reply
       .code(LOAD_STATUS[outcome])

@@ -1,4 +1,5 @@
 import type { AdapterInfo } from '../../core/adapter.js';
+import type { AliasTarget } from '../../core/adapter-admin.js';
 import type { AdapterSource } from '../../core/adapter-source.js';
 import { LoramuxError } from '../../core/errors.js';
 import { isAdapterName } from '../../core/names.js';
@@ -36,20 +37,44 @@ export interface LoadRequest {
   readonly pin: boolean;
   readonly wait: boolean;
   readonly replace: boolean;
+  /** All of it but keeping the adapter. */
+  readonly dryRun: boolean;
 }
 
 /** Body of `POST /adapters`. */
 export function readLoadRequest(body: unknown): LoadRequest {
   if (!isJsonObject(body)) throw refuse('body', 'expected a JSON object with "name" and "source"');
   refuseOthers(body, ['name', 'source', 'pin', 'wait', 'replace', 'dryRun'], 'field');
-  if (flag(body, 'dryRun', false)) throw refuse('dryRun', '"dryRun" is not supported in this version: leave it out');
+  const dryRun = flag(body, 'dryRun', false);
+  const wait = flag(body, 'wait', true);
+  if (dryRun && !wait)
+    throw refuse('wait', '"wait" must be true with "dryRun": the reply is all that a dry run leaves');
   return {
     name: readName(body.name),
     source: readSource(body.source),
     pin: flag(body, 'pin', false),
-    wait: flag(body, 'wait', true),
+    wait,
     replace: flag(body, 'replace', true),
+    dryRun,
   };
+}
+
+const DIGEST = /^[0-9a-f]{64}$/;
+
+/** Body of `PUT /aliases/{name}`. */
+export function readAliasTarget(body: unknown): AliasTarget {
+  if (!isJsonObject(body)) throw refuse('body', 'expected a JSON object with "digest" or "adapter"');
+  refuseOthers(body, ['digest', 'adapter'], 'field');
+  const { digest, adapter } = body;
+  if ((digest === undefined) === (adapter === undefined)) {
+    throw refuse('body', 'expected one of "digest" and "adapter"');
+  }
+  if (digest !== undefined) {
+    if (typeof digest === 'string' && DIGEST.test(digest)) return { digest };
+    throw refuse('digest', '"digest" must be 64 lower-case hex digits, as the list of adapters shows them');
+  }
+  if (typeof adapter === 'string' && isAdapterName(adapter)) return { adapter };
+  throw refuse('adapter', '"adapter" must be the name of an adapter');
 }
 
 const STATES = ['queued', 'fetching', 'validating', 'ready', 'draining', 'failed'] as const;

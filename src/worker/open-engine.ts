@@ -1,0 +1,119 @@
+import { AdapterProver } from '../adapters/proof.js';
+import { AdapterRegistry } from '../adapters/registry.js';
+import type { EngineLimits } from '../core/engine-client.js';
+import type { StepBatch } from '../core/step.js';
+import { loadBinding, type NativeEngine } from '../engine/binding.js';
+import { sizeEngine } from '../engine/engine-sizing.js';
+import type { FromWorker, WorkerStart } from '../messages/worker-messages.js';
+import { Scheduler } from '../scheduler/scheduler.js';
+import { EngineLoop, type EngineLoopDeps } from './engine-loop.js';
+
+/** What checks of the engine may look at or put in its way. */
+export interface EngineHooks {
+  readonly onLogits?: EngineLoopDeps['onLogits'];
+  /** Stands between the loop and the native engine. */
+  readonly wrap?: (engine: NativeEngine) => NativeEngine;
+}
+
+/**
+ * Opens an engine in this thread, proves that it generates, and starts its loop: the first message is `ready`. Errors:
+ * ERR_CONFIG, and those of the native side.
+ */
+export async function openEngine(
+  start: WorkerStart,
+  post: (message: FromWorker) => void,
+  { onLogits, wrap = (engine) => engine }: EngineHooks = {},
+): Promise<EngineLoop> {
+  const binding = loadBinding();
+  const { manifest, directory } = start.model;
+  const { kvBlocks, maxModelLen } = sizeEngine(manifest.config, start.kvMemoryBytes, start.maxModelLen);
+  const { threads, maxSequences, maxBatchTokens, maxQueue, tokenCount } = start;
+  const native = await binding.Engine.open(JSON.stringify(manifest), {
+    directory,
+    threads,
+    maxModelLen,
+    maxSequences,
+    maxBatchTokens,
+    kvBlocks,
+    tokenCount,
+  });
+  await warmUp(native);
+  const engine = wrap(native);
+
+  const now = (): number => performance.timeOrigin + performance.now();
+  const scheduler = new Scheduler({
+    maxSequences,
+    maxBatchTokens,
+    maxQueue,
+    kvBlocks,
+    blockSize: engine.blockSize,
+    maxModelLen,
+  });
+  const probe = (promptIds: Uint32Array, handle: number | null): Promise<Float32Array> => loop.probe(promptIds, handle);
+  const registry = new AdapterRegistry({
+    backend: {
+      openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
+      firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
+      compileAdapter: (file, modules, extras) => engine.compileAdapter(file, modules, extras),
+      releaseAdapter: (handle) => engine.releaseAdapter(handle),
+    },
+    base: manifest,
+    roots: start.adapterRoots,
+    capacityBytes: start.adapterMemoryBytes,
+    prover: new AdapterProver({ run: probe, tokenCount, maxModelLen }),
+    emit: (fact) => loop.report(fact),
+    warn: (name, warning) =>
+      post({ type: 'log', level: 'warn', event: 'adapter.warning', text: `${name}: ${warning}` }),
+    now,
+  });
+  // The registry calls the loop and the loop the registry: neither does before both are there.
+  const loop: EngineLoop = new EngineLoop({ engine, scheduler, registry, post, now, onLogits });
+  const limits: EngineLimits = {
+    modelId: manifest.modelId,
+    precision: manifest.precision,
+    device: `cpu (${binding.instructionSet()})`,
+    vocabSize: manifest.config.vocabSize,
+    maxModelLen,
+    maxSequences,
+    maxBatchTokens,
+    maxQueue,
+    eosTokenIds: manifest.eosTokenIds,
+    chatTemplate: manifest.chatTemplate,
+  };
+  post({ type: 'ready', limits, state: loop.state() });
+  return loop;
+}
+
+/** One token through the whole graph: after this the engine is known to work, and its first pages are mapped. */
+async function warmUp(engine: NativeEngine): Promise<void> {
+  const one = Int32Array.of(0, 1);
+  const batch: StepBatch = {
+    tokens: Int32Array.of(0),
+    cuSeqlens: one,
+    contextLens: Int32Array.of(1),
+    blockTables: Int32Array.of(0),
+    maxBlocks: 1,
+    slotMapping: Int32Array.of(0),
+    segmentIndptr: one,
+    segmentAdapters: Int32Array.of(-1),
+    adapterTable: [],
+    logitsRows: Int32Array.of(0),
+    sampling: [
+      {
+        greedy: true,
+        temperature: 1,
+        topK: 0,
+        topP: 1,
+        repetitionPenalty: 1,
+        seed: 0n,
+        choice: 0,
+        position: 1,
+        logprob: false,
+        slot: -1,
+        history: new Uint32Array(0),
+      },
+    ],
+    returnLogits: false,
+  };
+  await engine.step(batch);
+}
