@@ -8,6 +8,8 @@ import type { Metrics } from './metrics/metrics.js';
 import { registerAdapterRoutes } from './server/admin/adapter-routes.js';
 import { registerAliasRoutes } from './server/admin/alias-routes.js';
 import { registerStateRoutes } from './server/admin/state-routes.js';
+import type { UploadOptions } from './server/admin/upload-body.js';
+import { registerUploadRoute } from './server/admin/upload-route.js';
 import { ADMIN_WORDING } from './server/admin/wording.js';
 import { createBaseApp, routesOf } from './server/base-app.js';
 import { Health } from './server/health.js';
@@ -89,16 +91,19 @@ export interface AdminAppDeps {
   readonly metrics: Metrics;
   readonly logger: FastifyBaseLogger;
   readonly version: string;
+  readonly uploads: UploadOptions;
   readonly now?: () => number;
 }
 
 /** The admin app, for a listener of its own: adapters, state, drain, and the probes again. Does not listen. */
 export function buildAdminApp(deps: AdminAppDeps): FastifyInstance {
-  const { engine, lifecycle, metrics, logger, version } = deps;
+  const { engine, lifecycle, metrics, logger, version, uploads } = deps;
   const app = createBaseApp({
     logger,
     lifecycle,
     wording: ADMIN_WORDING,
+    // Uploads take their time; one that stands still is ended by its route.
+    requestTimeoutMs: uploads.limits.totalMs,
     onRequestEnd: (end) => metrics.requestEnded(end),
     model: engine.limits.modelId,
   });
@@ -107,6 +112,7 @@ export function buildAdminApp(deps: AdminAppDeps): FastifyInstance {
     registerProbes(app, new Health({ engine, lifecycle, now: deps.now ?? monotonicNow }), version);
     registerMetrics(app, metrics);
     registerAdapterRoutes(app, { engine, lifecycle });
+    registerUploadRoute(app, { engine, lifecycle, uploads });
     registerAliasRoutes(app, engine);
     registerStateRoutes(app, { engine, lifecycle, version });
   });

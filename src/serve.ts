@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { type Logger, pino } from 'pino';
 import { buildAdminApp, buildApp, monotonicNow } from './app.js';
 import type { Config } from './config/config.js';
+import { sourcesStart } from './config/sources-start.js';
 import { loadBinding } from './engine/binding.js';
 import { WorkerEngineClient } from './engine/worker-client.js';
 import { Metrics } from './metrics/metrics.js';
@@ -48,16 +49,23 @@ export async function serve(config: Config, memoryBytes: number, version: string
     checksumFile: (path) => binding.crc32File(path),
     onProgress: progress.report,
     memoryBytes,
-    hub: config.hubEndpoint === null ? {} : { endpoint: config.hubEndpoint },
+    hub: {
+      offline: config.hubOffline,
+      ...(config.hubEndpoint === null ? {} : { endpoint: config.hubEndpoint }),
+      ...(config.hubToken === null ? {} : { token: config.hubToken }),
+    },
   }).finally(() => progress.stop());
 
   const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
   const { threads, adapterMemoryBytes, kvMemoryBytes, maxModelLen, maxBatchTokens, maxSequences, maxQueue } = config;
+  const sources = sourcesStart(config);
   const engine = await WorkerEngineClient.start({
     start: {
       model,
       tokenCount: tokenizer.vocabSize(),
       adapterRoots: config.adapters === null ? [] : [config.adapters],
+      sources,
+      maxAdapterBytes: config.maxAdapterBytes,
       threads,
       adapterMemoryBytes,
       kvMemoryBytes,
@@ -78,7 +86,8 @@ export async function serve(config: Config, memoryBytes: number, version: string
     isDraining: () => lifecycle.draining,
   });
   const app = buildApp({ engine, tokenizer, lifecycle, metrics, logger, version });
-  const admin = buildAdminApp({ boundTo: config.adminHost, engine, lifecycle, metrics, logger, version });
+  const uploads = { directory: sources.directory, limits: sources.fetch.limits };
+  const admin = buildAdminApp({ boundTo: config.adminHost, engine, lifecycle, metrics, logger, version, uploads });
   const close = async (): Promise<void> => {
     const apps = [app, admin];
     const cut = setTimeout(() => {

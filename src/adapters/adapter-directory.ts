@@ -9,8 +9,8 @@ import { invalidAdapter } from './offenders.js';
 
 export const CONFIG_FILE = 'adapter_config.json';
 export const WEIGHTS_FILE = 'adapter_model.safetensors';
-const PICKLE_FILE = 'adapter_model.bin';
-const MAX_TEXT_FILE_BYTES = 64 * 1024 * 1024;
+export const PICKLE_FILE = 'adapter_model.bin';
+export const MAX_TEXT_FILE_BYTES = 64 * 1024 * 1024;
 
 /** Files of the text side that an adapter may ship; they are part of its identity. */
 const TEXT_FILES = [
@@ -24,6 +24,9 @@ const TEXT_FILES = [
   'tokenizer_config.json',
   'vocab.json',
 ] as const;
+
+/** Every file that is read and counts for the digest; all else in a directory is left alone. */
+export const ADAPTER_FILES: readonly string[] = [CONFIG_FILE, WEIGHTS_FILE, ...TEXT_FILES];
 
 /** A checked adapter directory: real paths, all inside the allowed roots. */
 export interface AdapterDirectory {
@@ -175,11 +178,16 @@ async function missingWeights(
       { key: WEIGHTS_FILE, expected: 'the weights in one safetensors file', found: 'no such file' },
     ]);
   }
+  return pickleRefusal(directory);
+}
+
+/** ERR_ADAPTER_INVALID for a place whose only weights are a pickle, with the command that converts them. */
+export function pickleRefusal(place: string): LoramuxError {
   const convert =
     `python -c "import torch; from safetensors.torch import save_file; ` +
     `save_file({k: v.contiguous() for k, v in torch.load('${PICKLE_FILE}', weights_only=True).items()}, '${WEIGHTS_FILE}')"`;
   return invalidAdapter(
-    directory,
+    place,
     [
       {
         key: WEIGHTS_FILE,

@@ -1,3 +1,9 @@
+/** A host name or address; null = the default port of the scheme. */
+export interface HostPort {
+  readonly host: string;
+  readonly port: number | null;
+}
+
 /** Everything a start of the server is told, checked and complete. Frozen; nothing else reads flags or environment. */
 export interface Config {
   /** `demo`, a directory, a `.gguf` file or a hub id. */
@@ -26,8 +32,24 @@ export interface Config {
   readonly drainTimeoutMs: number;
   readonly cacheDir: string;
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
-  /** Hub to fetch models from; null = the hub client's own default. */
+  /** Hub to fetch models and adapters from; null = the hub client's own default. */
   readonly hubEndpoint: string | null;
+  /** For private repositories; requests may bring their own. Never shown. */
+  readonly hubToken: string | null;
+  /** Use what was fetched from the hub before, and ask it nothing. */
+  readonly hubOffline: boolean;
+  /** S3-compatible service, addressed path-style; null = AWS's own client decides. */
+  readonly s3Endpoint: string | null;
+  /** Budget of adapters fetched or uploaded, on the disk. */
+  readonly adapterDiskBytes: number;
+  /** Largest adapter, all its files together. */
+  readonly maxAdapterBytes: number;
+  /** Longest fetch of one adapter. */
+  readonly fetchTimeoutMs: number;
+  /** Hosts that adapters may be fetched from over HTTP, at public addresses. */
+  readonly adapterHosts: readonly HostPort[];
+  /** The same at any address; each with its port. */
+  readonly adapterPrivateHosts: readonly HostPort[];
 }
 
 /** What defaults depend on. */

@@ -1,7 +1,7 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Config, HostFacts } from './config.js';
-import { bytes, choice, duration, httpUrl, integer, text, type ValueParser } from './values.js';
+import { bytes, choice, duration, hostList, httpUrl, integer, onOff, text, type ValueParser } from './values.js';
 
 /** What a default may depend on. */
 export interface DefaultContext {
@@ -194,6 +194,70 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     fallback: () => null,
     defaultText: "the hub client's own",
     help: 'address of the model hub',
+  },
+  hubToken: {
+    flag: 'hub-token',
+    value: 'TOKEN',
+    parse: text,
+    fallback: () => null,
+    defaultText: 'none',
+    help: 'opens private repositories; better given as the variable, which no process list shows',
+  },
+  hubOffline: {
+    flag: 'hub-offline',
+    value: 'SWITCH',
+    parse: onOff,
+    fallback: () => false,
+    defaultText: 'off',
+    help: 'on: use what was fetched from the hub before, and ask it nothing',
+  },
+  s3Endpoint: {
+    flag: 's3-endpoint',
+    value: 'URL',
+    parse: httpUrl,
+    fallback: () => null,
+    defaultText: "the AWS client's own",
+    help: 'S3-compatible service for s3:// adapters, addressed path-style',
+  },
+  adapterDiskBytes: {
+    flag: 'adapter-disk',
+    value: 'SIZE',
+    parse: bytes,
+    fallback: () => 8 * 2 ** 30,
+    defaultText: '8GiB',
+    help: 'budget of fetched and uploaded adapters in the cache directory',
+  },
+  maxAdapterBytes: {
+    flag: 'max-adapter-size',
+    value: 'SIZE',
+    parse: bytes,
+    fallback: () => 2 * 2 ** 30,
+    defaultText: '2GiB',
+    help: 'largest adapter, all its files together',
+  },
+  fetchTimeoutMs: {
+    flag: 'adapter-fetch-timeout',
+    value: 'TIME',
+    parse: duration,
+    fallback: () => 600_000,
+    defaultText: '10m',
+    help: 'longest fetch or upload of one adapter',
+  },
+  adapterHosts: {
+    flag: 'adapter-hosts',
+    value: 'HOSTS',
+    parse: hostList(false),
+    fallback: () => [],
+    defaultText: 'none',
+    help: 'HOST or HOST:PORT, separated by commas: adapters may be fetched from their public addresses',
+  },
+  adapterPrivateHosts: {
+    flag: 'adapter-private-hosts',
+    value: 'HOSTS',
+    parse: hostList(true),
+    fallback: () => [],
+    defaultText: 'none',
+    help: 'HOST:PORT, separated by commas: the same at any address, private and loopback ones too',
   },
 };
 

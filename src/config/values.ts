@@ -1,4 +1,6 @@
+import { isIP } from 'node:net';
 import { LoramuxError } from '../core/errors.js';
+import type { HostPort } from './config.js';
 
 /** Turns the text of a flag or variable into its value; `origin` names it as the user wrote it. */
 export type ValueParser<T> = (text: string, origin: string) => T;
@@ -88,3 +90,29 @@ export const httpUrl: ValueParser<string> = (value, origin) => {
   }
   return value.replace(/\/+$/, '');
 };
+
+/** `on` or `off`. */
+export const onOff: ValueParser<boolean> = (value, origin) => {
+  if (value !== 'on' && value !== 'off') throw refuse(origin, 'on or off', value);
+  return value === 'on';
+};
+
+const HOST_NAME = /^(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_][a-z0-9_-]{0,62})*$/;
+
+/** Hosts separated by commas: names, addresses, IPv6 in brackets, each with a port or, if `needsPort` is false, none. */
+export function hostList(needsPort: boolean): ValueParser<readonly HostPort[]> {
+  const expected = `${needsPort ? 'HOST:PORT' : 'HOST or HOST:PORT'}, separated by commas`;
+  return (value, origin) =>
+    value.split(',').map((item) => {
+      const [, bracketed, plain, digits] =
+        /^(?:\[([^\]]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/.exec(item.trim().toLowerCase()) ?? [];
+      const isKnown = bracketed === undefined ? HOST_NAME.test(plain ?? '') : isIP(bracketed) === 6;
+      const port = digits === undefined ? null : Number(digits);
+      if (!isKnown || port === 0 || (port ?? 0) > 65535 || (needsPort && port === null)) {
+        throw refuse(origin, expected, value);
+      }
+      // As URLs spell them: IPv6 addresses have many forms.
+      const host = bracketed === undefined ? (plain ?? '') : new URL(`http://[${bracketed}]`).hostname.slice(1, -1);
+      return { host, port };
+    });
+}

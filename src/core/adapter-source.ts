@@ -37,8 +37,8 @@ export interface UploadSource {
   readonly type: 'upload';
   /** Digest of the files. */
   readonly location: string;
-  /** Directory that holds them until they are taken over; null afterwards. */
-  readonly received: string | null;
+  /** Where they are until they are taken over; null afterwards. */
+  readonly received: { readonly directory: string; readonly bytes: number } | null;
 }
 
 /** Where the files of an adapter come from. Plain data: it crosses threads. */

@@ -4,8 +4,18 @@ import type { ErrorRecord } from '../core/errors.js';
 import type { PreparedModel } from '../core/model-manifest.js';
 import type { GenerateRequest, SequenceEvent } from '../core/request.js';
 import type { Telemetry } from '../core/telemetry.js';
+import type { FetchWorkerStart } from './fetch-messages.js';
 
 /** Everything that crosses between the main thread and the engine worker: plain data, no functions, no handles. */
+
+/** Adapters that are no directories: where they are kept and how they are fetched. */
+export interface SourcesStart {
+  /** Of the disk tier. */
+  readonly directory: string;
+  readonly capacityBytes: number;
+  readonly hubOffline: boolean;
+  readonly fetch: FetchWorkerStart;
+}
 
 /** What the worker is started with. */
 export interface WorkerStart {
@@ -13,6 +23,10 @@ export interface WorkerStart {
   /** Ids of the tokenizer; logits at or above are padding of the embedding. */
   readonly tokenCount: number;
   readonly adapterRoots: readonly string[];
+  /** Absent = adapters come from directories only. */
+  readonly sources?: SourcesStart;
+  /** Longest safetensors file; 2 GiB when absent. */
+  readonly maxAdapterBytes?: number;
   readonly threads: number;
   readonly adapterMemoryBytes: number;
   readonly kvMemoryBytes: number;

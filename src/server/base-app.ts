@@ -10,18 +10,20 @@ export interface BaseAppOptions {
   readonly lifecycle: Lifecycle;
   readonly wording: ErrorWording;
   readonly onRequestEnd: RequestEndListener;
+  /** How long a client may take to send a request; a minute by default. */
+  readonly requestTimeoutMs?: number;
   /** The base model's name, for the log. */
   readonly model: string;
 }
 
 /** Largest request body. */
 const BODY_LIMIT = 2 * 2 ** 20;
-/** How long a client may take to send a request. */
 const REQUEST_TIMEOUT_MS = 60_000;
 const REQUEST_ID = /^[\w.:-]{1,128}$/;
 
 /** What both listeners share: JSON bodies without lost digits, JSON errors, request ids, one log line a request. */
-export function createBaseApp({ logger, lifecycle, wording, onRequestEnd, model }: BaseAppOptions): FastifyInstance {
+export function createBaseApp(options: BaseAppOptions): FastifyInstance {
+  const { logger, lifecycle, wording, onRequestEnd, model, requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
   // Unlike those of the other app and of earlier runs.
   const prefix = randomBytes(4).toString('hex');
   let count = 0;
@@ -29,7 +31,7 @@ export function createBaseApp({ logger, lifecycle, wording, onRequestEnd, model 
     loggerInstance: logger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'req_id' }),
     bodyLimit: BODY_LIMIT,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    requestTimeout: requestTimeoutMs,
     genReqId: ({ headers }) => {
       const given = headers['x-request-id'];
       count += 1;

@@ -7,6 +7,7 @@ import { sizeEngine } from '../engine/engine-sizing.js';
 import type { FromWorker, WorkerStart } from '../messages/worker-messages.js';
 import { Scheduler } from '../scheduler/scheduler.js';
 import { EngineLoop, type EngineLoopDeps } from './engine-loop.js';
+import { openSources } from './open-sources.js';
 
 /** What checks of the engine may look at or put in its way. */
 export interface EngineHooks {
@@ -59,7 +60,9 @@ export async function openEngine(
     },
     base: manifest,
     roots: start.adapterRoots,
+    sources: start.sources === undefined ? null : await openSources(start.sources),
     capacityBytes: start.adapterMemoryBytes,
+    ...(start.maxAdapterBytes === undefined ? {} : { maxFileBytes: start.maxAdapterBytes }),
     prover: new AdapterProver({ run: probe, tokenCount, maxModelLen }),
     emit: (fact) => loop.report(fact),
     warn: (name, warning) =>

@@ -1,6 +1,10 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
+import { DEFAULT_RETRY } from '../../src/adapters/sources/fetch-limits.js';
 import { type AppDeps, buildAdminApp, buildApp, monotonicNow } from '../../src/app.js';
 import type { GenerationSummary } from '../../src/generation/observer.js';
 import { Metrics } from '../../src/metrics/metrics.js';
@@ -33,6 +37,8 @@ export interface TestApp {
   readonly lifecycle: Lifecycle;
   /** Lines of the log. */
   readonly lines: string[];
+  /** Directory of the disk tier. */
+  readonly uploads: string;
 }
 
 export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBufferedBytes'>> & { engine?: ScriptedEngine };
@@ -57,13 +63,16 @@ export function startApp(test: TestContext, { engine = new ScriptedEngine(), ...
   const logger = pino({ level: 'debug' }, { write: (line: string) => lines.push(line) });
   const shared = { engine, lifecycle, metrics, logger, version: '0.0.0', now: overrides.now ?? monotonicNow };
   const app = buildApp({ ...shared, tokenizer: new ByteTokenizer(), ...overrides });
-  const admin = buildAdminApp({ ...shared, boundTo: '127.0.0.1' });
+  const directory = mkdtempSync(join(tmpdir(), 'loramux-uploads-'));
+  const limits = { maxBytes: 2 ** 20, maxFiles: 20, totalMs: 10_000, stallMs: 1_000, retry: DEFAULT_RETRY };
+  const admin = buildAdminApp({ ...shared, boundTo: '127.0.0.1', uploads: { directory, limits } });
   test.after(async () => {
     await app.close();
     await admin.close();
     metrics.close();
+    rmSync(directory, { recursive: true, force: true });
   });
-  return { app, admin, engine, metrics, lifecycle, lines };
+  return { app, admin, engine, metrics, lifecycle, lines, uploads: directory };
 }
 
 /** Resolves once `condition` holds; fails after two seconds. */

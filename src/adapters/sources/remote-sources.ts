@@ -33,6 +33,8 @@ export interface RemoteSources {
   open(source: RemoteSource, request: OpenRequest): Promise<LocalCopy>;
   /** Deletes a copy that turned out to be damaged. */
   discard(digest: string): Promise<void>;
+  /** `isNamed` tells the uploads (by digest) that a name still stands for: nobody else has them. */
+  keepUploads(isNamed: (digest: string) => boolean): void;
   /** Bytes of the disk tier. */
   tier(): TierInfo;
   close(): Promise<void>;

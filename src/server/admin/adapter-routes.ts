@@ -4,10 +4,10 @@ import { LoramuxError } from '../../core/errors.js';
 import type { JsonObject } from '../fields.js';
 import type { Lifecycle } from '../lifecycle.js';
 import { adapterView } from './adapter-view.js';
+import { replyWithLoad } from './load-reply.js';
 import { pageOf, readForce, readListRequest, readLoadRequest, readName } from './requests.js';
 
 const PAGE_SIZE = 100;
-const LOAD_STATUS = { created: 201, unchanged: 200, replaced: 200, accepted: 202 } as const;
 
 export interface AdapterRouteDeps {
   readonly engine: EngineClient;
@@ -30,16 +30,9 @@ export function registerAdapterRoutes(app: FastifyInstance, { engine, lifecycle 
   );
 
   app.post('/adapters', async (request, reply) => {
-    const { dryRun, ...load } = readLoadRequest(request.body);
+    const load = readLoadRequest(request.body);
     if (lifecycle.draining) throw new LoramuxError('ERR_DRAINING', 'the server is draining: load on another replica');
-    if (dryRun) {
-      const { name, source, replace } = load;
-      return adapterView(await engine.admin({ op: 'check', name, source, replace }));
-    }
-    const { outcome, replaced, adapter } = await engine.admin({ op: 'load', ...load });
-    return reply
-      .code(LOAD_STATUS[outcome])
-      .send({ ...adapterView(adapter), ...(replaced === null ? {} : { replaced }) });
+    return replyWithLoad(engine, reply, load);
   });
 
   app.delete<ByName>('/adapters/:name', async (request) =>

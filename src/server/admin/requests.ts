@@ -1,6 +1,6 @@
 import type { AdapterInfo } from '../../core/adapter.js';
 import type { AliasTarget } from '../../core/adapter-admin.js';
-import type { AdapterSource } from '../../core/adapter-source.js';
+import type { FileSource } from '../../core/adapter-source.js';
 import { LoramuxError } from '../../core/errors.js';
 import { isAdapterName } from '../../core/names.js';
 import { isJsonObject, type JsonObject } from '../fields.js';
@@ -33,7 +33,7 @@ export function readName(value: unknown): string {
 
 export interface LoadRequest {
   readonly name: string;
-  readonly source: AdapterSource;
+  readonly source: FileSource;
   readonly pin: boolean;
   readonly wait: boolean;
   readonly replace: boolean;
@@ -45,18 +45,26 @@ export interface LoadRequest {
 export function readLoadRequest(body: unknown): LoadRequest {
   if (!isJsonObject(body)) throw refuse('body', 'expected a JSON object with "name" and "source"');
   refuseOthers(body, ['name', 'source', 'pin', 'wait', 'replace', 'dryRun'], 'field');
-  const dryRun = flag(body, 'dryRun', false);
-  const wait = flag(body, 'wait', true);
+  return { name: readName(body.name), source: readSource(body.source), ...readLoadFlags(body) };
+}
+
+/** What a load may be told beside name and source. */
+export type LoadFlags = Omit<LoadRequest, 'name' | 'source'>;
+
+function readLoadFlags(given: JsonObject): LoadFlags {
+  const dryRun = flag(given, 'dryRun', false);
+  const wait = flag(given, 'wait', true);
   if (dryRun && !wait)
     throw refuse('wait', '"wait" must be true with "dryRun": the reply is all that a dry run leaves');
-  return {
-    name: readName(body.name),
-    source: readSource(body.source),
-    pin: flag(body, 'pin', false),
-    wait,
-    replace: flag(body, 'replace', true),
-    dryRun,
-  };
+  return { pin: flag(given, 'pin', false), wait, replace: flag(given, 'replace', true), dryRun };
+}
+
+/** Query of `PUT /adapters/{name}`: each flag bare, `=true` or `=false`. */
+export function readUploadQuery(query: JsonObject): LoadFlags {
+  const names = ['pin', 'wait', 'replace', 'dryRun'];
+  refuseOthers(query, names, 'query parameter');
+  const given = names.filter((name) => query[name] !== undefined).map((name) => [name, readSwitch(query, name)]);
+  return readLoadFlags(Object.fromEntries(given) as JsonObject);
 }
 
 const DIGEST = /^[0-9a-f]{64}$/;
@@ -127,8 +135,12 @@ export function pageOf(all: readonly AdapterInfo[], { state, tier, after }: List
 /** Query of `DELETE /adapters/{name}`: `?force`, `?force=true` or `?force=false`. */
 export function readForce(query: JsonObject): boolean {
   refuseOthers(query, ['force'], 'query parameter');
-  const { force } = query;
-  if (force === undefined || force === 'false') return false;
-  if (force === '' || force === 'true') return true;
-  throw refuse('force', '"force" must be true or false');
+  return readSwitch(query, 'force');
+}
+
+function readSwitch(query: JsonObject, name: string): boolean {
+  const value = query[name];
+  if (value === undefined || value === 'false') return false;
+  if (value === '' || value === 'true') return true;
+  throw refuse(name, `"${name}" must be true or false`);
 }

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import type { AdapterSource } from '../../core/adapter-source.js';
+import type { FileSource } from '../../core/adapter-source.js';
 import { LoramuxError } from '../../core/errors.js';
 import { parseHubId } from '../../model/fetch/hub-model.js';
 import { isJsonObject, type JsonObject } from '../fields.js';
@@ -28,7 +28,7 @@ interface Given {
  * `source` of a load: a string in one of the forms of `FORMS`, or `{type, location, revision?, token?}`. Relative paths
  * count from the server's working directory. ERR_BAD_REQUEST for anything else.
  */
-export function readSource(value: unknown): AdapterSource {
+export function readSource(value: unknown): FileSource {
   if (isJsonObject(value)) return readObject(value);
   if (typeof value !== 'string') throw refuse('source', `"source" must be ${FORMS}`);
   const [, scheme, rest = ''] = /^([A-Za-z][A-Za-z0-9+.-]*):(.*)$/s.exec(value) ?? [];
@@ -50,7 +50,7 @@ export function readSource(value: unknown): AdapterSource {
   }
 }
 
-function readObject(source: JsonObject): AdapterSource {
+function readObject(source: JsonObject): FileSource {
   const stranger = Object.keys(source).find((name) => !FIELDS.includes(name));
   if (stranger !== undefined) {
     throw refuse(stranger, `unknown field of source "${stranger}": expected ${FIELDS.join(', ')}`);
@@ -96,14 +96,14 @@ function readToken({ token }: Given): string | null {
   throw refuse('source.token', '"source.token" must be printable ASCII without spaces, up to 1024 characters');
 }
 
-function readDirectory(given: Given): AdapterSource {
+function readDirectory(given: Given): FileSource {
   refuseUnused(given, 'a directory', ['revision', 'token']);
   const { location, field } = given;
   if (location === '' || location.includes('\0')) throw refuse(field, `"${field}" must name a directory`);
   return { type: 'dir', location: resolve(location) };
 }
 
-function readHub(given: Given): AdapterSource {
+function readHub(given: Given): FileSource {
   const { field } = given;
   const location = given.location.replace(/^hub:/, '');
   const id = parseHubId(given.revision === null ? location : `${location}@${given.revision}`);
@@ -113,7 +113,7 @@ function readHub(given: Given): AdapterSource {
   return { type: 'hub', location: id.repo, revision: id.revision, token: readToken(given) };
 }
 
-function readBucket(given: Given): AdapterSource {
+function readBucket(given: Given): FileSource {
   refuseUnused(given, 'S3: its credentials come from the environment of the server', ['revision', 'token']);
   const { field } = given;
   const [, bucket = '', prefix = ''] = /^(?:s3:\/\/)?([^/]+)(?:\/(.*))?$/s.exec(given.location) ?? [];
@@ -123,7 +123,7 @@ function readBucket(given: Given): AdapterSource {
   return { type: 's3', location: path === '' ? `s3://${bucket}` : `s3://${bucket}/${path}` };
 }
 
-function readUrl(given: Given): AdapterSource {
+function readUrl(given: Given): FileSource {
   refuseUnused(given, 'a URL', ['revision']);
   const { location, field } = given;
   const url = URL.canParse(location) && location.length <= MAX_LOCATION ? new URL(location) : null;

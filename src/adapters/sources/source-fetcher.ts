@@ -1,0 +1,200 @@
+import { createHash } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import type { TierInfo } from '../../core/adapter.js';
+import { describeSource, type RemoteSource, type UploadSource } from '../../core/adapter-source.js';
+import { LoramuxError, toLoramuxError } from '../../core/errors.js';
+import type { FetchableSource } from '../../messages/fetch-messages.js';
+import { type Deferred, deferred } from '../deferred.js';
+import { adapterDigest } from '../digest.js';
+import type { DiskTier, KnownCopy } from './disk-tier.js';
+import type { FetchJob } from './fetcher.js';
+import { requireListed } from './guarded-http.js';
+import type { HostRules } from './host-rules.js';
+import type { FetchedFile } from './incoming-directory.js';
+import type { LocalCopy, OpenRequest, RemoteSources } from './remote-sources.js';
+
+/** Fetches at a time; further ones wait. */
+const MAX_FETCHES = 4;
+const COMMIT = /^[0-9a-f]{40}$/;
+
+/** Carries out fetches, in this thread or another. */
+export interface FetchBackend {
+  fetch(job: FetchJob): Promise<readonly FetchedFile[]>;
+  close(): Promise<void>;
+}
+
+export interface SourceFetcherOptions {
+  readonly disk: DiskTier;
+  readonly backend: FetchBackend;
+  readonly rules: HostRules;
+  /** Serve hub adapters from what was fetched before, and ask the hub nothing. */
+  readonly hubOffline: boolean;
+}
+
+interface Flight {
+  readonly controller: AbortController;
+  readonly waiters: Set<Deferred<LocalCopy> & Pick<OpenRequest, 'onProgress'>>;
+}
+
+/** Remote sources on the disk tier: each is fetched by one fetch at a time, whoever asks for it meanwhile. */
+export class SourceFetcher implements RemoteSources {
+  readonly #options: SourceFetcherOptions;
+  readonly #flights = new Map<string, Flight>();
+  readonly #queue: (() => void)[] = [];
+  #running = 0;
+
+  constructor(options: SourceFetcherOptions) {
+    this.#options = options;
+  }
+
+  keepUploads(isNamed: (digest: string) => boolean): void {
+    this.#options.disk.keepUploads(isNamed);
+  }
+
+  async admit(source: RemoteSource): Promise<RemoteSource> {
+    if (source.type === 'http') requireListed(new URL(source.location), this.#options.rules);
+    if (source.type !== 'upload' || source.received === null) return source;
+    const { directory, bytes } = source.received;
+    const copy = await this.#options.disk.adopt(directory, source.location, bytes);
+    copy.release();
+    return { ...source, received: null };
+  }
+
+  async open(source: RemoteSource, request: OpenRequest): Promise<LocalCopy> {
+    if (source.type === 'upload') return this.#openUpload(source);
+    const key = keyOf(source);
+    const known = await this.#options.disk.find(key);
+    if (known !== null && !this.#mustAsk(source, request)) {
+      const copy = await this.#options.disk.hold(known.digest);
+      if (copy !== null) return copy;
+    }
+    if (source.type === 'hub' && this.#options.hubOffline) {
+      throw new LoramuxError(
+        'ERR_ADAPTER_NOT_FOUND',
+        `${describeSource(source)} was not fetched before and the hub is switched off: go online once, or load a directory`,
+      );
+    }
+    request.signal.throwIfAborted();
+    return this.#join(this.#flights.get(key) ?? this.#depart(key, source, known), request);
+  }
+
+  discard(digest: string): Promise<void> {
+    return this.#options.disk.discard(digest);
+  }
+
+  tier(): TierInfo {
+    return this.#options.disk.tier();
+  }
+
+  async close(): Promise<void> {
+    for (const flight of this.#flights.values()) flight.controller.abort();
+    await this.#options.backend.close();
+  }
+
+  async #openUpload({ location }: UploadSource): Promise<LocalCopy> {
+    const copy = await this.#options.disk.hold(location);
+    if (copy !== null) return copy;
+    throw new LoramuxError(
+      'ERR_ADAPTER_NOT_FOUND',
+      `the uploaded files of upload:${location} are no longer on the disk: upload them again`,
+    );
+  }
+
+  /** A commit never changes. Other sources are asked when an operator loads, and when nothing is here. */
+  #mustAsk(source: FetchableSource, { refresh }: OpenRequest): boolean {
+    if (source.type === 'hub' && (this.#options.hubOffline || COMMIT.test(source.revision))) return false;
+    return refresh;
+  }
+
+  async #join(flight: Flight, { signal, onProgress }: OpenRequest): Promise<LocalCopy> {
+    const waiter = { ...deferred<LocalCopy>(), onProgress };
+    const leave = (): void => {
+      if (!flight.waiters.delete(waiter)) return;
+      waiter.reject(toLoramuxError(signal.reason, 'ERR_ABORTED'));
+      if (flight.waiters.size === 0) flight.controller.abort();
+    };
+    flight.waiters.add(waiter);
+    signal.addEventListener('abort', leave, { once: true });
+    try {
+      return await waiter.promise;
+    } finally {
+      signal.removeEventListener('abort', leave);
+    }
+  }
+
+  #depart(key: string, source: FetchableSource, known: KnownCopy | null): Flight {
+    const flight: Flight = { controller: new AbortController(), waiters: new Set() };
+    this.#flights.set(key, flight);
+    const land = (): void => {
+      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+    };
+    // Nobody may join what is being ended.
+    flight.controller.signal.addEventListener('abort', land, { once: true });
+    void this.#fly(key, source, known, flight).then(
+      (copy) => {
+        land();
+        for (const waiter of flight.waiters) waiter.resolve(this.#options.disk.retain(copy.digest));
+        flight.waiters.clear();
+        copy.release();
+      },
+      (thrown: unknown) => {
+        land();
+        for (const waiter of flight.waiters) waiter.reject(toLoramuxError(thrown, 'ERR_ADAPTER_SOURCE'));
+        flight.waiters.clear();
+      },
+    );
+    return flight;
+  }
+
+  async #fly(key: string, source: FetchableSource, known: KnownCopy | null, flight: Flight): Promise<LocalCopy> {
+    const { disk, backend } = this.#options;
+    await this.#takeTurn();
+    const directory = disk.newIncoming();
+    // The files that a new fetch may link to must not go meanwhile.
+    const previous = known === null ? null : await disk.hold(known.digest);
+    try {
+      const files = await backend.fetch({
+        source,
+        directory,
+        previous: previous === null || known === null ? null : { directory: known.directory, files: known.files },
+        signal: flight.controller.signal,
+        onProgress: (progress) => {
+          for (const waiter of flight.waiters) waiter.onProgress(progress);
+        },
+      });
+      const digest = adapterDigest(files);
+      const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+      const copy = await disk.adopt(directory, digest, bytes);
+      await disk.remember(key, digest, files);
+      return copy;
+    } finally {
+      previous?.release();
+      await rm(directory, { recursive: true, force: true });
+      this.#endTurn();
+    }
+  }
+
+  async #takeTurn(): Promise<void> {
+    if (this.#running < MAX_FETCHES) {
+      this.#running += 1;
+      return;
+    }
+    await new Promise<void>((resolve) => this.#queue.push(resolve));
+  }
+
+  #endTurn(): void {
+    const next = this.#queue.shift();
+    if (next === undefined) this.#running -= 1;
+    else next();
+  }
+}
+
+/** Names a source on the disk. What a token opened is found with that token only. */
+function keyOf(source: FetchableSource): string {
+  const token = source.type === 's3' ? null : source.token;
+  const secret = token === null ? null : createHash('sha256').update(token).digest('hex');
+  const revision = source.type === 'hub' ? source.revision : null;
+  return createHash('sha256')
+    .update(JSON.stringify([source.type, source.location, revision, secret]))
+    .digest('hex');
+}
