@@ -127,7 +127,8 @@ class Transfer {
     const { incoming, signal } = this.context;
     const watchdog = new Watchdog(incoming.limits.stallMs, signal);
     try {
-      const from = this.#validator === null ? null : { offset: this.#received, validator: this.#validator };
+      const validator = this.#received === 0 ? null : this.#validator;
+      const from = validator === null ? null : { offset: this.#received, validator };
       const opened = await unless(watchdog.signal, openFile(from, watchdog.signal), drop);
       if (typeof opened === 'string') return opened;
       await this.#take(opened, watchdog);

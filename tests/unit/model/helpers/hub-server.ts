@@ -2,11 +2,14 @@ import { createHash } from 'node:crypto';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
+import { rangeOf } from '../../../helpers/local-server.js';
 
 export interface HubDouble {
   readonly endpoint: string;
   /** Paths asked for, in order. */
   readonly requests: string[];
+  /** First bytes of the parts that were served. */
+  readonly parts: number[];
 }
 
 export interface HubDoubleOptions {
@@ -16,12 +19,18 @@ export interface HubDoubleOptions {
   readonly token?: string;
   /** Replaces the body of one file, keeping what the listing says about it. */
   readonly tamper?: Readonly<Record<string, Uint8Array>>;
+  /** Files whose first transfer is reset halfway. */
+  readonly cut?: readonly string[];
+  /** Whether parts of files are served; otherwise a request for one gets the whole. */
+  readonly ranges?: boolean;
 }
 
 /** Serves one repository over the hub's model, tree and resolve endpoints; closes when the test ends. */
 export async function startHub(context: TestContext, options: HubDoubleOptions): Promise<HubDouble> {
-  const { repo, commit, files, token, tamper = {} } = options;
+  const { repo, commit, files, token, tamper = {}, cut = [], ranges = true } = options;
   const requests: string[] = [];
+  const parts: number[] = [];
+  const cuts = new Set(cut);
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? '', 'http://hub');
     requests.push(pathname);
@@ -54,10 +63,23 @@ export async function startHub(context: TestContext, options: HubDoubleOptions):
     if (!pathname.startsWith(`/${repo}/resolve/${commit}/`) || bytes === undefined)
       return json(404, { error: 'Not found' });
     const headers = { etag: '"x"', 'accept-ranges': 'bytes' };
-    if (request.headers.range !== undefined) {
+    const range = rangeOf(request, bytes);
+    if (range !== null && range.part.length <= 1) {
       return response
         .writeHead(206, { ...headers, 'content-range': `bytes 0-0/${bytes.length}` })
         .end(bytes.subarray(0, 1));
+    }
+    if (cuts.delete(name)) {
+      response.writeHead(200, { ...headers, 'content-length': bytes.length });
+      // Time for what was sent to be read: a reset takes the rest with it.
+      return response.write(bytes.subarray(0, bytes.length / 2), () =>
+        setTimeout(() => response.socket?.resetAndDestroy(), 40),
+      );
+    }
+    if (range !== null && ranges) {
+      parts.push(range.first);
+      const contentRange = `bytes ${range.first}-${bytes.length - 1}/${bytes.length}`;
+      return response.writeHead(206, { ...headers, 'content-range': contentRange }).end(range.part);
     }
     return response.writeHead(200, { ...headers, 'content-length': bytes.length }).end(bytes);
   });
@@ -66,5 +88,5 @@ export async function startHub(context: TestContext, options: HubDoubleOptions):
     server.closeAllConnections();
     server.close();
   });
-  return { endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests };
+  return { endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests, parts };
 }
