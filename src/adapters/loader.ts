@@ -1,25 +1,26 @@
 import type { AdapterProof, AdapterState } from '../core/adapter.js';
-import { type AdapterSource, describeSource, type FetchProgress } from '../core/adapter-source.js';
-import { LoramuxError, toLoramuxError } from '../core/errors.js';
-import type { NativeBinding, NativeEngine } from '../engine/binding.js';
 import {
-  AdapterRoots,
-  hashTextFiles,
-  openAdapterDirectory,
-  readConfigFile,
-  WEIGHTS_FILE,
-} from './adapter-directory.js';
-import { parseAdapterConfig } from './config.js';
+  type AdapterSource,
+  describeSource,
+  type FetchProgress,
+  type FileSource,
+  type MergeSource,
+  type RemoteSource,
+} from '../core/adapter-source.js';
+import { LoramuxError } from '../core/errors.js';
+import type { NativeBinding, NativeEngine } from '../engine/binding.js';
+import { AdapterRoots } from './adapter-directory.js';
+import { mergeAdapters } from './composition/merge-adapters.js';
 import { type Deferred, deferred } from './deferred.js';
-import { adapterDigest } from './digest.js';
 import type { MemoryQueue } from './memory-queue.js';
-import { type AdapterPlan, type BaseModel, planAdapter } from './plan.js';
+import type { AdapterPlan, BaseModel } from './plan.js';
 import type { AdapterProver } from './proof.js';
+import { type CheckedAdapter, naming, readAdapter } from './read-adapter.js';
 import type { Residency } from './residency.js';
 import type { LocalCopy, RemoteSources } from './sources/remote-sources.js';
 
 /** What loading needs of the native side. */
-export type AdapterBackend = Pick<NativeBinding, 'openAdapterFile' | 'firstMatches'> &
+export type AdapterBackend = Pick<NativeBinding, 'openAdapterFile' | 'firstMatches' | 'mergeAdapterFiles'> &
   Pick<NativeEngine, 'compileAdapter' | 'releaseAdapter'>;
 
 export interface LoaderOptions {
@@ -91,16 +92,18 @@ export class AdapterLoader {
   async load(job: LoadJob): Promise<LoadOutcome> {
     job.onState('queued');
     // A slow source keeps no turn from loads that have their files.
-    const copy = job.source.type === 'dir' ? null : await this.#fetch(job);
+    const copies: (LocalCopy | null)[] = [];
     try {
+      for (const source of sourcesOf(job.source))
+        copies.push(source.type === 'dir' ? null : await this.#fetch(job, source));
       await this.#takeTurn(job.key);
       try {
-        return await this.#load(job, copy);
+        return await this.#load(job, copies);
       } finally {
         this.#endTurn();
       }
     } finally {
-      copy?.release();
+      for (const copy of copies) copy?.release();
     }
   }
 
@@ -121,65 +124,66 @@ export class AdapterLoader {
     return true;
   }
 
-  async #fetch(job: LoadJob): Promise<LocalCopy> {
+  async #fetch(job: LoadJob, source: RemoteSource): Promise<LocalCopy> {
     const { sources } = this.#options;
-    if (job.source.type === 'dir' || sources === null) throw unreachable(job.source);
+    if (sources === null) throw unreachable(source);
     requireWanted(job);
     const controller = new AbortController();
     this.#fetches.set(job.key, controller);
     job.onState('fetching');
     try {
       const { refresh, onProgress } = job;
-      return await sources.open(job.source, { refresh, onProgress, signal: controller.signal });
+      return await sources.open(source, { refresh, onProgress, signal: controller.signal });
     } finally {
       this.#fetches.delete(job.key);
     }
   }
 
-  async #load(job: LoadJob, copy: LocalCopy | null): Promise<LoadOutcome> {
-    const { backend, base, maxFileBytes } = this.#options;
+  async #load(job: LoadJob, copies: readonly (LocalCopy | null)[]): Promise<LoadOutcome> {
+    const { backend } = this.#options;
     requireWanted(job);
     job.onState('fetching');
-    const roots = copy === null ? this.#options.roots : new AdapterRoots([], [copy.root]);
-    const files = await openAdapterDirectory(copy?.directory ?? job.source.location, roots);
-    const { bytes, digested } = await readConfigFile(files);
-    const config = parseAdapterConfig(bytes, files.configPath);
-    const weights = await naming(files.weightsPath, backend.openAdapterFile(files.weightsPath, maxFileBytes));
-    const textFiles = await hashTextFiles(files);
-    const digest = adapterDigest([
-      digested,
-      { path: WEIGHTS_FILE, bytes: weights.bytes, sha256: weights.sha256 },
-      ...textFiles,
-    ]);
-    if (copy !== null && copy.digest !== digest) throw await this.#damaged(job.source, copy);
-    job.onState('validating');
-    const plan = await planAdapter({
-      file: files.weightsPath,
-      configFile: files.configPath,
-      tensors: weights.tensors,
-      config,
-      base,
-      firstMatches: (patterns, names) => backend.firstMatches(patterns, names),
-    });
+    const adapter =
+      job.source.type === 'merge'
+        ? await this.#merge(job.source, copies, () => job.onState('validating'))
+        : await this.#read(job.source, copies[0] ?? null, () => job.onState('validating'));
+    const { digest, weights, plan, baseModel, file } = adapter;
     requireWanted(job);
     if (job.accept(digest) === 'unchanged') return { kind: 'unchanged', digest };
-    const warnings = [...plan.warnings];
-    if (textFiles.length > 0) {
-      const names = textFiles.map((file) => file.path).join(', ');
-      warnings.push(
-        `ships ${names}: they are part of its digest, but text is handled with the files of the base model`,
-      );
-    }
+    const warnings = [...adapter.warnings];
     const compiled = await this.#compile(job, plan, () =>
-      naming(files.weightsPath, backend.compileAdapter(weights, [...plan.modules], plan.extras)),
+      naming(file, backend.compileAdapter(weights, [...plan.modules], plan.extras)),
     );
-    const proof = job.proofOf(digest) ?? (await this.#prove(job, compiled.handle, files.weightsPath));
+    const proof = job.proofOf(digest) ?? (await this.#prove(job, compiled.handle, file));
     if (proof?.maxLogitDelta === 0) {
       warnings.push(
         `moves no logit of the probe prompt, though all ${plan.moduleCounts.applied} modules are applied: its weights add nothing there`,
       );
     }
-    return { kind: 'compiled', digest, ...compiled, plan, baseModel: config.baseModel, proof, warnings };
+    return { kind: 'compiled', digest, ...compiled, plan, baseModel, proof, warnings };
+  }
+
+  /** `onRead` is told when the files are there, before they are planned. */
+  async #read(source: FileSource, copy: LocalCopy | null, onRead: () => void): Promise<CheckedAdapter> {
+    const roots = copy === null ? this.#options.roots : new AdapterRoots([], [copy.root]);
+    return readAdapter(copy?.directory ?? source.location, roots, this.#options, async (digest) => {
+      if (copy !== null && copy.digest !== digest) throw await this.#damaged(source, copy);
+      onRead();
+    });
+  }
+
+  /** Reads the members one by one and merges them. */
+  async #merge(
+    source: MergeSource,
+    copies: readonly (LocalCopy | null)[],
+    onRead: () => void,
+  ): Promise<CheckedAdapter> {
+    const members: CheckedAdapter[] = [];
+    for (const [at, member] of source.members.entries()) {
+      members.push(await this.#read(member.source, copies[at] ?? null, () => undefined));
+    }
+    onRead();
+    return mergeAdapters(source, members, this.#options);
   }
 
   /**
@@ -268,17 +272,7 @@ function requireWanted(job: LoadJob): void {
   if (!job.isWanted()) throw aborted();
 }
 
-/** Gives a native refusal of a file the details that refusals made here have. */
-async function naming<T>(file: string, work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (thrown) {
-    const error = toLoramuxError(thrown);
-    if (error.code !== 'ERR_ADAPTER_INVALID' || error.details !== undefined) throw error;
-    const message = error.message.includes(file) ? error.message : `${file}: ${error.message}`;
-    const tensor = /\btensor (\S+): /.exec(error.message)?.[1];
-    const expected = 'a well-formed safetensors file with finite values';
-    const offenders = [{ ...(tensor === undefined ? {} : { tensor }), expected, found: error.message }];
-    throw new LoramuxError(error.code, message, { file, offenders }, { cause: thrown });
-  }
+/** The sources whose files a source is made of. */
+function sourcesOf(source: AdapterSource): readonly FileSource[] {
+  return source.type === 'merge' ? source.members.map((member) => member.source) : [source];
 }

@@ -1,6 +1,6 @@
-import type { AdapterInfo, TierInfo } from '../core/adapter.js';
+import type { AdapterInfo, AdapterVariant, TierInfo } from '../core/adapter.js';
 import type { AdminCall, AdminReplies, AliasInfo, AliasTarget } from '../core/adapter-admin.js';
-import type { AdapterSource, DirectorySource } from '../core/adapter-source.js';
+import type { AdapterSource, DirectorySource, FileSource, MergeSource } from '../core/adapter-source.js';
 import { LoramuxError } from '../core/errors.js';
 import { isAdapterName } from '../core/names.js';
 import type { Telemetry } from '../core/telemetry.js';
@@ -25,6 +25,8 @@ import type { RemoteSources } from './sources/remote-sources.js';
 import { VersionStore } from './version-store.js';
 
 const DEFAULT_MAX_FILE_BYTES = 2 * 1024 ** 3;
+/** Merges that are remembered without being resident. */
+const MAX_IDLE_MERGES = 256;
 
 export interface RegistryOptions {
   readonly backend: AdapterBackend;
@@ -44,6 +46,13 @@ export interface RegistryOptions {
   readonly warn?: (name: string, warning: string) => void;
   /** Milliseconds since the epoch, never running backwards. */
   readonly now?: () => number;
+}
+
+/** What an adapter name stands for. */
+export interface AdapterIdentity {
+  readonly digest: string;
+  readonly variant: readonly AdapterVariant[];
+  readonly source: FileSource;
 }
 
 type LoadCall = Omit<Extract<AdminCall, { op: 'load' }>, 'op'>;
@@ -142,6 +151,34 @@ export class AdapterRegistry {
       );
       if (lease !== null) return lease;
     }
+  }
+
+  /**
+   * What a name stands for since it was last loaded, resident or not; null when it was not loaded yet.
+   * Errors: ERR_ADAPTER_UNLOADED while it is being unloaded; those of an alias that leads nowhere.
+   */
+  identify(name: string): AdapterIdentity | null {
+    const digest = this.#aliases.digestOf(name);
+    const record = this.#records.get(digest === null ? name : this.#aliases.holderOf(name));
+    if (record === undefined || record.facts === null || record.source.type === 'merge') return null;
+    requireStaying(record);
+    if (digest !== null && record.facts.digest !== digest) throw staleAlias(name, digest);
+    return { digest: record.facts.digest, variant: record.facts.variant, source: record.source };
+  }
+
+  /**
+   * The name under which a merge of other adapters is acquired; no request can spell it. Merges that are not resident
+   * are forgotten when they become many.
+   */
+  derive(source: MergeSource): string {
+    const name = `merge:${source.location}`;
+    if (this.#records.has(name)) return name;
+    const idle = [...this.#records.values()].filter(
+      (record) => record.source.type === 'merge' && record.versions.size === 0 && record.load === null,
+    );
+    for (const record of idle.slice(0, Math.max(0, idle.length - MAX_IDLE_MERGES))) this.#records.delete(record.name);
+    this.#records.set(name, createRecord(name, source));
+    return name;
   }
 
   /** Every adapter: those known and those in the scanned roots, sorted by name. */
@@ -332,7 +369,7 @@ export class AdapterRegistry {
   }
 
   /** The source with its real path, or taken over, once it may be loaded at all. */
-  async #admit(source: AdapterSource): Promise<AdapterSource> {
+  async #admit(source: FileSource): Promise<FileSource> {
     if (source.type !== 'dir') {
       const { sources } = this.#options;
       if (sources === undefined || sources === null) throw unreachable(source);

@@ -1,5 +1,5 @@
 import type { AdapterInfo, TierInfo } from './adapter.js';
-import type { AdapterSource } from './adapter-source.js';
+import type { FileSource } from './adapter-source.js';
 
 /** Operations of the admin API that the engine worker carries out. */
 export type AdminCall =
@@ -8,13 +8,13 @@ export type AdminCall =
   | {
       readonly op: 'load';
       readonly name: string;
-      readonly source: AdapterSource;
+      readonly source: FileSource;
       readonly pin: boolean;
       readonly wait: boolean;
       readonly replace: boolean;
     }
   /** All of a load but keeping it. */
-  | { readonly op: 'check'; readonly name: string; readonly source: AdapterSource; readonly replace: boolean }
+  | { readonly op: 'check'; readonly name: string; readonly source: FileSource; readonly replace: boolean }
   | { readonly op: 'unload'; readonly name: string; readonly force: boolean }
   | { readonly op: 'pin'; readonly name: string; readonly pinned: boolean }
   | { readonly op: 'aliases' }

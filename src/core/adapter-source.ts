@@ -1,3 +1,5 @@
+import type { MergeMethod } from './composition.js';
+
 /** A directory of this machine. */
 export interface DirectorySource {
   readonly type: 'dir';
@@ -41,8 +43,29 @@ export interface UploadSource {
   readonly received: { readonly directory: string; readonly bytes: number } | null;
 }
 
-/** Where the files of an adapter come from. Plain data: it crosses threads. */
-export type AdapterSource = DirectorySource | RemoteSource;
+/** One adapter of a merge, as its name was understood when the merge was asked for. */
+export interface MergeMember {
+  readonly name: string;
+  readonly weight: number;
+  /** Its files must have this digest. */
+  readonly digest: string;
+  readonly source: FileSource;
+}
+
+/** Other adapters, merged. */
+export interface MergeSource {
+  readonly type: 'merge';
+  /** Digest of the recipe: method, and digest and weight of each member. */
+  readonly location: string;
+  readonly method: MergeMethod;
+  readonly members: readonly MergeMember[];
+}
+
+/** Where an adapter comes from. Plain data: it crosses threads. */
+export type AdapterSource = FileSource | MergeSource;
+
+/** Sources that hold an adapter's own files. */
+export type FileSource = DirectorySource | RemoteSource;
 
 /** Sources whose files are copied to the disk tier before they are loaded. */
 export type RemoteSource = HubSource | S3Source | HttpSource | UploadSource;
@@ -58,6 +81,7 @@ export function describeSource(source: AdapterSource): string {
   switch (source.type) {
     case 'dir':
     case 'upload':
+    case 'merge':
       return `${source.type}:${source.location}`;
     case 'hub':
       return `hub:${source.location}@${source.revision}`;

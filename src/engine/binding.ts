@@ -23,6 +23,11 @@ export interface NativeBinding {
    * byte counts equal to shape × dtype. Runs off the event loop. ERR_ADAPTER_INVALID names what is wrong.
    */
   openAdapterFile(path: string, maxBytes: number): Promise<NativeAdapterFile>;
+  /**
+   * Merges files, tensor by tensor, into one of float32 tensors held in memory. Runs off the event loop.
+   * ERR_ADAPTER_INVALID names a member's tensor that is missing, of another shape or not finite.
+   */
+  mergeAdapterFiles(files: NativeAdapterFile[], recipe: NativeMergeRecipe): Promise<NativeAdapterFile>;
   readonly Tokenizer: { fromFile(path: string): NativeTokenizer };
   readonly Engine: { open(manifestJson: string, options: NativeEngineOptions): Promise<NativeEngine> };
 }
@@ -39,6 +44,30 @@ export interface NativeAdapterFile {
   readonly sha256: string;
   readonly bytes: number;
   readonly tensors: NativeTensorInfo[];
+}
+
+/** One merged tensor: what of which members it is made of. */
+export interface NativeMergedTensor {
+  readonly name: string;
+  /** That of every member's tensor. */
+  readonly shape: number[];
+  /** In the order of the members. */
+  readonly terms: { readonly member: number; readonly tensor: string; readonly weight: number }[];
+}
+
+/** Prune each member's tensor, elect a sign for each entry, weight, sum. */
+export interface NativeMergeRecipe {
+  /** Seeds the masks of `random` pruning, with the tensor's name and the member's index. */
+  readonly digest: string;
+  /** `magnitude` keeps the largest share of `density`, `random` each entry with that probability. */
+  readonly prune: 'none' | 'magnitude' | 'random';
+  /** Divide what random pruning keeps by the density. */
+  readonly rescale: boolean;
+  /** At least 0; from 1 on everything is kept. */
+  readonly density: number;
+  /** Keep entries of the majority's sign only, and average them. */
+  readonly elect?: 'total' | 'frequency';
+  readonly tensors: NativeMergedTensor[];
 }
 
 /** One linear module of an adapter, as `Engine.compileAdapter` wants it. Tensor names are those of the file. */

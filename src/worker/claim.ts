@@ -1,5 +1,6 @@
 import type { AdapterLease } from '../adapters/adapter-record.js';
 import { leaseAll, tryLeaseAll } from '../adapters/composition/lease-all.js';
+import { acquireMerged, tryAcquireMerged } from '../adapters/composition/merge-source.js';
 import { requireSummable } from '../adapters/composition/summable.js';
 import type { AdapterRegistry } from '../adapters/registry.js';
 import type { Composition } from '../core/composition.js';
@@ -15,22 +16,31 @@ export interface Claim {
   release(): void;
 }
 
-type Registry = Pick<AdapterRegistry, 'tryAcquire' | 'acquire'>;
+type Registry = Pick<AdapterRegistry, 'tryAcquire' | 'acquire' | 'identify' | 'derive'>;
 
 /** Claims the adapters of a request if all are resident; null otherwise, then use `claim`. Errors: as `claim`. */
 export function tryClaim(registry: Registry, request: GenerateRequest): Claim | null {
   if (request.adapter === BASE_NAME) return BASE_CLAIM;
-  const leases = tryLeaseAll(registry, namesOf(request));
+  const { adapter, composition } = request;
+  if (composition?.kind === 'merge') {
+    const lease = tryAcquireMerged(registry, composition);
+    return lease === null ? null : claimOf(request, [lease]);
+  }
+  const names = composition?.members.map(({ name }) => name) ?? [adapter];
+  const leases = tryLeaseAll(registry, names);
   return leases === null ? null : claimOf(request, leases);
 }
 
 /**
  * Claims the adapters of a request, waiting for those that are not resident.
- * Errors: those of `AdapterRegistry.acquire` and `leaseAll`; ERR_ADAPTER_INVALID for an adapter that cannot be combined.
+ * Errors: those of `AdapterRegistry.acquire`, `leaseAll` and `acquireMerged`; ERR_ADAPTER_INVALID for an adapter that cannot be combined.
  */
 export async function claim(registry: Registry, request: GenerateRequest, signal: AbortSignal): Promise<Claim> {
   if (request.adapter === BASE_NAME) return BASE_CLAIM;
-  return claimOf(request, await leaseAll(registry, namesOf(request), signal));
+  const { adapter, composition } = request;
+  if (composition?.kind === 'merge') return claimOf(request, [await acquireMerged(registry, composition, signal)]);
+  const names = composition?.members.map(({ name }) => name) ?? [adapter];
+  return claimOf(request, await leaseAll(registry, names, signal));
 }
 
 /** Whom a reply names before the adapters of its request are there. */
@@ -44,11 +54,7 @@ const BASE_CLAIM: Claim = {
   release: () => undefined,
 };
 
-function namesOf({ adapter, composition }: GenerateRequest): readonly string[] {
-  return composition === undefined ? [adapter] : composition.members.map(({ name }) => name);
-}
-
-/** Takes over `leases`, one for each name of the request. */
+/** Takes over `leases`: one for each term of a sum, else the one. */
 function claimOf({ adapter, composition }: GenerateRequest, leases: readonly AdapterLease[]): Claim {
   const release = (): void => {
     for (const lease of leases) lease.release();
@@ -65,7 +71,7 @@ function claimOf({ adapter, composition }: GenerateRequest, leases: readonly Ada
 
 function rowsOf(leases: readonly AdapterLease[], composition: Composition | undefined): RowAdapters {
   const [first] = leases;
-  if (composition === undefined && first !== undefined) return oneAdapter(first.handle);
+  if (composition?.kind !== 'sum' && first !== undefined) return oneAdapter(first.handle);
   const terms = leases.map((lease, at) => ({ lease, weight: composition?.members[at]?.weight ?? 1 }));
   for (const { lease } of terms) requireSummable(lease.name, lease.variant, '`adapters`');
   // By digest: the sum is rounded in one order whatever the order of the list and of the loads.

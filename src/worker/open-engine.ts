@@ -55,6 +55,7 @@ export async function openEngine(
     backend: {
       openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
       firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
+      mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
       compileAdapter: (file, modules, extras) => engine.compileAdapter(file, modules, extras),
       releaseAdapter: (handle) => engine.releaseAdapter(handle),
     },

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { MergeMethod } from '../../src/core/composition.js';
 import { SYNTHETIC, type SyntheticCase } from './synthetic.js';
 
 interface Member {
@@ -11,10 +12,10 @@ interface Member {
 export interface CombinationCase extends SyntheticCase {
   readonly members: readonly Member[];
   readonly merge?: {
-    readonly formula: 'peft' | 'lorax';
-    readonly strategy: string;
+    readonly formula: MergeMethod['formula'];
+    readonly strategy: MergeMethod['strategy'];
     readonly density: number;
-    readonly majority_sign: string;
+    readonly majority_sign: MergeMethod['majoritySign'];
   };
   /** Of the recipe, where there is one. */
   readonly digest?: string;

@@ -48,6 +48,7 @@ export class DirectEngine {
       backend: {
         openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
         firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
+        mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
         compileAdapter: (file, modules, extras) => engine.compileAdapter(file, modules, extras),
         releaseAdapter: (handle) => engine.releaseAdapter(handle),
       },

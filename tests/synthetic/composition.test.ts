@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { type Composition, membersLabel } from '../../src/core/composition.js';
 import { BASE_NAME } from '../../src/core/names.js';
 import type { GenerateRequest } from '../../src/core/request.js';
+import { tryClaim } from '../../src/worker/claim.js';
 import { assertSameBits, worstError } from '../helpers/compare.js';
 import { type CombinationCase, FIXTURE } from '../helpers/composition.js';
 import { type DirectEngine, type Outcome, shuffled } from '../helpers/direct-engine.js';
@@ -22,8 +23,11 @@ function assertParity(oracle: SyntheticCase, outcome: Outcome): void {
   assert.deepEqual(outcome.tokens.slice(0, count), oracle.expected_ids.slice(0, count), oracle.adapter);
 }
 
-function compositionOf({ members }: CombinationCase): Composition {
-  return { kind: 'sum', members: members.map(({ id, weight }) => ({ name: id, weight })) };
+function compositionOf({ members: list, merge }: CombinationCase): Composition {
+  const members = list.map(({ id, weight }) => ({ name: id, weight }));
+  if (merge === undefined) return { kind: 'sum', members };
+  const { formula, strategy, density, majority_sign: majoritySign } = merge;
+  return { kind: 'merge', members, method: { formula, strategy, density, majoritySign } };
 }
 
 function composed(
@@ -35,6 +39,7 @@ function composed(
   return { ...engine.request(membersLabel(composition.members), prompt, steps), composition };
 }
 
+const MERGES = FIXTURE.combinations.filter(({ merge }) => merge !== undefined);
 const SUMS = FIXTURE.combinations.filter(({ merge }) => merge === undefined);
 
 test('weighted sums of adapters equal PEFT, alone, beside other lists and plain rows, and in chunks', async () => {
@@ -72,6 +77,51 @@ test('weighted sums of adapters equal PEFT, alone, beside other lists and plain 
     assertSameBits(outcome, alone[at] as Outcome, `request ${at}, in chunks`);
   });
   await narrow.close();
+});
+
+test('merges equal PEFT, or LoRAX’s formulas, also beside each other, and are made once', async () => {
+  const engine = await openSynthetic(FIXTURE.model);
+  const requestOf = (oracle: CombinationCase) =>
+    composed(engine, oracle.prompt_ids, oracle.expected_ids.length, compositionOf(oracle));
+  assert.ok(MERGES.length >= 16);
+  const alone: Outcome[] = [];
+  for (const oracle of MERGES) {
+    const request = requestOf(oracle);
+    const [outcome] = await engine.run([request], { logits: true });
+    assert.ok(outcome !== undefined);
+    assertParity(oracle, outcome);
+    alone.push(outcome);
+    const held = tryClaim(engine.registry, request);
+    assert.equal(held?.servedBy.digest, oracle.digest, oracle.adapter);
+    assert.equal(held?.servedBy.tierAtArrival, 'host', 'resident after its first use');
+    held?.release();
+  }
+  const loads = (await engine.registry.list()).adapters.filter(({ name }) => name.startsWith('merge:'));
+  assert.equal(loads.length, MERGES.length);
+  const mixed = await engine.run(MERGES.map(requestOf), { logits: true });
+  mixed.forEach((outcome, at) => {
+    assertSameBits(outcome, alone[at] as Outcome, `${MERGES[at]?.adapter}, mixed`);
+  });
+  assert.deepEqual(engine.registry.violations(), []);
+  await engine.close();
+});
+
+test('what cannot be merged is refused by name', async () => {
+  const engine = await openSynthetic(FIXTURE.model);
+  const method = { formula: 'peft', strategy: 'linear', density: 0, majoritySign: 'total' } as const;
+  const merged = (...names: string[]) =>
+    composed(engine, [5, 6], 1, { kind: 'merge', method, members: names.map((name) => ({ name, weight: 1 })) });
+  await assert.rejects(engine.run([merged('plain', 'dora')]), {
+    code: 'ERR_ADAPTER_INVALID',
+    message: /expected plain or rsLoRA adapters in `merged_adapters`, but dora is dora/,
+  });
+  await assert.rejects(engine.run([merged('plain', 'all-linear')]), {
+    code: 'ERR_ADAPTER_INVALID',
+    message: /lora configs have different ranks: plain has 8–8, all-linear has 16–16/,
+  });
+  await assert.rejects(engine.run([merged('plain', 'nowhere')]), { code: 'ERR_ADAPTER_NOT_FOUND' });
+  assert.deepEqual(engine.registry.violations(), []);
+  await engine.close();
 });
 
 test('the order of a list changes no bit', async () => {

@@ -1,6 +1,7 @@
 //! Adapters: the file as it came, checked; and the resident form that operators read.
 
 pub mod compile;
+pub mod merge;
 pub mod pack;
 pub mod patterns;
 pub mod resident;

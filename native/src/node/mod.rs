@@ -6,6 +6,7 @@ mod adapter_file;
 mod adapter_plan;
 mod engine;
 mod job;
+mod merge;
 mod step;
 mod tokenizer;
 

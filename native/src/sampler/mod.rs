@@ -3,7 +3,7 @@
 //! Probabilities are summed in double precision, so that the TypeScript reference in tests/reference/ draws the same
 //! tokens. Log-probabilities are those after all processing. A NaN logit counts as −∞; infinite ones share everything.
 
-mod rng;
+pub mod rng;
 
 /// How one row is sampled; mirrors `RowSampling` of `src/core/step.ts`.
 #[derive(Debug, Clone)]

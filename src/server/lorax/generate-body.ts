@@ -10,7 +10,8 @@ import {
   readStrings,
   readUint64,
 } from '../fields.js';
-import { type AdapterChoice, readAdapterChoice, readAdapterName, refuseSeveralChoices } from './adapter-choice.js';
+import { readAdapterChoice, refuseSeveralChoices } from './adapter-choice.js';
+import { type AdapterChoice, readAdapterName } from './adapter-members.js';
 import { refuseUnknownFields } from './unsupported.js';
 
 /** Stop strings of one request. */
@@ -31,6 +32,7 @@ const PARAMETER_FIELDS: ReadonlySet<string> = new Set([
   'do_sample',
   'ignore_eos_token',
   'max_new_tokens',
+  'merged_adapters',
   'repetition_penalty',
   'return_full_text',
   'seed',

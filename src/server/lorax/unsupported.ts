@@ -11,7 +11,6 @@ const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
   best_of: [1],
   decoder_input_details: [false],
   frequency_penalty: [0],
-  merged_adapters: [],
   presence_penalty: [0],
   response_format: [{ type: 'text' }],
   return_k_alternatives: [],

@@ -9,6 +9,7 @@ import { type ErrorCode, LoramuxError } from '../../../src/core/errors.js';
 import type { LoraSite, WeightRef } from '../../../src/core/model-manifest.js';
 import {
   type NativeAdapterFile,
+  type NativeMergeRecipe,
   type NativeModulePlan,
   type NativeTensorInfo,
   packageRoot,
@@ -125,6 +126,7 @@ export class ScriptedBackend implements AdapterBackend {
   /** Content hash and size of each adapter not yet released. */
   readonly held = new Map<number, { sha256: string; bytes: number }>();
   readonly compiledPaths: string[] = [];
+  readonly merges: NativeMergeRecipe[] = [];
   opened = 0;
   onOpen: (path: string) => Promise<void> = async () => undefined;
   onCompile: (path: string) => Promise<void> = async () => undefined;
@@ -144,6 +146,13 @@ export class ScriptedBackend implements AdapterBackend {
     const file = { sha256, bytes: content.byteLength, tensors: tensorsOf(content) };
     this.#paths.set(file, path);
     return file;
+  }
+
+  async mergeAdapterFiles(files: NativeAdapterFile[], recipe: NativeMergeRecipe): Promise<NativeAdapterFile> {
+    this.merges.push(recipe);
+    const content = JSON.stringify([files.map(({ sha256 }) => sha256), recipe]);
+    const tensors = recipe.tensors.map(({ name, shape }) => ({ name, dtype: 'F32', shape }));
+    return { sha256: createHash('sha256').update(content).digest('hex'), bytes: content.length, tensors };
   }
 
   async compileAdapter(

@@ -1,0 +1,84 @@
+import { LoramuxError, toLoramuxError } from '../core/errors.js';
+import type { NativeAdapterFile } from '../engine/binding.js';
+import {
+  type AdapterRoots,
+  hashTextFiles,
+  openAdapterDirectory,
+  readConfigFile,
+  WEIGHTS_FILE,
+} from './adapter-directory.js';
+import { type AdapterConfig, parseAdapterConfig } from './config.js';
+import { adapterDigest } from './digest.js';
+import type { AdapterBackend } from './loader.js';
+import { type AdapterPlan, type BaseModel, planAdapter } from './plan.js';
+
+/** An adapter that is ready to be compiled: its weights in memory, and all that was decided about them. */
+export interface CheckedAdapter {
+  readonly digest: string;
+  /** Where the weights come from, for messages. */
+  readonly file: string;
+  readonly weights: NativeAdapterFile;
+  readonly config: AdapterConfig;
+  readonly plan: AdapterPlan;
+  readonly baseModel: string | null;
+  readonly warnings: readonly string[];
+}
+
+export interface ReadOptions {
+  readonly backend: AdapterBackend;
+  readonly base: BaseModel;
+  /** Longest safetensors file that is opened. */
+  readonly maxFileBytes: number;
+}
+
+/**
+ * Reads the adapter in `directory` and decides how it is applied. `onRead` is told the digest before anything is
+ * planned and may refuse it. Errors: those of the directory, configuration and plan; what `onRead` throws.
+ */
+export async function readAdapter(
+  directory: string,
+  roots: AdapterRoots,
+  { backend, base, maxFileBytes }: ReadOptions,
+  onRead: (digest: string) => Promise<void>,
+): Promise<CheckedAdapter> {
+  const files = await openAdapterDirectory(directory, roots);
+  const { bytes, digested } = await readConfigFile(files);
+  const config = parseAdapterConfig(bytes, files.configPath);
+  const weights = await naming(files.weightsPath, backend.openAdapterFile(files.weightsPath, maxFileBytes));
+  const textFiles = await hashTextFiles(files);
+  const digest = adapterDigest([
+    digested,
+    { path: WEIGHTS_FILE, bytes: weights.bytes, sha256: weights.sha256 },
+    ...textFiles,
+  ]);
+  await onRead(digest);
+  const plan = await planAdapter({
+    file: files.weightsPath,
+    configFile: files.configPath,
+    tensors: weights.tensors,
+    config,
+    base,
+    firstMatches: (patterns, names) => backend.firstMatches(patterns, names),
+  });
+  const warnings = [...plan.warnings];
+  if (textFiles.length > 0) {
+    const names = textFiles.map((file) => file.path).join(', ');
+    warnings.push(`ships ${names}: they are part of its digest, but text is handled with the files of the base model`);
+  }
+  return { digest, file: files.weightsPath, weights, config, plan, baseModel: config.baseModel, warnings };
+}
+
+/** Gives a native refusal of a file the details that refusals made here have. */
+export async function naming<T>(file: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (thrown) {
+    const error = toLoramuxError(thrown);
+    if (error.code !== 'ERR_ADAPTER_INVALID' || error.details !== undefined) throw error;
+    const message = error.message.includes(file) ? error.message : `${file}: ${error.message}`;
+    const tensor = /\btensor (\S+): /.exec(error.message)?.[1];
+    const expected = 'a well-formed safetensors file with finite values';
+    const offenders = [{ ...(tensor === undefined ? {} : { tensor }), expected, found: error.message }];
+    throw new LoramuxError(error.code, message, { file, offenders }, { cause: thrown });
+  }
+}
