@@ -36,6 +36,7 @@ const PARTS = {
   http: () => nodeTests('http'),
   addon: () => nodeTests('addon', { concurrency: 1 }),
   synthetic: () => nodeTests('synthetic', { concurrency: 1 }),
+  cli: () => nodeTests('cli', { concurrency: 1 }),
   model: () => nodeTests('model', { concurrency: 1 }),
 };
 

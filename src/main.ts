@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { COMMANDS } from './cli/commands.js';
+import { runCommand } from './cli/run-command.js';
 import type { Config } from './config/config.js';
 import { readHostFacts } from './config/host-facts.js';
 import { parseCommand } from './config/parse-config.js';
@@ -63,7 +65,11 @@ try {
   const version = packageVersion(root);
   const facts = readHostFacts();
   const demoAdapters = join(root, 'examples', 'adapters');
-  const command = parseCommand(process.argv.slice(2), process.env, { ...facts, demoAdapters });
+  const context = { env: process.env, facts: { ...facts, demoAdapters }, print: (line: string) => console.log(line) };
+  const [word, ...rest] = process.argv.slice(2);
+  const named = COMMANDS.find(({ name }) => name === word);
+  if (named !== undefined) process.exit(await runCommand(named, rest, context));
+  const command = parseCommand(process.argv.slice(2), context.env, context.facts);
   if (command.kind === 'help') console.log(command.text);
   else if (command.kind === 'version') console.log(version);
   else await run(command.config, facts.memoryBytes, version, demoAdapters);

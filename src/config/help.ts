@@ -10,6 +10,8 @@ export function helpText(): string {
   const width = Math.max(...rows.map(([usage]) => usage.length));
   return [
     'Usage: loramux [serve] [flags]',
+    '       loramux inspect DIR [flags]   what an adapter is, and whether it fits the base',
+    '       loramux verify [flags]        check that mixing adapters changes no answer',
     '',
     'Serves one base language model with any number of LoRA adapters mixed in one batch.',
     '',

@@ -1,10 +1,9 @@
-import { parseArgs } from 'node:util';
-import { LoramuxError } from '../core/errors.js';
+import { configError, type KnownFlags, readCommandLine } from './command-line.js';
 import type { Config, HostFacts } from './config.js';
 import { CONFIG_KEYS, type DefaultContext, FLAGS, variableOf } from './flags.js';
 import { helpText } from './help.js';
 
-type Environment = Readonly<Record<string, string | undefined>>;
+export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Facts for the defaults: the host's, and where the adapters of the demo model lie. */
 export interface ConfigFacts extends HostFacts {
@@ -17,49 +16,11 @@ export type Command =
   | { readonly kind: 'help'; readonly text: string }
   | { readonly kind: 'version' };
 
-interface CommandLine {
-  readonly values: ReadonlyMap<string, string>;
-  readonly positionals: readonly string[];
-}
-
-function configError(message: string, field: string): LoramuxError {
-  return new LoramuxError('ERR_CONFIG', message, { field });
-}
-
-const FLAG_NAMES = CONFIG_KEYS.map((key) => FLAGS[key].flag);
-
-/** Splits the arguments. A flag given twice counts once, with its last value, so that scripts can append. */
-function readCommandLine(argv: readonly string[]): CommandLine {
-  const options = Object.fromEntries(FLAG_NAMES.map((name) => [name, { type: 'string' as const }]));
-  const { tokens } = parseArgs({ args: [...argv], options, strict: false, allowPositionals: true, tokens: true });
-  const values = new Map<string, string>();
-  const positionals: string[] = [];
-  for (const token of tokens) {
-    if (token.kind === 'positional') positionals.push(token.value);
-    if (token.kind !== 'option') continue;
-    if (!FLAG_NAMES.includes(token.name)) {
-      throw configError(`unknown flag ${token.rawName}: see loramux --help for the flags there are`, token.rawName);
-    }
-    // The next flag is never taken for a value; a value that starts with a dash is written --flag=-value.
-    if (token.value === undefined || (!token.inlineValue && token.value.startsWith('--'))) {
-      throw configError(`--${token.name} needs a value: ${FLAGS[keyOf(token.name)].help}`, `--${token.name}`);
-    }
-    values.set(token.name, token.value);
-  }
-  return { values, positionals };
-}
-
-function keyOf(flag: string): keyof Config {
-  const key = CONFIG_KEYS.find((candidate) => FLAGS[candidate].flag === flag);
-  if (key === undefined) throw configError(`unknown flag --${flag}`, `--${flag}`);
-  return key;
-}
-
 /** Read by the native addon itself: forces a kernel set, for tests and fault reports. */
 const NATIVE_VARIABLES: readonly string[] = ['LORAMUX_ISA'];
 
 function refuseUnknownVariables(env: Environment): void {
-  const known = new Set([...FLAG_NAMES.map(variableOf), ...NATIVE_VARIABLES]);
+  const known = new Set([...CONFIG_KEYS.map((key) => variableOf(FLAGS[key].flag)), ...NATIVE_VARIABLES]);
   for (const name of Object.keys(env)) {
     if (name.startsWith('LORAMUX_') && !known.has(name)) {
       throw configError(`unknown variable ${name}: expected one of ${[...known].join(', ')}`, name);
@@ -81,20 +42,40 @@ function resolve<K extends keyof Config>(
   return fallback(context);
 }
 
+/** The flags of some settings, as a command line may hold them. */
+export function flagsOf(keys: readonly (keyof Config)[]): KnownFlags {
+  return new Map(keys.map((key) => [FLAGS[key].flag, { takesValue: true, help: FLAGS[key].help }]));
+}
+
 /**
- * Builds the configuration from flags (which win), `LORAMUX_…` variables and defaults. Throws ERR_CONFIG, naming the
- * flag or variable and what it accepts, for anything unknown or malformed.
+ * Some of the settings, from flags that were given (which win), `LORAMUX_…` variables and defaults. ERR_CONFIG names
+ * the flag or variable and what it accepts, for anything malformed and for variables that do not exist.
  */
-export function parseConfig(argv: readonly string[], env: Environment, facts: ConfigFacts): Config {
-  const { values, positionals } = readCommandLine(argv);
-  const [command = 'serve', ...rest] = positionals;
-  if (command !== 'serve') throw configError(`unknown command "${command}": the command is serve`, command);
-  if (rest[0] !== undefined) throw configError(`serve takes flags only, got "${rest[0]}"`, rest[0]);
+export function parseSettings<K extends keyof Config>(
+  keys: readonly K[],
+  values: ReadonlyMap<string, string>,
+  env: Environment,
+  facts: ConfigFacts,
+): Readonly<Pick<Config, K>> {
   refuseUnknownVariables(env);
   const first = { facts, env, demoAdapters: facts.demoAdapters, model: '' };
   const context = { ...first, model: resolve('model', values, first) };
-  const entries = CONFIG_KEYS.map((key) => [key, resolve(key, values, context)] as const);
-  return Object.freeze(Object.fromEntries(entries)) as unknown as Config;
+  const entries = keys.map((key) => [key, resolve(key, values, context)] as const);
+  return Object.freeze(Object.fromEntries(entries)) as unknown as Readonly<Pick<Config, K>>;
+}
+
+/**
+ * Builds the configuration of the server. Throws ERR_CONFIG, naming the flag or variable and what it accepts, for
+ * anything unknown or malformed.
+ */
+export function parseConfig(argv: readonly string[], env: Environment, facts: ConfigFacts): Config {
+  const { values, positionals } = readCommandLine(argv, flagsOf(CONFIG_KEYS));
+  const [command = 'serve', ...rest] = positionals;
+  if (command !== 'serve') {
+    throw configError(`unknown command "${command}": expected serve, inspect or verify as the first word`, command);
+  }
+  if (rest[0] !== undefined) throw configError(`serve takes flags only, got "${rest[0]}"`, rest[0]);
+  return parseSettings(CONFIG_KEYS, values, env, facts);
 }
 
 /** As parseConfig, with `--help` and `--version`, which win over everything beside them. */

@@ -102,7 +102,8 @@ const REFUSED: readonly (readonly [readonly string[], RegExp])[] = [
   [['--log-level', 'loud'], /one of trace, debug, info/],
   [['--hub-endpoint', 'ftp://x'], /http/],
   [['--model', ' '], /not empty/],
-  [['inspect'], /unknown command "inspect": the command is serve/],
+  [['inspekt'], /unknown command "inspekt": expected serve, inspect or verify as the first word/],
+  [['--port', '1', 'inspect'], /as the first word/],
   [['serve', 'now'], /serve takes flags only, got "now"/],
 ];
 

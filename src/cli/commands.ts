@@ -1,0 +1,6 @@
+import type { CliCommand } from './command.js';
+import { INSPECT } from './inspect/command.js';
+import { VERIFY } from './verify/command.js';
+
+/** Everything beside `serve` that the first word of the command line may be. */
+export const COMMANDS: readonly CliCommand[] = [INSPECT, VERIFY];
