@@ -4,8 +4,8 @@ import type { Outcome } from './direct-engine.js';
 import { oracleLogits, SYNTHETIC_TOKENS, type SyntheticCase, titleOf } from './synthetic.js';
 
 /** Logits of the last prompt token: |ours − PEFT's| ≤ ATOL + RTOL · |PEFT's|. */
-const ATOL = 1e-4;
-const RTOL = 1e-4;
+export const ATOL = 1e-4;
+export const RTOL = 1e-4;
 /** A step whose two best logits are closer may fall either way within those tolerances: comparing stops there. */
 export const TIE = 1e-3;
 
