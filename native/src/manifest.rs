@@ -16,6 +16,8 @@ pub struct Manifest {
     pub config: DecoderConfig,
     pub precision: Precision,
     pub sites: Vec<Site>,
+    pub embedding: Embedding,
+    pub norms: Vec<Norm>,
     pub graph: CacheFile,
     pub weights: CacheFile,
 }
@@ -43,6 +45,19 @@ pub enum Precision {
 #[derive(Debug, Clone, Deserialize)]
 pub struct CacheFile {
     pub file: String,
+}
+
+/// The token embedding [vocab, hidden]; float32 in every precision.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Embedding {
+    pub name: String,
+    pub weight: WeightRef,
+}
+
+/// An RMS norm; its place in the list is the `norm` of its `SegmentedNorm` node.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Norm {
+    pub name: String,
 }
 
 /// A base matmul that adapters may add to.
@@ -101,6 +116,13 @@ impl Manifest {
         }
         if !c.rope_scale.is_finite() || !c.rope_inverse_frequencies.iter().all(|f| f.is_finite()) {
             return Err(invalid("expected finite rope frequencies and a finite rope scale".to_owned()));
+        }
+        let embedding = &manifest.embedding.weight;
+        if embedding.rows != c.vocab_size || !within(embedding.cols, MAX_FEATURES) || embedding.format != Precision::F32 {
+            return Err(invalid(format!(
+                "embedding: expected {} float32 rows of 1 to {MAX_FEATURES}, got {} of {}",
+                c.vocab_size, embedding.rows, embedding.cols
+            )));
         }
         for (id, site) in manifest.sites.iter().enumerate() {
             if !within(site.in_features, MAX_FEATURES) || !within(site.out_features, MAX_FEATURES) {

@@ -46,6 +46,18 @@ impl Weights {
         Ok(())
     }
 
+    /// Writes the quantiser's step at each column of row `row` into `out` [cols]; zeros for a weight that is not quantised.
+    ///
+    /// # Errors
+    /// `ERR_MODEL_INVALID` when the reference points outside the file.
+    pub fn read_steps(&self, weight: &WeightRef, row: usize, out: &mut [f32]) -> Result<()> {
+        let scales = self.floats(weight.scales_offset, row, weight.cols.div_ceil(BLOCK))?;
+        for (step, scale) in out.chunks_mut(BLOCK).zip(scales) {
+            step.fill(scale.abs());
+        }
+        Ok(())
+    }
+
     /// `count` float32 at byte `offset`.
     ///
     /// # Errors

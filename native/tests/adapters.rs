@@ -235,7 +235,7 @@ fn factors_are_packed_exactly_and_a_mixed_site_widens() {
         let adapter = compiled(&base, &tensors, &[plan(1, 2), plan(0, 3)]).unwrap();
         let site = adapter.sites[0].as_ref().unwrap();
         assert_eq!((site.dtype, site.rank, site.a_stride, &site.scale), (held, 5, LANES, &vec![0.5; 5]));
-        assert!(!adapter.has_gain);
+        assert!(!adapter.stands_alone);
         let slab = adapter.slab.bytes();
         let a = unpack(held, &slab[site.a..][..5 * LANES * held.size()]);
         // Groups of four adapter rows, vectors alternating; five inputs are one vector a row, so rows follow each other.
@@ -332,7 +332,7 @@ fn dora_gains_match_the_formula_on_float32_and_quantised_bases() {
     let mut tensors = factors([Dtype::Bf16; 4]);
     tensors.push(tensor("m", Dtype::F32, &[OUTS[1]], &mut Rng(3)));
     let adapter = compiled(&base, &tensors, &[plan(0, 3), ModulePlan { magnitude: Some("m".to_owned()), ..plan(1, 2) }]).unwrap();
-    assert!(adapter.has_gain);
+    assert!(adapter.stands_alone);
     let parts = &adapter.sites[0].as_ref().unwrap().parts;
     assert!(parts[0].gain.is_none());
     for (n, found) in parts[1].gain.as_ref().unwrap().iter().enumerate() {
@@ -383,6 +383,7 @@ fn biases_become_what_is_added_to_the_base() {
     let plan = AdapterPlan {
         modules: vec![ModulePlan { lora_bias: Some("lora_bias".to_owned()), ..plan(0, 3) }],
         biases: vec![bias(1, "second.bias"), bias(0, "first.bias")],
+        ..AdapterPlan::default()
     };
     let compiled = |plan: &AdapterPlan| compile(0, &file_of(&tensors), plan, &manifest_of(&site), &base.weights);
     let adapter = compiled(&plan).unwrap();

@@ -21,8 +21,8 @@ use loramux_native::kernels::simd::Dtype;
 use loramux_native::sampler::RowSampling;
 use loramux_native::session::context::{StepBatch, StepContext};
 use loramux_native::session::engine::{Engine, EngineOptions, StepRequest};
-use toy::adapter::Adapter;
-use toy::{LIMITS, Toy, VOCAB, Variant, runtime_ready};
+use toy::adapter::{Adapter, Rows};
+use toy::{HEAD_SITE, LIMITS, NORMS, Toy, VOCAB, Variant, runtime_ready};
 
 /// Largest difference from the float64 decoder, logits being of the order of 1 to 5.
 const LOGITS_TOLERANCE: f64 = 1e-4;
@@ -110,8 +110,23 @@ fn pool() -> Vec<Adapter> {
         Adapter::random(18, 64, Dtype::F16, false, &ALL),
         Adapter::random(19, 4, Dtype::F16, false, &[(0, 1), (3, 0), (6, 0)]).with_biases(20, &ALL),
         Adapter::default().with_biases(21, &[(0, 0), (0, 1), (0, 2), (4, 2), (7, 0)]),
+        Adapter::random(22, 6, Dtype::Bf16, false, &[(HEAD_SITE, 0), (3, 0)]).with_biases(23, &[(HEAD_SITE, 0)]),
+        Adapter::random(24, 5, Dtype::F32, true, &[(HEAD_SITE, 0)]),
+        Adapter::random(25, 3, Dtype::F16, false, &[(0, 0)]).with_embedding(26, 7, Dtype::F16, false),
+        Adapter::default().with_embedding(27, 4, Dtype::F32, true),
+        Adapter::random(28, 2, Dtype::F16, false, &[(7, 0)]).with_norms(29, &[0, 3, NORMS - 1]),
+        Adapter { head_rows: Some(Rows::random(30, Dtype::Bf16, None, 0.4)), ..Adapter::random(31, 2, Dtype::F32, false, &[(1, 0)]) },
+        Adapter { embedding_rows: Some(Rows::random(32, Dtype::F16, None, 1.5)), ..Adapter::default() },
+        Adapter {
+            embedding_rows: Some(Rows::random(33, Dtype::F32, Some(&ODD_TOKENS), 1.5)),
+            head_rows: Some(Rows::random(34, Dtype::F16, Some(&ODD_TOKENS), 0.8)),
+            ..Adapter::random(35, 9, Dtype::F16, true, &ALL)
+        },
     ]
 }
+
+/// Unsorted and one of them twice: its last row counts.
+const ODD_TOKENS: [u32; 27] = [49, 3, 5, 0, 7, 9, 3, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43, 45, 47, 1];
 
 fn assert_close(found: &[Vec<f32>], wanted: &[Vec<f64>], what: &str) -> f64 {
     let mut worst = 0f64;
@@ -169,6 +184,7 @@ fn an_entry_of_several_adapters_is_the_sum_of_its_terms() {
         vec![(2, 1.0), (5, 0.5), (0, 0.25)],
         vec![(1, 0.5), (1, 0.5)],
         vec![(8, 0.5), (9, -1.0)],
+        vec![(10, 0.5), (12, -0.75), (0, 1.0)],
         vec![],
     ] {
         let terms: Vec<_> = list.iter().map(|&(i, w)| (&adapters[i], w)).collect();
@@ -184,8 +200,9 @@ fn load_shapes(n: usize, rng: &mut Rng) -> Vec<(&'static str, Vec<i32>)> {
     let mut skewed = || [0, 0, 0, 0, 1, 1, 2, -1][rng.below(8)];
     vec![
         ("skewed", (0..n).map(|_| skewed()).collect()),
-        ("uniform", (0..n).map(|_| rng.below(11) as i32 - 1).collect()),
-        ("distinct", (0..n).map(|i| i as i32 % 11 - 1).collect()),
+        ("uniform", (0..n).map(|_| rng.below(19) as i32 - 1).collect()),
+        ("distinct", (0..n).map(|i| i as i32 % 19 - 1).collect()),
+        ("the last ones", (0..n).map(|i| 17 - i as i32 % 9).collect()),
         ("identical", vec![7; n]),
         ("one against many", (0..n).map(|i| if i == 4 { 3 } else { 1 }).collect()),
         ("base only", vec![-1; n]),
@@ -280,6 +297,32 @@ fn chunked_prefill_is_bit_identical_to_one_shot() {
 }
 
 #[test]
+fn only_the_rows_that_reach_the_head_are_adapted_there() {
+    if !runtime_ready() {
+        return;
+    }
+    for padded in [false, true] {
+        let variant = Variant { padded, ..Variant::default() };
+        let toy = Toy::new(variant);
+        let mut engine = toy.engine(variant, 2);
+        let table: Vec<_> = [10, 15, 17].map(|i| vec![(make_resident(&engine, &pool()[i]), 1.0)]).into();
+        let prompts: Vec<_> = [7, 1, 20, 4].iter().map(|&n| prompt(&mut Rng(40 + n as u64), n)).collect();
+        let parts: Vec<_> = (0..4)
+            .map(|i| Part { tokens: &prompts[i], past: 0, pages: [&[0, 1][..], &[2], &[3, 4], &[5]][i], entry: [1, -1, 0, 2][i] })
+            .collect();
+        let all = logits(&mut engine, batch_of(&parts, table.clone()));
+        for chosen in [vec![6, 7, 27, 31], vec![27], vec![0, 6, 8, 9, 30], vec![7]] {
+            let mut batch = batch_of(&parts, table.clone());
+            batch.logits_rows.clone_from(&chosen);
+            let found = logits(&mut engine, batch);
+            for (row, found) in chosen.iter().zip(&found) {
+                assert_eq!(bits(found), bits(&all[*row as usize]), "row {row} of {chosen:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_adapter_may_start_in_the_middle_of_a_sequence() {
     if !runtime_ready() {
         return;
@@ -334,7 +377,7 @@ fn a_graph_that_drops_rows_before_a_site_is_refused_by_name() {
     if !runtime_ready() {
         return;
     }
-    let variant = Variant { site_on_head: true, ..Variant::default() };
+    let variant = Variant { forgetful_head: true, ..Variant::default() };
     let toy = Toy::new(variant);
     let mut engine = toy.engine(variant, 1);
     let handle = make_resident(&engine, &pool()[0]);
@@ -343,7 +386,7 @@ fn a_graph_that_drops_rows_before_a_site_is_refused_by_name() {
     batch.logits_rows = vec![4];
     let error = engine.step(&request(batch, &[])).err().unwrap();
     assert_eq!(error.code, Code::StepFailed);
-    assert!(error.message.contains("SegmentedLora: site 8: expected y and x with the step's 5 rows, got 1 and 1"), "{error}");
+    assert!(error.message.contains("SegmentedLora: site 8: expected the step's 5 rows, got 1"), "{error}");
 }
 
 type SpoilBatch = fn(&mut StepBatch, u32);
@@ -366,6 +409,10 @@ fn bad_batches_are_refused_naming_the_array_and_change_nothing() {
     let handle = make_resident(&engine, &pool()[0]);
     let dora = make_resident(&engine, &pool()[3]);
     let before = logits(&mut engine, good_batch(handle)).concat();
+    let head = make_resident(&engine, &pool()[15]);
+    let mut scaled = good_batch(head);
+    scaled.adapter_table[0][0].1 = 0.5;
+    assert!(engine.step(&request(scaled, &[])).err().unwrap().message.contains("stands alone"));
     let cases: [(&str, SpoilBatch); 33] = [
         ("tokens", |b, _| *b = StepBatch::default()),
         ("tokens", |b, _| b.tokens = vec![1; LIMITS.max_batch_tokens + 1]),

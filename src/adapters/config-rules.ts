@@ -4,7 +4,6 @@ import type { JsonValue } from './strict-json.js';
 export const IGNORED_KEYS: ReadonlySet<string> = new Set([
   'auto_mapping',
   'corda_config',
-  'ensure_weight_tying',
   'eva_config',
   'fan_in_fan_out',
   'inference_mode',
@@ -28,10 +27,8 @@ export const REFUSED_KEYS: ReadonlyMap<string, string> = new Map([
   ['kasa_config', 'null: KaSA changes the base weights, which are shared; retrain as plain LoRA'],
   ['layer_replication', 'null: replicated layers need another graph; merge the adapter into its own base instead'],
   ['megatron_config', 'null: Megatron parallel layers are not supported; save the adapter from the plain model'],
-  ['modules_to_save', 'null: adapters that replace whole modules are not supported; retrain without modules_to_save'],
   ['monteclora_config', 'null: MonteCLoRA files are not supported; save the adapter as plain LoRA'],
   ['target_parameters', 'null: LoRA on bare parameters is not supported; target linear modules'],
-  ['trainable_token_indices', 'null: trainable token rows are not supported; retrain without them'],
   ['use_bdlora', 'null: block-diagonal LoRA is not supported; expand the factors to dense ones'],
   ['use_qalora', 'false: QALoRA pools its input over groups, which is not supported; retrain with use_qalora=False'],
   ['velora_config', 'null: VeLoRA files are not supported; save the adapter as plain LoRA'],

@@ -8,6 +8,8 @@ export const MAX_RANK = 256;
 const MAX_PATTERN_LENGTH = 512;
 const MAX_PATTERNS = 10_000;
 const MAX_LAYER_INDEX = 1_000_000;
+/** Of one module. */
+const MAX_TOKENS = 4096;
 
 /** How a configuration names modules. A `name` selects itself and every module that ends in `.name`. */
 export type ModuleSelector =
@@ -43,6 +45,18 @@ export interface AdapterConfig {
   readonly excludes: ModuleSelector | null;
   /** Keep only these layers; `patterns` (may be empty) match the path segment before the index. */
   readonly layers: { readonly indices: readonly number[]; readonly patterns: readonly string[] } | null;
+  /** Endings of the names of modules that the file brings whole. */
+  readonly modulesToSave: readonly string[];
+  readonly trainableTokens: readonly TrainableTokens[];
+  /** Of a tied base, what holds for embedding or head holds for both. */
+  readonly ensureWeightTying: boolean;
+}
+
+/** Tokens with rows of their own in one module; `module` null stands for the input embedding. */
+export interface TrainableTokens {
+  readonly module: string | null;
+  /** In the order of the file's rows; a token that comes twice has its last row. */
+  readonly tokens: readonly number[];
 }
 
 /** Keys that `parseAdapterConfig` reads by name. */
@@ -50,17 +64,20 @@ const READ_KEYS: ReadonlySet<string> = new Set([
   'alpha_pattern',
   'base_model_name_or_path',
   'bias',
+  'ensure_weight_tying',
   'exclude_modules',
   'init_lora_weights',
   'layers_pattern',
   'layers_to_transform',
   'lora_alpha',
   'lora_bias',
+  'modules_to_save',
   'peft_type',
   'r',
   'rank_pattern',
   'target_modules',
   'task_type',
+  'trainable_token_indices',
   'use_dora',
   'use_rslora',
 ]);
@@ -134,6 +151,8 @@ const isBoolean = (value: JsonValue): value is boolean => typeof value === 'bool
 const isFiniteNumber = (value: JsonValue): value is number => typeof value === 'number' && Number.isFinite(value);
 const isRank = (value: JsonValue): value is number =>
   isFiniteNumber(value) && Number.isInteger(value) && value >= 1 && value <= MAX_RANK;
+const isTokenId = (value: JsonValue): value is number =>
+  isFiniteNumber(value) && Number.isInteger(value) && value >= 0 && value < 2 ** 32;
 const isLayerIndex = (value: JsonValue): value is number =>
   isFiniteNumber(value) && Number.isInteger(value) && value >= 0 && value <= MAX_LAYER_INDEX;
 
@@ -147,17 +166,27 @@ function readSelector(reader: FieldReader, key: string): ModuleSelector | null {
 }
 
 function readTargets(reader: FieldReader): ModuleSelector {
-  const targets = readSelector(reader, 'target_modules') ?? { kind: 'default' };
-  if (targets.kind !== 'names') return targets;
-  for (const name of targets.names) {
-    if (!/(?:^|\.)(?:lm_head|embed_tokens)$/.test(name)) continue;
-    reader.refuse(
-      'target_modules',
-      'linear modules of the decoder layers: LoRA on embeddings or the output head is not supported',
-      name,
-    );
+  return readSelector(reader, 'target_modules') ?? { kind: 'default' };
+}
+
+function readModulesToSave(reader: FieldReader): readonly string[] {
+  if (typeof reader.get('modules_to_save') !== 'string') return reader.strings('modules_to_save') ?? [];
+  reader.refuse('modules_to_save', 'a list of module names');
+  return [];
+}
+
+function readTrainableTokens(reader: FieldReader): TrainableTokens[] {
+  const key = 'trainable_token_indices';
+  const value = reader.get(key);
+  if (isNeutral(value)) return [];
+  const lists: [string | null, JsonValue][] = value instanceof Map ? [...value] : [[null, value]];
+  const read: TrainableTokens[] = [];
+  for (const [module, tokens] of lists) {
+    const isList = Array.isArray(tokens) && tokens.every(isTokenId);
+    if (isList && tokens.length >= 1 && tokens.length <= MAX_TOKENS) read.push({ module, tokens });
+    else reader.refuse(key, `lists of 1–${MAX_TOKENS} token ids, or an object of module → such a list`, tokens);
   }
-  return targets;
+  return read;
 }
 
 function readLayers(reader: FieldReader, targets: ModuleSelector): AdapterConfig['layers'] {
@@ -254,6 +283,9 @@ export function parseAdapterConfig(bytes: Uint8Array, file: string): AdapterConf
     targets,
     excludes: readSelector(reader, 'exclude_modules'),
     layers: readLayers(reader, targets),
+    modulesToSave: readModulesToSave(reader),
+    trainableTokens: readTrainableTokens(reader),
+    ensureWeightTying: reader.checked('ensure_weight_tying', false, 'true or false', isBoolean),
   };
   if (reader.offenders.length > 0) throw invalidAdapter(file, reader.offenders);
   return config;

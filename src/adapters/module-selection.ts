@@ -1,4 +1,5 @@
 import type { Architecture } from '../core/model-manifest.js';
+import { HEAD } from './base-modules.js';
 import type { AdapterConfig, ModulePatterns, ModuleSelector } from './config.js';
 
 /** Full-match regular expressions, run natively: see `NativeBinding.firstMatches`. */
@@ -19,6 +20,11 @@ function namesMatch(entries: ReadonlySet<string>, module: string): boolean {
   return false;
 }
 
+/** Whether `entry` names the module or one that contains it. */
+function isWithin(module: string, entry: string): boolean {
+  return `.${module}.`.includes(`.${entry}.`);
+}
+
 async function bySelector(
   selector: ModuleSelector,
   architecture: Architecture,
@@ -27,7 +33,7 @@ async function bySelector(
 ): Promise<Set<string>> {
   switch (selector.kind) {
     case 'all-linear':
-      return new Set(modules.filter((module) => module !== 'lm_head'));
+      return new Set(modules.filter((module) => module !== HEAD && !module.endsWith('.embed_tokens')));
     case 'pattern': {
       const hits = await firstMatches([selector.pattern], [...modules]);
       return new Set(modules.filter((_, index) => hits[index] === 0));
@@ -71,8 +77,9 @@ async function byLayer(
 }
 
 /**
- * The modules a configuration selects among `modules` (names without `base_model.model.`): excludes first, then
- * targets; the layer filter does not touch a module that is listed by its exact name.
+ * The modules a configuration selects among `modules` (names without `base_model.model.`): excludes and what
+ * `modules_to_save` replaces first, then targets; the layer filter does not touch a module that is listed by its exact
+ * name.
  * Errors: those of `firstMatches`. Source: PEFT 0.21 `check_target_module_exists`.
  */
 export async function selectModules(
@@ -80,7 +87,7 @@ export async function selectModules(
   architecture: Architecture,
   modules: readonly string[],
   firstMatches: FirstMatches,
-): Promise<ReadonlySet<string>> {
+): Promise<Set<string>> {
   const selected = await bySelector(config.targets, architecture, modules, firstMatches);
   if (config.layers !== null) {
     const kept = await byLayer(config.layers, [...selected], firstMatches);
@@ -91,6 +98,9 @@ export async function selectModules(
     for (const module of await bySelector(config.excludes, architecture, [...selected], firstMatches)) {
       selected.delete(module);
     }
+  }
+  for (const module of selected) {
+    if (config.modulesToSave.some((entry) => isWithin(module, entry))) selected.delete(module);
   }
   return selected;
 }

@@ -123,7 +123,7 @@ function checkFactors(
 export function checkSelection(
   selected: ReadonlySet<string>,
   groups: ReadonlyMap<string, ModuleTensors>,
-  places: ModulePlaces,
+  places: { has(module: string): boolean },
   offenders: Offender[],
 ): void {
   for (const module of selected) {
@@ -131,7 +131,7 @@ export function checkSelection(
     if (parts !== undefined && hasFactors(parts)) continue;
     offenders.push({
       key: 'target_modules',
-      expected: `lora_A and lora_B of ${module} in the file, which it selects`,
+      expected: `LoRA factors of ${module} in the file, which it selects`,
       found: 'none',
     });
   }
@@ -145,6 +145,6 @@ export function checkSelection(
   }
 }
 
-function hasFactors({ a, b, magnitude, loraBias }: ModuleTensors): boolean {
-  return [a, b, magnitude, loraBias].some((tensor) => tensor !== undefined);
+function hasFactors({ a, b, magnitude, loraBias, embeddingA, embeddingB }: ModuleTensors): boolean {
+  return [a, b, magnitude, loraBias, embeddingA, embeddingB].some((tensor) => tensor !== undefined);
 }

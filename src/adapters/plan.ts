@@ -1,21 +1,21 @@
 import type { AdapterVariant } from '../core/adapter.js';
 import { type LoramuxError, type Offender, toLoramuxError } from '../core/errors.js';
-import type { ModelManifest } from '../core/model-manifest.js';
 import type { NativeAdapterExtras, NativeModulePlan, NativeTensorInfo } from '../engine/binding.js';
+import { type BaseModel, HEAD } from './base-modules.js';
 import type { AdapterConfig } from './config.js';
 import { type FirstMatches, resolvePatterns, selectModules } from './module-selection.js';
 import { invalidAdapter } from './offenders.js';
 import { planBiases } from './plan-biases.js';
+import { planEmbedding } from './plan-embedding.js';
 import { checkSelection, placesOf, planModules } from './plan-modules.js';
+import { planReplaced } from './plan-replaced.js';
 import { residentBytes } from './resident-bytes.js';
-import { anyTensor, groupTensors } from './tensor-groups.js';
+import { anyTensor, groupTensors, type ModuleTensors } from './tensor-groups.js';
+import type { TensorPart } from './tensor-names.js';
+
+export type { BaseModel } from './base-modules.js';
 
 const MAX_TENSORS = 20_000;
-
-/** The parts of a manifest that decide whether an adapter fits. */
-export type BaseModel = Pick<ModelManifest, 'modelId' | 'sites'> & {
-  readonly config: Pick<ModelManifest['config'], 'architecture'>;
-};
 
 /** Everything that is decided about an adapter before its numbers are touched. */
 export interface AdapterPlan {
@@ -64,13 +64,6 @@ async function searching<T>(key: string, offenders: Offender[], search: Promise<
   }
 }
 
-/** What is expected of a module that no linear of the base has. */
-function unknownModule(module: string, base: BaseModel): string {
-  return /(?:^|\.)(?:lm_head|embed_tokens)$/.test(module)
-    ? 'linear modules of the decoder layers: LoRA on embeddings or the output head is not supported'
-    : `a linear module of ${base.modelId}`;
-}
-
 function refuse(input: PlanInput, offenders: readonly Offender[]): LoramuxError {
   const { config, base, file } = input;
   const other = looksLikeOtherBase(config.baseModel, base.modelId);
@@ -102,20 +95,27 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
     searching(
       'target_modules, exclude_modules, layers_pattern',
       refused,
-      selectModules(config, base.config.architecture, [...places.keys()], firstMatches),
+      selectModules(config, base.config.architecture, [base.embedding.name, ...places.keys()], firstMatches),
     ),
   ]);
   // Without its patterns nothing is known of what the configuration wants: only they are reported.
   if (ranks === null || alphas === null || selected === null) throw invalidAdapter(input.configFile, refused);
-  checkSelection(selected, groups, places, offenders);
-  const modules = planModules(config, { ranks, alphas }, groups, places, offenders);
+  tieTargets(selected, config, base);
+  const targets = new Set([...places.keys(), base.embedding.name]);
+  checkSelection(selected, groups, targets, offenders);
+  checkRoles(groups, base, offenders);
+  const settings = { ranks, alphas };
+  const modules = planModules(config, settings, groups, places, offenders);
+  const embedding = planEmbedding(config, settings, groups, base, offenders);
+  const { norms, embeddingRows, headRows, copies } = planReplaced(config, groups, base, offenders);
   const extras: NativeAdapterExtras = {
     biases: planBiases(config, selected, groups, places, offenders, warnings),
+    copies,
+    ...(embedding === null ? {} : { embedding }),
+    ...(embeddingRows === null ? {} : { embeddingRows }),
+    ...(headRows === null ? {} : { headRows }),
+    norms,
   };
-  for (const [module, parts] of groups) {
-    if (places.has(module)) continue;
-    offenders.push({ tensor: anyTensor(parts), expected: unknownModule(module, base), found: module });
-  }
   if (groups.size === 0 && offenders.length === 0) {
     offenders.push({ expected: 'lora_A and lora_B of at least one module', found: 'no tensors' });
   }
@@ -126,7 +126,7 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
   return {
     modules,
     extras,
-    ranks: rankRange(modules),
+    ranks: rankRange([...modules, ...(embedding === null ? [] : [embedding])].map(({ rank }) => rank)),
     variant: variantOf(config),
     moduleCounts: { inFile: groups.size, applied: groups.size },
     bytes: residentBytes({ modules, extras }, base, new Map(tensors.map((tensor) => [tensor.name, tensor]))),
@@ -134,9 +134,51 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
   };
 }
 
-function rankRange(modules: readonly NativeModulePlan[]): AdapterPlan['ranks'] {
-  const ranks = modules.map((module) => module.rank);
-  return { min: Math.min(...ranks), max: Math.max(...ranks) };
+/** With a tie that PEFT was told to keep, embedding and head are targeted together. */
+function tieTargets(
+  selected: Set<string>,
+  config: AdapterConfig,
+  { embedding, config: { tieWordEmbeddings } }: BaseModel,
+) {
+  if (!config.ensureWeightTying || !tieWordEmbeddings) return;
+  if (selected.has(HEAD) || selected.has(embedding.name)) selected.add(HEAD).add(embedding.name);
+}
+
+const LINEAR_ROLES: readonly TensorPart[] = ['a', 'b', 'magnitude', 'loraBias', 'bias'];
+const HEAD_ROLES: readonly TensorPart[] = [...LINEAR_ROLES, 'baseWeight', 'weight', 'tokens'];
+const EMBEDDING_ROLES: readonly TensorPart[] = [
+  'embeddingA',
+  'embeddingB',
+  'magnitude',
+  'baseWeight',
+  'weight',
+  'tokens',
+];
+
+/** That every tensor belongs to a module of the base which may have one of its kind. */
+function checkRoles(groups: ReadonlyMap<string, ModuleTensors>, base: BaseModel, offenders: Offender[]): void {
+  const roles = new Map<string, readonly TensorPart[]>([
+    ...base.sites.flatMap((site) => site.modules.map(({ name }) => [name, LINEAR_ROLES] as const)),
+    ...base.norms.map(({ name }) => [name, ['weight']] as const),
+    [base.embedding.name, EMBEDDING_ROLES],
+  ]);
+  if (roles.has(HEAD)) roles.set(HEAD, HEAD_ROLES);
+  for (const [module, parts] of groups) {
+    const allowed = roles.get(module);
+    if (allowed === undefined) {
+      const expected = `a linear module, embedding or norm of ${base.modelId}`;
+      offenders.push({ tensor: anyTensor(parts), expected, found: module });
+      continue;
+    }
+    for (const [part, { name, dtype, shape }] of Object.entries(parts)) {
+      if (allowed.includes(part as TensorPart)) continue;
+      offenders.push({ tensor: name, expected: `no tensor of this kind for ${module}`, found: `${dtype} [${shape}]` });
+    }
+  }
+}
+
+function rankRange(ranks: readonly number[]): AdapterPlan['ranks'] {
+  return ranks.length === 0 ? { min: 0, max: 0 } : { min: Math.min(...ranks), max: Math.max(...ranks) };
 }
 
 function variantOf(config: AdapterConfig): AdapterVariant[] {
@@ -146,5 +188,7 @@ function variantOf(config: AdapterConfig): AdapterVariant[] {
   if (variant.length === 0) variant.push('lora');
   if (config.loraBias) variant.push('lora_bias');
   if (config.bias !== 'none') variant.push('bias');
+  if (config.modulesToSave.length > 0) variant.push('modules_to_save');
+  if (config.trainableTokens.length > 0) variant.push('trainable_tokens');
   return variant;
 }

@@ -1,5 +1,5 @@
-import type { LoraSite } from '../core/model-manifest.js';
-import type { NativeAdapterExtras, NativeModulePlan, NativeTensorInfo } from '../engine/binding.js';
+import type { NativeAdapterExtras, NativeModulePlan, NativeRowsPlan, NativeTensorInfo } from '../engine/binding.js';
+import { type BaseModel, embeddingShape } from './base-modules.js';
 
 /** Bytes per element that the dtypes of an adapter file take once resident: float64 is narrowed. */
 export const ELEMENT_BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2, F64: 4 };
@@ -24,13 +24,14 @@ function elementBytes(names: readonly string[], tensors: Tensors): number {
 /**
  * Bytes that an adapter will take once compiled: A [rank, in] and B [out, rank] at the file's dtype (float32 where
  * the modules of one site differ), a scale per rank, a float32 gain per output with DoRA, a float32 per output with
- * biases. `tensors` by name.
+ * biases, and what `extraBytes` counts. `tensors` by name.
  */
 export function residentBytes(
   { modules, extras }: { readonly modules: readonly NativeModulePlan[]; readonly extras: NativeAdapterExtras },
-  { sites }: { readonly sites: readonly LoraSite[] },
+  base: BaseModel,
   tensors: Tensors,
 ): number {
+  const { sites } = base;
   const siteById = new Map(sites.map((site) => [site.id, site]));
   const names = new Map<number, string[]>();
   for (const { site, a, b } of modules) names.set(site, [...(names.get(site) ?? []), a, b]);
@@ -48,5 +49,26 @@ export function residentBytes(
     biased.set(`${site} ${module}`, siteById.get(site)?.modules[module]?.outFeatures ?? 0);
   }
   for (const outFeatures of biased.values()) bytes += outFeatures * 4;
+  return bytes + extraBytes(extras, base, tensors);
+}
+
+/** Factors of the embedding, rows of embedding and head, norms. */
+function extraBytes(
+  { embedding, embeddingRows, headRows, norms }: NativeAdapterExtras,
+  base: BaseModel,
+  tensors: Tensors,
+): number {
+  const { vocab, hidden } = embeddingShape(base);
+  const rowBytes = (plan: NativeRowsPlan | undefined): number => {
+    if (plan === undefined) return 0;
+    const row = roundUp(hidden, VECTOR) * elementBytes([plan.tensor], tensors);
+    return plan.tokens === undefined ? vocab * row : new Set(plan.tokens).size * (row + 4);
+  };
+  let bytes = rowBytes(embeddingRows) + rowBytes(headRows) + norms.length * hidden * 4;
+  if (embedding !== undefined) {
+    const { a, b, magnitude, rank } = embedding;
+    bytes += (vocab + roundUp(hidden, PANEL)) * rank * elementBytes([a, b], tensors);
+    if (magnitude !== undefined) bytes += hidden * 4;
+  }
   return bytes;
 }

@@ -1,5 +1,18 @@
-/** The role of a tensor in a module: `loraBias` is the bias of B, `bias` one in the place of the base's. */
-export type TensorPart = 'a' | 'b' | 'magnitude' | 'loraBias' | 'bias';
+/**
+ * The role of a tensor in a module: `loraBias` is the bias of B; `bias` and `weight` stand in the place of the base's;
+ * `baseWeight` is a copy of it; `tokens` are rows of single tokens.
+ */
+export type TensorPart =
+  | 'a'
+  | 'b'
+  | 'magnitude'
+  | 'loraBias'
+  | 'bias'
+  | 'embeddingA'
+  | 'embeddingB'
+  | 'tokens'
+  | 'baseWeight'
+  | 'weight';
 
 /** What a tensor name says. `repaired` is true when a known artefact of saving was stripped from it. */
 export type TensorName =
@@ -21,15 +34,21 @@ const SUFFIXES: readonly (readonly [suffix: string, part: TensorPart, repaired: 
   ['.lora_magnitude_vector.default.weight', 'magnitude', true],
   ['.lora_B.bias', 'loraBias', false],
   ['.lora_B.default.bias', 'loraBias', true],
+  ['.lora_embedding_A', 'embeddingA', false],
+  ['.lora_embedding_B', 'embeddingB', false],
+  ['.lora_embedding_A.default', 'embeddingA', true],
+  ['.lora_embedding_B.default', 'embeddingB', true],
+  ['.token_adapter.trainable_tokens_delta', 'tokens', false],
+  ['.token_adapter.trainable_tokens_delta.default', 'tokens', true],
   // Targeted modules keep their own parameters one level down.
   ['.base_layer.bias', 'bias', false],
   ['.bias', 'bias', false],
+  ['.base_layer.weight', 'baseWeight', false],
+  // Last: every name above that ends so is another role.
+  ['.weight', 'weight', false],
 ];
 
 const REFUSED: readonly (readonly [pattern: RegExp, expected: string])[] = [
-  [/\.lora_embedding_[AB](?:\.|$)/, 'LoRA on linear modules only: embeddings are not supported'],
-  [/\.base_layer\.weight$/, 'no copy of a base weight: LoRA on embeddings or the output head is not supported'],
-  [/\.trainable_tokens_delta$/, 'no trainable token rows: they are not supported'],
   [/\.lora_E$/, 'a LORA file: lora_E belongs to AdaLoRA'],
   [/\.lora_diag$/, 'a plain LoRA file: lora_diag belongs to KaSA'],
   [/\.lora_velora_embed$|\.lora_monteclora_sampler\./, 'a plain LoRA file: this buffer belongs to another variant'],
@@ -59,6 +78,7 @@ export function parseTensorName(name: string): TensorName {
   return {
     kind: 'refused',
     expected:
-      known?.[1] ?? 'only tensors of a LoRA adapter: lora_A.weight, lora_B.weight, lora_magnitude_vector, biases',
+      known?.[1] ??
+      'only tensors that PEFT saves with a LoRA adapter: factors, magnitudes, biases, weights of whole modules, token rows',
   };
 }

@@ -57,7 +57,7 @@ export interface SiteModule {
   readonly biasOffset: number | null;
 }
 
-/** One place in the graph where `SegmentedLora` adds adapter deltas: a base matmul, maybe of fused modules. */
+/** One place in the graph where `SegmentedLora` adds adapter deltas: a base matmul, maybe of fused modules, or the head. */
 export interface LoraSite {
   /** Dense index, the `site` attribute of the node. */
   readonly id: number;
@@ -90,6 +90,10 @@ export interface ModelManifest {
   readonly precision: Precision;
   readonly config: DecoderConfig;
   readonly sites: readonly LoraSite[];
+  /** The token embedding, float32 in every precision; a tied head reads the same matrix. */
+  readonly embedding: { readonly name: string; readonly weight: WeightRef };
+  /** RMS norms [hiddenSize]; index = the `norm` attribute of the node. */
+  readonly norms: readonly { readonly name: string }[];
   readonly graph: CacheFile;
   readonly weights: CacheFile;
   readonly tokenizer: CacheFile;

@@ -96,6 +96,41 @@ export interface NativeBiasPlan {
 /** What an adapter brings beside the factors of linear modules. Tensor names are those of the file. */
 export interface NativeAdapterExtras {
   readonly biases: readonly NativeBiasPlan[];
+  readonly copies: readonly NativeCopyPlan[];
+  /** At most one of `embedding` and `embeddingRows`. */
+  readonly embedding?: NativeEmbeddingPlan;
+  readonly embeddingRows?: NativeRowsPlan;
+  readonly headRows?: NativeRowsPlan;
+  readonly norms: readonly NativeNormPlan[];
+}
+
+/** A copy of a base weight that must equal it: of the module of site `site`, or of the embedding. */
+export interface NativeCopyPlan {
+  readonly tensor: string;
+  readonly site?: number;
+}
+
+/** LoRA on the token embedding: A [rank, vocab], B [hidden, rank]. */
+export interface NativeEmbeddingPlan {
+  readonly a: string;
+  readonly b: string;
+  /** DoRA magnitude [hidden]. */
+  readonly magnitude?: string;
+  readonly rank: number;
+  readonly scaling: number;
+}
+
+/** Rows of embedding or head in the place of the base's: of `tokens`, one a row of the tensor, or all [vocab, hidden]. */
+export interface NativeRowsPlan {
+  readonly tensor: string;
+  readonly tokens?: number[];
+}
+
+/** A norm's weight [hidden] in the place of the base's. */
+export interface NativeNormPlan {
+  /** Index into the manifest's norms. */
+  readonly norm: number;
+  readonly tensor: string;
 }
 
 export interface NativeEngineOptions {

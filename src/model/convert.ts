@@ -4,7 +4,7 @@ import { LoramuxError } from '../core/errors.js';
 import type { Precision } from '../core/model-manifest.js';
 import { GRAPH_FILE, type ManifestDraft, TOKENIZER_FILE, WEIGHTS_FILE } from './cache/model-cache.js';
 import { buildGraph } from './graph/graph-builder.js';
-import { loraSites, planModel } from './graph/model-plan.js';
+import { adapterPlaces, planModel } from './graph/model-plan.js';
 import type { ProgressReport } from './progress.js';
 import type { ModelSource } from './sources/model-source.js';
 import { writeWeights } from './weights/weight-writer.js';
@@ -32,7 +32,7 @@ export async function convertModel(
     onProgress({ phase: 'convert', label, done, total }),
   );
   onProgress({ phase: 'convert', label, done: total, total });
-  return { modelId, precision, config: source.config, sites: loraSites(plan), ...text };
+  return { modelId, precision, config: source.config, ...adapterPlaces(plan), ...text };
 }
 
 async function requireSpace(directory: string, bytes: number): Promise<void> {

@@ -8,7 +8,25 @@ import { casesOf, openSynthetic, type SyntheticCase, titleOf } from '../helpers/
 import { VARIANT_ADAPTERS, VARIANTS, type VariantAdapter } from '../helpers/variants.js';
 
 /** What is served. A variant that is not listed must be refused by name, or be equal to PEFT: then it belongs here. */
-const SERVED: ReadonlySet<string> = new Set(['lora-bias', 'bias-lora-only', 'bias-all', 'eva', 'f64', 'converted']);
+const SERVED: ReadonlySet<string> = new Set([
+  'lora-bias',
+  'bias-lora-only',
+  'bias-all',
+  'lm-head',
+  'embed',
+  'lm-head-and-embed',
+  'dora-lm-head',
+  'dora-embed',
+  'modules-to-save-lm-head',
+  'modules-to-save-embed',
+  'modules-to-save-both',
+  'modules-to-save-norm',
+  'trainable-tokens-list',
+  'trainable-tokens-dict',
+  'eva',
+  'converted',
+  'f64',
+]);
 /** What the fixtures hold: fewer means that a test lost its cases. */
 const ADAPTERS = 45;
 const CASES_OF_EACH = 3;

@@ -1,7 +1,9 @@
 //! From a checked file to a resident adapter: pack the factors, scan for NaN, fold DoRA.
 
+use super::embedding::embedding_lora;
 use super::pack::{pack_groups, pack_panels};
-use super::resident::{Adapter, Part, SiteDelta, a_stride};
+use super::replace::{check_copy, replaced_norms, replaced_rows};
+use super::resident::{Adapter, EmbeddingDelta, Part, ReplacedRows, SiteDelta, a_stride};
 use super::safetensors::File;
 use super::slab::SlabBuilder;
 use super::tensor::{invalid, read};
@@ -41,6 +43,45 @@ pub struct BiasPlan {
 pub struct AdapterPlan {
     pub modules: Vec<ModulePlan>,
     pub biases: Vec<BiasPlan>,
+    /// Copies of base weights that must equal the base.
+    pub copies: Vec<CopyPlan>,
+    /// At most one of `embedding` and `embedding_rows`.
+    pub embedding: Option<EmbeddingPlan>,
+    pub embedding_rows: Option<RowsPlan>,
+    pub head_rows: Option<RowsPlan>,
+    pub norms: Vec<NormPlan>,
+}
+
+/// A weight that PEFT saves beside the factors of embedding or head.
+#[derive(Debug, Clone)]
+pub struct CopyPlan {
+    pub tensor: String,
+    /// The site whose only module it is a copy of; None for the embedding.
+    pub site: Option<usize>,
+}
+
+/// LoRA on the token embedding: A [rank, vocab], B [hidden, rank].
+#[derive(Debug, Clone)]
+pub struct EmbeddingPlan {
+    pub a: String,
+    pub b: String,
+    pub magnitude: Option<String>,
+    pub rank: usize,
+    pub scaling: f64,
+}
+
+/// Rows of embedding or head: all of them, or those of `tokens` in the order of the tensor's rows.
+#[derive(Debug, Clone)]
+pub struct RowsPlan {
+    pub tensor: String,
+    pub tokens: Option<Vec<u32>>,
+}
+
+/// A norm's weight in the place of the base's.
+#[derive(Debug, Clone)]
+pub struct NormPlan {
+    pub norm: usize,
+    pub tensor: String,
 }
 
 /// Builds the resident form of `file` for the model of `manifest`.
@@ -53,9 +94,29 @@ pub fn compile(handle: u32, file: &File, plan: &AdapterPlan, manifest: &Manifest
     for (site, parts) in manifest.sites.iter().zip(parts_by_site(plan, &manifest.sites)?) {
         sites.push(if parts.is_empty() { None } else { Some(compile_site(file, site, &parts, weights, &mut slab)?) });
     }
-    let bytes = sites.iter().flatten().map(SiteDelta::bytes).sum();
-    let has_gain = sites.iter().flatten().any(|site| site.parts.iter().any(|part| part.gain.is_some()));
-    Ok(Adapter { handle, slab: slab.finish()?, sites, bytes, has_gain })
+    for copy in &plan.copies {
+        check_copy(file, copy, manifest, weights)?;
+    }
+    let embedding = match (&plan.embedding, &plan.embedding_rows) {
+        (Some(_), Some(_)) => return Err(Error::new(Code::Native, "the plan both adds to the embedding and replaces rows of it")),
+        (Some(lora), None) => Some(EmbeddingDelta::Lora(embedding_lora(file, lora, &manifest.embedding, weights, &mut slab)?)),
+        (None, Some(rows)) => Some(EmbeddingDelta::Replaced(replaced_rows(file, rows, manifest, &mut slab)?)),
+        (None, None) => None,
+    };
+    let head = plan.head_rows.as_ref().map(|rows| replaced_rows(file, rows, manifest, &mut slab)).transpose()?;
+    let norms = replaced_norms(file, &plan.norms, manifest)?;
+    let gains = sites.iter().flatten().flat_map(|site| &site.parts).filter(|part| part.gain.is_some()).count();
+    let replaces = match &embedding {
+        Some(EmbeddingDelta::Lora(lora)) => lora.gain.is_some(),
+        Some(EmbeddingDelta::Replaced(_)) => true,
+        None => false,
+    };
+    let bytes = sites.iter().flatten().map(SiteDelta::bytes).sum::<usize>()
+        + embedding.as_ref().map_or(0, EmbeddingDelta::bytes)
+        + head.as_ref().map_or(0, ReplacedRows::bytes)
+        + norms.iter().flatten().map(|weight| weight.len() * 4).sum::<usize>();
+    let stands_alone = gains > 0 || replaces || head.is_some() || !plan.norms.is_empty();
+    Ok(Adapter { handle, slab: slab.finish()?, sites, embedding, norms, head, bytes, stands_alone })
 }
 
 /// What the plan says of one module: factors, a bias, or both.
@@ -110,14 +171,7 @@ fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &W
     for part in parts {
         let Some(plan) = part.factors else { continue };
         let module = &site.modules[plan.module];
-        if plan.rank == 0 || plan.rank > MAX_RANK {
-            return Err(invalid(file, &plan.a, format!("expected a rank of 1 to {MAX_RANK}, got {}", plan.rank)));
-        }
-        #[allow(clippy::cast_possible_truncation)]
-        let narrowed = plan.scaling as f32;
-        if !narrowed.is_finite() {
-            return Err(invalid(file, &plan.a, format!("expected a finite float32 scaling, got {}", plan.scaling)));
-        }
+        check_scale(file, &plan.a, plan.rank, plan.scaling)?;
         let (a, a_type) = read(file, &plan.a, &[plan.rank, site.in_features])?;
         let (b, b_type) = read(file, &plan.b, &[module.out_features, plan.rank])?;
         // One dtype a site: what all share, else float32, which holds each exactly.
@@ -159,6 +213,36 @@ fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &W
         });
     }
     Ok(SiteDelta { dtype, rank, a, a_stride: stride, scale, parts: compiled })
+}
+
+/// The scaling as float32, after checking it and the rank; `tensor` is what an error names.
+///
+/// # Errors
+/// `ERR_ADAPTER_INVALID` when either is out of bounds.
+pub fn check_scale(file: &File, tensor: &str, rank: usize, scaling: f64) -> Result<f32> {
+    if rank == 0 || rank > MAX_RANK {
+        return Err(invalid(file, tensor, format!("expected a rank of 1 to {MAX_RANK}, got {rank}")));
+    }
+    #[allow(clippy::cast_possible_truncation)]
+    let narrowed = scaling as f32;
+    if narrowed.is_finite() {
+        Ok(narrowed)
+    } else {
+        Err(invalid(file, tensor, format!("expected a finite float32 scaling, got {scaling}")))
+    }
+}
+
+/// `m / norm`, DoRA's gain of output `row` of `module`; `tensor` is the magnitude.
+///
+/// # Errors
+/// `ERR_ADAPTER_INVALID` where the norm vanishes.
+pub fn gain_of(file: &File, tensor: &str, module: &str, row: usize, m: f32, norm: f64) -> Result<f32> {
+    #[allow(clippy::cast_possible_truncation)]
+    let g = (f64::from(m) / norm) as f32;
+    if norm < 1e-12 || !g.is_finite() {
+        return Err(invalid(file, tensor, format!("output row {row} of {module} has a norm of {norm:e}: DoRA is undefined there")));
+    }
+    Ok(g)
 }
 
 /// What is added to the module's output whatever its input: `s · b_B`, and the file's bias less the base's.
@@ -210,16 +294,7 @@ fn dora_gain(file: &File, f: &Factors<'_>, in_features: usize, weights: &Weights
             }
         }
         let norm = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
-        #[allow(clippy::cast_possible_truncation)]
-        let g = (f64::from(*m) / norm) as f32;
-        if norm < 1e-12 || !g.is_finite() {
-            return Err(invalid(
-                file,
-                name,
-                format!("output row {n} of {} has a norm of {norm:e}: DoRA is undefined there", f.module.name),
-            ));
-        }
-        gain.push(g);
+        gain.push(gain_of(file, name, &f.module.name, n, *m, norm)?);
     }
     Ok(Some(gain))
 }

@@ -1,9 +1,11 @@
 //! Adapters: the file as it came, checked; and the resident form that operators read.
 
 pub mod compile;
+pub mod embedding;
 pub mod merge;
 pub mod pack;
 pub mod patterns;
+pub mod replace;
 pub mod resident;
 pub mod safetensors;
 pub mod slab;

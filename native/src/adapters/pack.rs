@@ -37,3 +37,12 @@ pub fn pack(dtype: Dtype, values: &[f32], out: &mut [u8]) {
         Dtype::Bf16 => out.as_chunks_mut::<2>().0.iter_mut().zip(values).for_each(|(o, v)| *o = half::bf16::from_f32(*v).to_le_bytes()),
     }
 }
+
+/// Widens as many elements of `dtype` as `out` holds; exact.
+pub fn unpack(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        Dtype::F32 => out.iter_mut().zip(bytes.as_chunks::<4>().0).for_each(|(o, b)| *o = f32::from_le_bytes(*b)),
+        Dtype::F16 => out.iter_mut().zip(bytes.as_chunks::<2>().0).for_each(|(o, b)| *o = half::f16::from_le_bytes(*b).to_f32()),
+        Dtype::Bf16 => out.iter_mut().zip(bytes.as_chunks::<2>().0).for_each(|(o, b)| *o = half::bf16::from_le_bytes(*b).to_f32()),
+    }
+}

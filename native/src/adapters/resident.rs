@@ -1,7 +1,8 @@
 //! An adapter as operators read it: per site, packed factors at the adapter's own ranks. Immutable and shared.
 
+use super::pack::unpack;
 use super::slab::Slab;
-use crate::kernels::lora::PANEL;
+use crate::kernels::lora::{GROUP, PANEL};
 use crate::kernels::simd::{Dtype, LANES};
 
 /// A whole adapter.
@@ -11,10 +12,14 @@ pub struct Adapter {
     pub slab: Slab,
     /// Index = site id.
     pub sites: Vec<Option<SiteDelta>>,
-    /// Bytes of factors, scales and gains; alignment inside the slab is not counted.
+    pub embedding: Option<EmbeddingDelta>,
+    /// Index = norm id; f32 [hidden] in the place of the base's weight.
+    pub norms: Vec<Option<Vec<f32>>>,
+    pub head: Option<ReplacedRows>,
+    /// Bytes of all of these; alignment inside the slab is not counted.
     pub bytes: usize,
-    /// Some site rescales the base output (DoRA): such an adapter cannot be summed with others.
-    pub has_gain: bool,
+    /// Rescales (DoRA) or replaces something of the base: such an adapter cannot be summed with others.
+    pub stands_alone: bool,
 }
 
 /// What one adapter adds at one site: the A of all its modules stacked, and behind it each module's B.
@@ -44,6 +49,91 @@ pub struct Part {
     pub gain: Option<Vec<f32>>,
     /// f32 `[out_features]`: biases, scaled, added after the gain.
     pub offset: Option<Vec<f32>>,
+}
+
+/// What one adapter does to rows of the token embedding: replaces some, or adds to all.
+pub enum EmbeddingDelta {
+    Lora(EmbeddingLora),
+    Replaced(ReplacedRows),
+}
+
+/// `g ⊙ (E[id] + s · B · A[:, id])`.
+pub struct EmbeddingLora {
+    pub dtype: Dtype,
+    pub rank: usize,
+    pub vocab: usize,
+    /// Byte offset of Aᵀ [vocab, rank] in the slab, row-major.
+    pub a: usize,
+    pub scale: f32,
+    pub hidden: usize,
+    /// Byte offset of B in the slab; layout: `kernels::lora::Expand::b`.
+    pub b: usize,
+    /// f32 `[hidden]`: DoRA's g = magnitude / ‖Eᵀ + s·BA‖ per output column.
+    pub gain: Option<Vec<f32>>,
+}
+
+/// Rows of the embedding or the head in the place of the base's.
+pub struct ReplacedRows {
+    pub rows: PackedRows,
+    /// The row's token, ascending; None where every token has its row.
+    pub tokens: Option<Vec<u32>>,
+}
+
+/// Rows [count, width] in the slab; layout: `kernels::lora::Shrink::a`.
+pub struct PackedRows {
+    pub dtype: Dtype,
+    pub count: usize,
+    pub width: usize,
+    pub offset: usize,
+}
+
+impl EmbeddingDelta {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Lora(lora) => lora.bytes(),
+            Self::Replaced(rows) => rows.bytes(),
+        }
+    }
+}
+
+impl EmbeddingLora {
+    fn bytes(&self) -> usize {
+        let elements = (self.vocab + self.hidden.div_ceil(PANEL) * PANEL) * self.rank;
+        elements * self.dtype.size() + self.gain.as_ref().map_or(0, |g| g.len() * 4)
+    }
+}
+
+impl ReplacedRows {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes() + self.tokens.as_ref().map_or(0, |tokens| tokens.len() * 4)
+    }
+
+    /// Where the row of `token` lies, if it is replaced.
+    #[must_use]
+    pub fn row_of(&self, token: usize) -> Option<usize> {
+        match &self.tokens {
+            None => (token < self.rows.count).then_some(token),
+            Some(tokens) => u32::try_from(token).ok().and_then(|token| tokens.binary_search(&token).ok()),
+        }
+    }
+}
+
+impl PackedRows {
+    fn bytes(&self) -> usize {
+        self.count * a_stride(self.width) * self.dtype.size()
+    }
+
+    /// Row `row` of the slab's rows as float32, into `out` [width].
+    pub fn unpack(&self, slab: &[u8], row: usize, out: &mut [f32]) {
+        let (first, size) = (row / GROUP * GROUP, self.dtype.size());
+        let group = GROUP.min(self.count - first);
+        for (c, lanes) in out[..self.width].chunks_mut(LANES).enumerate() {
+            let element = first * a_stride(self.width) + (c * group + row - first) * LANES;
+            unpack(self.dtype, &slab[self.offset + element * size..], lanes);
+        }
+    }
 }
 
 impl Part {

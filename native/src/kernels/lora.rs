@@ -26,7 +26,7 @@ pub struct Shrink {
     pub dtype: Dtype,
     /// Adapter rows to compute, `ranks.0 .. ranks.1`; whole groups: `ranks.0` is a multiple of GROUP, `ranks.1` too or rank.
     pub ranks: (usize, usize),
-    /// f32 [rank]: scaling of each adapter row, times the segment's strength.
+    /// f32 [rank] or null: scaling of each adapter row, times the segment's strength.
     pub scale: *const f32,
     pub strength: f32,
     /// f32 `[rows, h_stride]`, overwritten in columns `ranks`.
@@ -162,7 +162,7 @@ unsafe fn shrink_tile<S: Simd, E: Element, const R: usize, const J: usize>(args:
         }
         for (ii, row) in acc.iter().enumerate() {
             for (jj, sum) in row.iter().enumerate() {
-                let scale = *args.scale.add(j + jj) * args.strength;
+                let scale = if args.scale.is_null() { args.strength } else { *args.scale.add(j + jj) * args.strength };
                 *args.h.add((i + ii) * args.h_stride + j + jj) = S::sum(*sum) * scale;
             }
         }

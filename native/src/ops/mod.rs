@@ -2,7 +2,10 @@
 
 mod gated_silu;
 mod paged_attention;
+mod segmented_embedding;
+mod segmented_head;
 mod segmented_lora;
+mod segmented_norm;
 
 use crate::error::{Code, Error, Result, guard};
 use crate::kernels::dispatch::Kernels;
@@ -25,6 +28,9 @@ pub struct OpEnv {
     pub config: DecoderConfig,
     /// Per site: input and output features.
     pub sites: Vec<(usize, usize)>,
+    pub norms: usize,
+    pub vocab: usize,
+    pub hidden: usize,
 }
 
 /// The domain that a session's graph refers to.
@@ -34,6 +40,9 @@ pub struct OpEnv {
 pub fn domain(env: &Arc<OpEnv>) -> Result<OperatorDomain> {
     OperatorDomain::new("loramux")
         .and_then(|domain| domain.add(segmented_lora::SegmentedLora(env.clone())))
+        .and_then(|domain| domain.add(segmented_embedding::SegmentedEmbedding(env.clone())))
+        .and_then(|domain| domain.add(segmented_norm::SegmentedNorm(env.clone())))
+        .and_then(|domain| domain.add(segmented_head::SegmentedHead(env.clone())))
         .and_then(|domain| domain.add(paged_attention::PagedAttention(env.clone())))
         .and_then(|domain| domain.add(gated_silu::GatedSilu(env.clone())))
         .map_err(|e| Error::new(Code::NativeLoad, format!("registering operators: {e}")))
@@ -123,6 +132,25 @@ fn output(ctx: &ComputeContext, rows: usize, columns: usize) -> Result<*mut f32>
     let mut value = ctx.output(0, shape).map_err(from_ort)?.ok_or_else(|| Error::new(Code::StepFailed, "output 0 is missing"))?;
     let (_, data) = value.try_extract_tensor_mut::<f32>().map_err(from_ort)?;
     Ok(data.as_mut_ptr())
+}
+
+/// Output 0 with what input 0 holds: input 0's own buffer where the runtime permits, else a copy of it.
+fn updated(ctx: &ComputeContext, base: &Matrix) -> Result<*mut f32> {
+    let out = output(ctx, base.rows, base.columns)?;
+    if out.cast_const() != base.data {
+        // SAFETY: both are [rows, columns] and the runtime gave distinct buffers.
+        unsafe { std::ptr::copy_nonoverlapping(base.data, out, base.rows * base.columns) };
+    }
+    Ok(out)
+}
+
+/// That a matrix holds every row that segments point into: a graph that drops rows before an operator would have it read
+/// and write past them.
+fn check_rows(what: &str, found: usize, wanted: usize) -> Result<()> {
+    if found >= wanted {
+        return Ok(());
+    }
+    Err(Error::new(Code::StepFailed, format!("{what}: expected the step's {wanted} rows, got {found}")))
 }
 
 /// Lets a raw pointer into parallel closures. Whoever uses it says why the parts do not overlap.

@@ -1,11 +1,13 @@
 //! `SegmentedLora(y f32 [T, out], x f32 [T, in]) → y'`, in place where the runtime permits:
 //! `y'[i] = g ⊙ (y[i] + Σ_k w_k · s_k · B_k (A_k x[i])) + Σ_k w_k · o_k` over the adapters of row i's segment; base rows pass through.
 //!
+//! Attribute `site` names the base matmul. With `logits_rows` 1 the matrices hold only the rows that reach the head.
+//!
 //! Source: Punica's SGMV (arXiv 2310.18547), S-LoRA (arXiv 2311.03285) for adapters of different rank in one batch.
 
-use super::{OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, parallel};
+use super::{OpEnv, Shared, attribute, check_rows, compute, float_input, float_output, infer_rows_by, matrix, parallel, updated};
 use crate::adapters::resident::{Part, SiteDelta};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::kernels::lora::{Expand, GROUP, Shrink};
 use crate::session::context::StepContext;
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
@@ -49,7 +51,8 @@ impl Operator for SegmentedLora {
                 env.sites.len()
             )));
         }
-        Ok(Box::new(move |ctx: &ComputeContext| compute("SegmentedLora", || run(&env, site, ctx))))
+        let at_head = info.get("logits_rows").is_some_and(|flag: i64| flag != 0);
+        Ok(Box::new(move |ctx: &ComputeContext| compute("SegmentedLora", || run(&env, site, at_head, ctx))))
     }
 }
 
@@ -77,29 +80,19 @@ struct Io {
     out_features: usize,
 }
 
-fn run(env: &OpEnv, site: usize, ctx: &ComputeContext) -> Result<()> {
+fn run(env: &OpEnv, site: usize, at_head: bool, ctx: &ComputeContext) -> Result<()> {
     let (in_features, out_features) = env.sites[site];
     let base = matrix(ctx, 0, Some(out_features))?;
     let x = matrix(ctx, 1, Some(in_features))?;
-    let y = output(ctx, base.rows, out_features)?;
-    if y.cast_const() != base.data {
-        // SAFETY: both are [rows, out_features] and the runtime gave distinct buffers.
-        unsafe { std::ptr::copy_nonoverlapping(base.data, y, base.rows * out_features) };
-    }
+    let y = updated(ctx, &base)?;
     let step = env.context.get()?;
     if step.segments.is_empty() {
         return Ok(());
     }
-    // Segments are bounds into the step's rows: a graph that drops rows before a site would read and write past them.
-    if x.rows != base.rows || base.rows < step.rows.len() {
-        return Err(Error::new(
-            Code::StepFailed,
-            format!("site {site}: expected y and x with the step's {} rows, got {} and {}", step.rows.len(), base.rows, x.rows),
-        ));
-    }
+    check_rows(&format!("site {site}"), base.rows.min(x.rows), step.row_count(at_head))?;
     let io = Io { x: Shared(x.data.cast_mut()), y: Shared(y), in_features, out_features };
     let terms = terms_at(&step, site);
-    let tiles = tiles_of(&step, &terms);
+    let tiles = tiles_of(&step, &terms, at_head);
     let lone_work = |tile: &Tile<'_>| {
         tile.terms.iter().map(|term| term.delta.rank * (in_features + out_features)).sum::<usize>() * (tile.end - tile.start)
     };
@@ -124,14 +117,15 @@ fn terms_at(step: &StepContext, site: usize) -> Vec<Vec<Term<'_>>> {
     all
 }
 
-fn tiles_of<'a>(step: &StepContext, terms: &'a [Vec<Term<'a>>]) -> Vec<Tile<'a>> {
+fn tiles_of<'a>(step: &StepContext, terms: &'a [Vec<Term<'a>>], at_head: bool) -> Vec<Tile<'a>> {
     let mut tiles = Vec::with_capacity(step.segments.len());
     for (segment, terms) in step.segments.iter().zip(terms) {
         if terms.is_empty() {
             continue;
         }
-        for start in (segment.start..segment.end).step_by(TILE_ROWS) {
-            tiles.push(Tile { start, end: segment.end.min(start + TILE_ROWS), terms });
+        let rows = segment.rows_of(at_head);
+        for start in rows.clone().step_by(TILE_ROWS) {
+            tiles.push(Tile { start, end: rows.end.min(start + TILE_ROWS), terms });
         }
     }
     tiles

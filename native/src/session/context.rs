@@ -4,6 +4,7 @@ use crate::adapters::resident::Adapter;
 use crate::adapters::store::AdapterStore;
 use crate::error::{Code, Error, Result};
 use crate::kernels::attention::PAGE;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The step ABI as it came over the border; shapes are in `src/core/step.ts`.
@@ -31,10 +32,10 @@ pub struct StepLimits {
     pub kv_pages: usize,
 }
 
-/// Rows `start .. end` of one adapter combination.
+/// Rows of one adapter combination, and which of the rows that reach the head are among them.
 pub struct Segment {
-    pub start: usize,
-    pub end: usize,
+    pub rows: Range<usize>,
+    pub logits_rows: Range<usize>,
     pub terms: Vec<(Arc<Adapter>, f32)>,
 }
 
@@ -54,9 +55,17 @@ pub struct StepContext {
     pub block_tables: Vec<i32>,
     /// Segments that some adapter touches; base rows are in none.
     pub segments: Vec<Segment>,
+    /// Rows that reach the head.
+    pub logits_rows: usize,
 }
 
 impl StepContext {
+    /// Bounds that every segment's rows keep: those that reach the head, or all.
+    #[must_use]
+    pub fn row_count(&self, at_head: bool) -> usize {
+        if at_head { self.logits_rows } else { self.rows.len() }
+    }
+
     /// Checks every number of `batch` and resolves its adapters.
     ///
     /// # Errors
@@ -81,14 +90,14 @@ impl StepContext {
         }
         let bounds = ascending("cuSeqlens", &batch.cu_seqlens, sequences, total)?;
         let rows = rows_of(batch, limits, &bounds)?;
-        let segments = segments_of(batch, store, total)?;
         for (i, &row) in batch.logits_rows.iter().enumerate() {
             let after = i == 0 || batch.logits_rows[i - 1] < row;
             if !after || usize::try_from(row).map_or(true, |row| row >= total) {
                 return Err(bad("logitsRows", format!("expected ascending rows below {total}, got {row}")));
             }
         }
-        Ok(Self { rows, block_tables: batch.block_tables.clone(), segments })
+        let segments = segments_of(batch, store, total)?;
+        Ok(Self { rows, block_tables: batch.block_tables.clone(), segments, logits_rows: batch.logits_rows.len() })
     }
 }
 
@@ -154,12 +163,28 @@ fn segments_of(batch: &StepBatch, store: &AdapterStore, total: usize) -> Result<
             terms.push((store.get(handle)?, weight));
         }
         #[allow(clippy::float_cmp)]
-        if terms.iter().any(|(adapter, weight)| adapter.has_gain && (list.len() > 1 || *weight != 1.0)) {
-            return Err(bad("adapterTable", format!("entry {entry}: a DoRA adapter stands alone with weight 1")));
+        if terms.iter().any(|(adapter, weight)| adapter.stands_alone && (list.len() > 1 || *weight != 1.0)) {
+            let what = format!("entry {entry}: an adapter with DoRA or replaced weights stands alone with weight 1");
+            return Err(bad("adapterTable", what));
         }
-        segments.push(Segment { start: bounds[s], end: bounds[s + 1], terms });
+        let rows = bounds[s]..bounds[s + 1];
+        segments.push(Segment { logits_rows: at_head(&batch.logits_rows, &rows), rows, terms });
     }
     Ok(segments)
+}
+
+impl Segment {
+    /// The segment's rows as a matrix has them: of those that reach the head, or of all.
+    #[must_use]
+    pub fn rows_of(&self, at_head: bool) -> Range<usize> {
+        if at_head { self.logits_rows.clone() } else { self.rows.clone() }
+    }
+}
+
+/// Which of the ascending `logits_rows` lie in `rows`.
+fn at_head(logits_rows: &[i32], rows: &Range<usize>) -> Range<usize> {
+    let before = |bound: usize| logits_rows.partition_point(|&row| usize::try_from(row).is_ok_and(|row| row < bound));
+    before(rows.start)..before(rows.end)
 }
 
 /// Prefix sums from 0 to `total`, never falling, one more than `parts`.

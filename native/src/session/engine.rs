@@ -118,6 +118,9 @@ impl Engine {
             kv: KvPages::new(c.layers, options.limits.kv_pages, c.kv_heads, c.head_dim)?,
             rope: Rope::new(&c.rope_inverse_frequencies, c.rope_scale, options.limits.max_model_len),
             sites: manifest.sites.iter().map(|site| (site.in_features, site.out_features)).collect(),
+            norms: manifest.norms.len(),
+            vocab: c.vocab_size,
+            hidden: manifest.embedding.weight.cols,
             config: c,
         });
         let graph = options.directory.join(&manifest.graph.file);

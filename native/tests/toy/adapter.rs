@@ -1,8 +1,8 @@
 //! Adapters for the toy decoder: random factors, written as a real safetensors file.
 
-use super::SITES;
+use super::{HIDDEN, VOCAB, site_shape};
 use crate::common::{Rng, bytes_of, round_to};
-use loramux_native::adapters::compile::{AdapterPlan, BiasPlan, ModulePlan};
+use loramux_native::adapters::compile::{AdapterPlan, BiasPlan, EmbeddingPlan, ModulePlan, NormPlan, RowsPlan};
 use loramux_native::adapters::safetensors::File;
 use loramux_native::kernels::simd::Dtype;
 
@@ -31,6 +31,36 @@ pub struct Bias {
 pub struct Adapter {
     pub modules: Vec<Factors>,
     pub biases: Vec<Bias>,
+    pub embedding: Option<EmbeddingFactors>,
+    pub embedding_rows: Option<Rows>,
+    pub head_rows: Option<Rows>,
+    /// (norm, f32 [hidden]).
+    pub norms: Vec<(usize, Vec<f32>)>,
+}
+
+/// LoRA on the embedding: `a` f32 [rank, vocab], `b` f32 [hidden, rank], exact in `dtype`.
+pub struct EmbeddingFactors {
+    pub rank: usize,
+    pub scaling: f64,
+    pub dtype: Dtype,
+    pub a: Vec<f32>,
+    pub b: Vec<f32>,
+    pub magnitude: Option<Vec<f32>>,
+}
+
+/// Rows [n, hidden] of single tokens, or of all; exact in `dtype`.
+pub struct Rows {
+    pub dtype: Dtype,
+    pub tokens: Option<Vec<u32>>,
+    pub values: Vec<f32>,
+}
+
+impl Rows {
+    pub fn random(seed: u64, dtype: Dtype, tokens: Option<&[u32]>, size: f32) -> Self {
+        let count = tokens.map_or(VOCAB, <[u32]>::len) * HIDDEN;
+        let values = Rng(seed).floats(count, size).iter().map(|&v| round_to(dtype, v)).collect();
+        Self { dtype, tokens: tokens.map(<[u32]>::to_vec), values }
+    }
 }
 
 impl Adapter {
@@ -38,7 +68,7 @@ impl Adapter {
     pub fn random(seed: u64, rank: usize, dtype: Dtype, dora: bool, chosen: &[(usize, usize)]) -> Self {
         let mut rng = Rng(seed);
         let module = |(i, &(site, module)): (usize, &(usize, usize))| {
-            let (inputs, modules) = SITES[site % SITES.len()];
+            let (inputs, modules) = site_shape(site);
             let (out, rank) = (modules[module], rank + i % 2);
             let mut exact = |n: usize, size: f32| -> Vec<f32> { rng.floats(n, size).iter().map(|&v| round_to(dtype, v)).collect() };
             let a = exact(rank * inputs, 0.4);
@@ -53,17 +83,32 @@ impl Adapter {
     pub fn with_biases(mut self, seed: u64, chosen: &[(usize, usize)]) -> Self {
         let mut rng = Rng(seed);
         for m in &mut self.modules {
-            m.lora_bias = Some(rng.floats(SITES[m.site % SITES.len()].1[m.module], 0.5));
+            m.lora_bias = Some(rng.floats(site_shape(m.site).1[m.module], 0.5));
         }
-        let bias = |&(site, module): &(usize, usize)| Bias { site, module, values: rng.floats(SITES[site % SITES.len()].1[module], 1.0) };
+        let bias = |&(site, module): &(usize, usize)| Bias { site, module, values: rng.floats(site_shape(site).1[module], 1.0) };
         self.biases = chosen.iter().map(bias).collect();
+        self
+    }
+
+    pub fn with_embedding(mut self, seed: u64, rank: usize, dtype: Dtype, dora: bool) -> Self {
+        let mut rng = Rng(seed);
+        let mut exact = |n: usize, size: f32| -> Vec<f32> { rng.floats(n, size).iter().map(|&v| round_to(dtype, v)).collect() };
+        let (a, b) = (exact(rank * VOCAB, 0.8), exact(HIDDEN * rank, 0.8));
+        let magnitude = dora.then(|| exact(HIDDEN, 1.0).iter().map(|m| round_to(dtype, 12.0 + 4.0 * m)).collect());
+        self.embedding = Some(EmbeddingFactors { rank, scaling: 1.25, dtype, a, b, magnitude });
+        self
+    }
+
+    pub fn with_norms(mut self, seed: u64, norms: &[usize]) -> Self {
+        let mut rng = Rng(seed);
+        self.norms = norms.iter().map(|&n| (n, rng.floats(HIDDEN, 0.5).iter().map(|v| 1.0 + v).collect())).collect();
         self
     }
 
     pub fn file(&self) -> File {
         let mut tensors = Vec::new();
         for m in &self.modules {
-            let (inputs, modules) = SITES[m.site % SITES.len()];
+            let (inputs, modules) = site_shape(m.site);
             let out = modules[m.module];
             let stem = format!("{}.{}", m.site, m.module);
             tensors.push((format!("{stem}.lora_A"), m.dtype, vec![m.rank, inputs], bytes_of(m.dtype, &m.a)));
@@ -78,6 +123,20 @@ impl Adapter {
         for b in &self.biases {
             tensors.push((format!("{}.{}.bias", b.site, b.module), Dtype::F32, vec![b.values.len()], bytes_of(Dtype::F32, &b.values)));
         }
+        let mut push = |name: &str, dtype: Dtype, shape: &[usize], values: &[f32]| {
+            tensors.push((name.to_owned(), dtype, shape.to_vec(), bytes_of(dtype, values)));
+        };
+        if let Some(e) = &self.embedding {
+            push("embedding_A", e.dtype, &[e.rank, VOCAB], &e.a);
+            push("embedding_B", e.dtype, &[HIDDEN, e.rank], &e.b);
+            e.magnitude.iter().for_each(|m| push("embedding_magnitude", e.dtype, &[HIDDEN], m));
+        }
+        for (name, rows) in [("embedding_rows", &self.embedding_rows), ("head_rows", &self.head_rows)] {
+            if let Some(r) = rows {
+                push(name, r.dtype, &[r.values.len() / HIDDEN, HIDDEN], &r.values);
+            }
+        }
+        self.norms.iter().for_each(|(n, weight)| push(&format!("norm.{n}"), Dtype::F32, &[HIDDEN], weight));
         File::parse("adapter_model.safetensors".to_owned(), safetensors(&tensors)).unwrap()
     }
 
@@ -96,7 +155,24 @@ impl Adapter {
             }
         };
         let bias = |b: &Bias| BiasPlan { site: b.site, module: b.module, tensor: format!("{}.{}.bias", b.site, b.module) };
-        AdapterPlan { modules: self.modules.iter().map(plan).collect(), biases: self.biases.iter().map(bias).collect() }
+        let embedding = |e: &EmbeddingFactors| EmbeddingPlan {
+            a: "embedding_A".to_owned(),
+            b: "embedding_B".to_owned(),
+            magnitude: e.magnitude.is_some().then(|| "embedding_magnitude".to_owned()),
+            rank: e.rank,
+            scaling: e.scaling,
+        };
+        let rows =
+            |name: &str, rows: &Option<Rows>| rows.as_ref().map(|rows| RowsPlan { tensor: name.to_owned(), tokens: rows.tokens.clone() });
+        AdapterPlan {
+            modules: self.modules.iter().map(plan).collect(),
+            biases: self.biases.iter().map(bias).collect(),
+            copies: Vec::new(),
+            embedding: self.embedding.as_ref().map(embedding),
+            embedding_rows: rows("embedding_rows", &self.embedding_rows),
+            head_rows: rows("head_rows", &self.head_rows),
+            norms: self.norms.iter().map(|(norm, _)| NormPlan { norm: *norm, tensor: format!("norm.{norm}") }).collect(),
+        }
     }
 }
 

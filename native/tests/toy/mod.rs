@@ -12,6 +12,7 @@
 
 pub mod adapter;
 pub mod onnx;
+pub mod replaced;
 
 use crate::common::{Rng, TempDir};
 use adapter::Adapter;
@@ -35,6 +36,17 @@ const EPSILON: f32 = 1e-5;
 /// Per layer: input features and the output features of each module of qkv, o, gate|up, down.
 pub const SITES: [(usize, &[usize]); 4] =
     [(HIDDEN, &[HEADS * DIM, KV_HEADS * DIM, KV_HEADS * DIM]), (HEADS * DIM, &[HIDDEN]), (HIDDEN, &[INNER, INNER]), (INNER, &[HIDDEN])];
+
+/// The head's site, behind those of the layers.
+pub const HEAD_SITE: usize = LAYERS * SITES.len();
+/// Two a layer, then the last.
+pub const NORMS: usize = LAYERS * 2 + 1;
+pub const WIDTH: usize = HIDDEN;
+
+/// Input features and the output features of each module.
+pub fn site_shape(site: usize) -> (usize, &'static [usize]) {
+    if site == HEAD_SITE { (HIDDEN, &[VOCAB]) } else { SITES[site % SITES.len()] }
+}
 
 pub const LIMITS: StepLimits = StepLimits { max_batch_tokens: 256, max_sequences: 32, max_model_len: 128, kv_pages: 64 };
 
@@ -72,8 +84,8 @@ pub struct Toy {
 /// How a test's model departs from the plain one.
 #[derive(Default, Clone, Copy)]
 pub struct Variant {
-    /// An adapter site after rows were dropped: no valid graph.
-    pub site_on_head: bool,
+    /// The head's site does not say that rows were dropped before it: no valid graph.
+    pub forgetful_head: bool,
     /// The manifest claims quantised weights: single rows are padded to two.
     pub padded: bool,
 }
@@ -96,8 +108,8 @@ impl Toy {
 
     fn write(&self, variant: Variant) {
         std::fs::write(self.directory.path().join("model.onnx"), self.graph(variant)).unwrap();
-        let all = self.layers.iter().flat_map(|layer| layer.sites.iter().chain([&layer.bias]).flatten());
-        let bytes: Vec<u8> = all.flat_map(|v| v.to_le_bytes()).collect();
+        let layers = self.layers.iter().flat_map(|layer| layer.sites.iter().chain([&layer.bias]).flatten());
+        let bytes: Vec<u8> = layers.chain(&self.head).chain(&self.embedding).flat_map(|v| v.to_le_bytes()).collect();
         std::fs::write(self.directory.path().join("weights.bin"), bytes).unwrap();
     }
 
@@ -110,9 +122,14 @@ impl Toy {
         g.initializer("embedding", &[VOCAB, HIDDEN], &self.embedding);
         g.initializer("gamma", &[HIDDEN], &[1.0; HIDDEN]);
         g.initializer("head", &[VOCAB, HIDDEN], &self.head);
-        g.node("", "Gather", &["embedding", "input_ids"], "x0", &[("axis", Int(0))]);
-        let norm = |g: &mut Graph, x: &str, out: &str| {
-            g.node("", "SimplifiedLayerNormalization", &[x, "gamma"], out, &[("axis", Int(-1)), ("epsilon", Float(EPSILON))]);
+        g.node("", "Gather", &["embedding", "input_ids"], "embedded", &[("axis", Int(0))]);
+        g.node("loramux", "SegmentedEmbedding", &["embedded", "input_ids"], "x0", &[]);
+        let mut norms = 0..;
+        let mut norm = |g: &mut Graph, x: &str, out: &str| {
+            let base = format!("{out}.base");
+            g.node("", "SimplifiedLayerNormalization", &[x, "gamma"], &base, &[("axis", Int(-1)), ("epsilon", Float(EPSILON))]);
+            let attributes = [("norm", Int(norms.next().unwrap())), ("epsilon", Float(EPSILON))];
+            g.node("loramux", "SegmentedNorm", &[&base, x], out, &attributes);
         };
         let mut stream = "x0".to_owned();
         for (l, layer) in self.layers.iter().enumerate() {
@@ -155,12 +172,11 @@ impl Toy {
         }
         norm(&mut g, &stream, "final");
         g.node("", "Gather", &["final", "logits_rows"], "selected", &[("axis", Int(0))]);
-        let head = if variant.site_on_head { "head.base" } else { "logits" };
-        g.node("", "Gemm", &["selected", "head"], head, &[("transB", Int(1))]);
-        if variant.site_on_head {
-            let site = (LAYERS * SITES.len()) as i64;
-            g.node("loramux", "SegmentedLora", &["head.base", "selected"], "logits", &[("site", Int(site))]);
-        }
+        g.node("", "Gemm", &["selected", "head"], "head.base", &[("transB", Int(1))]);
+        let gathered = i64::from(!variant.forgetful_head);
+        let attributes = [("site", Int(HEAD_SITE as i64)), ("logits_rows", Int(gathered))];
+        g.node("loramux", "SegmentedLora", &["head.base", "selected"], "head.adapted", &attributes);
+        g.node("loramux", "SegmentedHead", &["head.adapted", "selected"], "logits", &[]);
         g.model()
     }
 
@@ -190,11 +206,11 @@ impl Toy {
             }
             offset = biases + SITES[0].1.iter().sum::<usize>() * 4;
         }
-        if variant.site_on_head {
-            let weight = serde_json::json!({ "format": "f32", "rows": VOCAB, "cols": HIDDEN, "dataOffset": 0 });
-            let module = serde_json::json!({ "name": "head", "outOffset": 0, "outFeatures": VOCAB, "weight": weight });
-            sites.push(serde_json::json!({ "inFeatures": HIDDEN, "outFeatures": VOCAB, "modules": [module] }));
-        }
+        let matrix = |at: usize| serde_json::json!({ "format": "f32", "rows": VOCAB, "cols": HIDDEN, "dataOffset": at });
+        let module = serde_json::json!({ "name": "head", "outOffset": 0, "outFeatures": VOCAB, "weight": matrix(offset) });
+        sites.push(serde_json::json!({ "inFeatures": HIDDEN, "outFeatures": VOCAB, "modules": [module] }));
+        let embedding = serde_json::json!({ "name": "embedding", "weight": matrix(offset + VOCAB * HIDDEN * 4) });
+        let norms: Vec<_> = (0..NORMS).map(|n| serde_json::json!({ "name": format!("norm.{n}") })).collect();
         serde_json::json!({
             "config": {
                 "layers": LAYERS, "heads": HEADS, "kvHeads": KV_HEADS, "headDim": DIM, "vocabSize": VOCAB,
@@ -202,6 +218,8 @@ impl Toy {
             },
             "precision": if variant.padded { "w8" } else { "f32" },
             "sites": sites,
+            "embedding": embedding,
+            "norms": norms,
             "graph": { "file": "model.onnx" },
             "weights": { "file": "weights.bin" },
         })
@@ -217,7 +235,8 @@ impl Toy {
 
     /// float64 logits [T][V] of one whole sequence with `terms` in force.
     pub fn reference(&self, tokens: &[i32], terms: &[(&Adapter, f32)]) -> Vec<Vec<f64>> {
-        let mut x: Vec<Vec<f64>> = tokens.iter().map(|&t| wide(&self.embedding[t as usize * HIDDEN..][..HIDDEN])).collect();
+        let embedding = replaced::embedding(&self.embedding, terms);
+        let mut x: Vec<Vec<f64>> = tokens.iter().map(|&t| embedding[t as usize * HIDDEN..][..HIDDEN].to_vec()).collect();
         for (l, layer) in self.layers.iter().enumerate() {
             let linear = |rows: &[Vec<f64>], which: usize| -> Vec<Vec<f64>> {
                 let site = l * SITES.len() + which;
@@ -226,20 +245,23 @@ impl Toy {
                 let biased = |row: &Vec<f64>| times(&weight, row).iter().zip(&bias).map(|(y, b)| y + b).collect();
                 rows.iter().map(biased).collect()
             };
-            let qkv = linear(&x.iter().map(|r| rms_norm(r)).collect::<Vec<_>>(), 0);
+            let qkv = linear(&x.iter().map(|r| rms_norm(r, &replaced::norm(2 * l, terms))).collect::<Vec<_>>(), 0);
             let attended = attention(qkv, if l == 1 { WINDOW } else { usize::MAX });
             for (row, delta) in x.iter_mut().zip(linear(&attended, 1)) {
                 row.iter_mut().zip(delta).for_each(|(x, d)| *x += d);
             }
-            let gate_up = linear(&x.iter().map(|r| rms_norm(r)).collect::<Vec<_>>(), 2);
+            let gate_up = linear(&x.iter().map(|r| rms_norm(r, &replaced::norm(2 * l + 1, terms))).collect::<Vec<_>>(), 2);
             let silu = |row: &Vec<f64>| (0..INNER).map(|c| row[c] / (1.0 + (-row[c]).exp()) * row[INNER + c]).collect();
             let activated: Vec<Vec<f64>> = gate_up.iter().map(silu).collect();
             for (row, delta) in x.iter_mut().zip(linear(&activated, 3)) {
                 row.iter_mut().zip(delta).for_each(|(x, d)| *x += d);
             }
         }
-        let head = wide(&self.head);
-        x.iter().map(|row| times(&head, &rms_norm(row))).collect()
+        let head = replaced::head(adapted(&self.head, HEAD_SITE, terms), terms);
+        let bias = adapted_bias(&[], HEAD_SITE, terms);
+        let last = replaced::norm(NORMS - 1, terms);
+        let logits = |row: &Vec<f64>| times(&head, &rms_norm(row, &last)).iter().zip(&bias).map(|(y, b)| y + b).collect();
+        x.iter().map(logits).collect()
     }
 }
 
@@ -256,15 +278,15 @@ fn times(weight: &[f64], x: &[f64]) -> Vec<f64> {
     weight.chunks_exact(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
 }
 
-fn rms_norm(x: &[f64]) -> Vec<f64> {
+fn rms_norm(x: &[f64], weight: &[f64]) -> Vec<f64> {
     let mean = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
-    x.iter().map(|v| v / (mean + f64::from(EPSILON)).sqrt()).collect()
+    x.iter().zip(weight).map(|(v, w)| v / (mean + f64::from(EPSILON)).sqrt() * w).collect()
 }
 
 /// `g ⊙ (W + Σ w·s·B·A)` of a site, the way PEFT defines it.
 fn adapted(weight: &[f32], site: usize, terms: &[(&Adapter, f32)]) -> Vec<f64> {
     let mut full = wide(weight);
-    let (inputs, modules) = SITES[site % SITES.len()];
+    let (inputs, modules) = site_shape(site);
     for (adapter, strength) in terms {
         for m in adapter.modules.iter().filter(|m| m.site == site) {
             let first: usize = modules[..m.module].iter().sum();
@@ -291,7 +313,7 @@ fn adapted(weight: &[f32], site: usize, terms: &[(&Adapter, f32)]) -> Vec<f64> {
 
 /// The base's bias (none when empty) with what the adapters put in its place and add to it.
 fn adapted_bias(bias: &[f32], site: usize, terms: &[(&Adapter, f32)]) -> Vec<f64> {
-    let modules = SITES[site % SITES.len()].1;
+    let modules = site_shape(site).1;
     let first = |module: usize| modules[..module].iter().sum::<usize>();
     let base = |n: usize| bias.get(n).map_or(0.0, |&b| f64::from(b));
     let mut full: Vec<f64> = (0..first(modules.len())).map(base).collect();

@@ -7,8 +7,9 @@ const OWN = 'loramux';
 
 /**
  * Builds the decoder graph over packed rows. Inputs `input_ids` int64 [T] and `logits_rows` int64 [L]; output `logits`
- * float32 [L, V]. Every base matmul is followed by `loramux.SegmentedLora` (attribute `site`), then by its bias;
- * rotary, KV pages and attention are `loramux.PagedAttention`. Only `logits_rows` reach the head.
+ * float32 [L, V]. Every base matmul is followed by `loramux.SegmentedLora` (attribute `site`), then by its bias; the
+ * embedding, each norm (attribute `norm`) and the head by operators for adapters that replace their weights; rotary, KV
+ * pages and attention are `loramux.PagedAttention`. Only `logits_rows` reach the head.
  * @param weightsFile name of the file beside the model that holds the plan's regions.
  * @returns a serialised ONNX ModelProto.
  */
@@ -28,6 +29,7 @@ class GraphBuilder {
   readonly #constants = new Map<string, OnnxConstant>();
   readonly #epsilon: { readonly float: number };
   #nextSite = 0;
+  #nextNorm = 0;
 
   constructor(plan: ModelPlan) {
     this.#plan = plan;
@@ -37,7 +39,8 @@ class GraphBuilder {
   build(weightsFile: string): Uint8Array {
     const { config, embedding, layers, finalNorm, layout } = this.#plan;
     const embedded = this.#add('Gather', 'embed', [embedding.region.name, 'input_ids'], { axis: 0 });
-    let residual: Residual = { stream: embedded, delta: '' };
+    const adapted = this.#own('SegmentedEmbedding', 'embed.adapted', [embedded, 'input_ids']);
+    let residual: Residual = { stream: adapted, delta: '' };
     layers.forEach((layer, index) => {
       residual = this.#layer(layer, index, residual);
     });
@@ -92,7 +95,7 @@ class GraphBuilder {
     const attributes = { epsilon: this.#epsilon };
     if (delta === '') {
       const normed = this.#add('SimplifiedLayerNormalization', name, [stream, gamma], { axis: -1, ...attributes });
-      return { normed, sum: stream };
+      return { normed: this.#adaptedNorm(normed, stream), sum: stream };
     }
     const sum = `${name}.sum`;
     this.#nodes.push({
@@ -104,7 +107,12 @@ class GraphBuilder {
       outputs: [name, '', '', sum],
       attributes,
     });
-    return { normed: name, sum };
+    return { normed: this.#adaptedNorm(name, sum), sum };
+  }
+
+  #adaptedNorm(normed: string, x: string): string {
+    const attributes = { norm: this.#nextNorm++, epsilon: this.#epsilon };
+    return this.#own('SegmentedNorm', `${normed}.adapted`, [normed, x], attributes);
   }
 
   #linear(name: string, x: string, linear: LinearPlan): string {
@@ -114,7 +122,8 @@ class GraphBuilder {
   }
 
   /** `x · Wᵀ`. Block minima enter as `blocksum(x) · Minsᵀ`, which keeps the quantised kernel free of zero points. */
-  #matmul(name: string, x: string, linear: LinearPlan, output = name): string {
+  #matmul(name: string, x: string, linear: LinearPlan): string {
+    const output = name;
     const { format, rows, cols, data, scales, mins } = linear;
     if (format === 'f32' || scales === null) return this.#gemm(name, [x, data.name], output);
     const quantised = mins === null ? output : `${name}.quantised`;
@@ -134,8 +143,11 @@ class GraphBuilder {
 
   #head(x: string): void {
     const { head, embedding } = this.#plan;
-    if (head === null) this.#gemm('logits', [x, embedding.region.name], 'logits');
-    else this.#matmul('lm_head', x, head, 'logits');
+    const name = 'lm_head';
+    const product = head === null ? this.#gemm(name, [x, embedding.region.name], name) : this.#matmul(name, x, head);
+    const attributes = { site: this.#nextSite++, logits_rows: 1 };
+    const adapted = this.#own('SegmentedLora', `${name}.lora`, [product, x], attributes);
+    this.#own('SegmentedHead', 'logits', [adapted, x]);
   }
 
   #gemm(name: string, inputs: readonly string[], output: string): string {

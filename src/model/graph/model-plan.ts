@@ -1,4 +1,4 @@
-import type { DecoderConfig, LoraSite, Precision } from '../../core/model-manifest.js';
+import type { DecoderConfig, LoraSite, ModelManifest, Precision, WeightRef } from '../../core/model-manifest.js';
 import { invalidModel } from '../model-errors.js';
 import type { ModelSource } from '../sources/model-source.js';
 import { type Region, WeightLayout } from './weight-layout.js';
@@ -225,14 +225,29 @@ function biasRule(isRequired: boolean): BiasRule {
   return isRequired ? 'required' : 'if-present';
 }
 
-/** The places where adapters attach, four a layer: qkv, o, gate_up, down. Ids are dense and in graph order. */
+/**
+ * The base matmuls that adapters add to, four a layer (qkv, o, gate_up, down) and the head. Ids are dense and in graph
+ * order. A tied head is a site of its own: adapters of the head leave the embedding alone.
+ */
 export function loraSites(plan: ModelPlan): LoraSite[] {
   const linears = plan.layers.flatMap((layer) => [layer.qkv, layer.output, layer.gateUp, layer.down]);
-  return linears.map((linear, id) => ({
+  const sites = linears.map((linear, id) => siteOf(linear, id, linear.parts));
+  const { hiddenSize, vocabSize } = plan.config;
+  const weight = embeddingRef(plan);
+  const module = { name: HEAD, outOffset: 0, outFeatures: vocabSize, weight, biasOffset: null };
+  const head: LoraSite =
+    plan.head === null
+      ? { id: sites.length, inFeatures: hiddenSize, outFeatures: vocabSize, modules: [module] }
+      : siteOf(plan.head, sites.length, [{ module: HEAD, firstRow: 0, rows: vocabSize }]);
+  return [...sites, head];
+}
+
+function siteOf(linear: LinearPlan, id: number, parts: readonly LinearPart[]): LoraSite {
+  return {
     id,
     inFeatures: linear.cols,
     outFeatures: linear.rows,
-    modules: linear.parts.map((part) => ({
+    modules: parts.map((part) => ({
       name: part.module,
       outOffset: part.firstRow,
       outFeatures: part.rows,
@@ -246,7 +261,22 @@ export function loraSites(plan: ModelPlan): LoraSite[] {
       },
       biasOffset: linear.bias === null ? null : rowOffset(linear.bias, part.firstRow),
     })),
-  }));
+  };
+}
+
+function embeddingRef({ config, embedding }: ModelPlan): WeightRef {
+  const { vocabSize: rows, hiddenSize: cols } = config;
+  return { format: 'f32', rows, cols, dataOffset: embedding.region.offset, scalesOffset: null, minsOffset: null };
+}
+
+/** Everything that adapters change, in graph order: matmuls, embedding, norms (two a layer, then the last). */
+export function adapterPlaces(plan: ModelPlan): Pick<ModelManifest, 'sites' | 'embedding' | 'norms'> {
+  const norms = [...plan.layers.flatMap((layer) => [layer.inputNorm, layer.postNorm]), plan.finalNorm];
+  return {
+    sites: loraSites(plan),
+    embedding: { name: EMBEDDING, weight: embeddingRef(plan) },
+    norms: norms.map(({ tensor }) => ({ name: tensor.replace(/\.weight$/, '') })),
+  };
 }
 
 /** Byte offset of one row of a region whose first axis is rows. */

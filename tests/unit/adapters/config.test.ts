@@ -40,6 +40,9 @@ test('takes PEFT defaults for missing keys', () => {
     targets: { kind: 'default' },
     excludes: null,
     layers: null,
+    modulesToSave: [],
+    trainableTokens: [],
+    ensureWeightTying: false,
   });
 });
 
@@ -84,6 +87,18 @@ test('reads which biases the file brings', () => {
   for (const bias of [null, '', false]) assert.equal(parse({ bias }).bias, 'none');
 });
 
+test('reads modules to save and trainable tokens', () => {
+  assert.deepEqual(parse({ modules_to_save: ['norm', 'lm_head'] }).modulesToSave, ['norm', 'lm_head']);
+  assert.deepEqual(parse({ trainable_token_indices: [5, 3, 5] }).trainableTokens, [
+    { module: null, tokens: [5, 3, 5] },
+  ]);
+  assert.deepEqual(parse({ trainable_token_indices: { lm_head: [1], embed_tokens: [0] } }).trainableTokens, [
+    { module: 'lm_head', tokens: [1] },
+    { module: 'embed_tokens', tokens: [0] },
+  ]);
+  for (const off of [null, [], {}]) assert.deepEqual(parse({ trainable_token_indices: off }).trainableTokens, []);
+});
+
 test('refuses lora_bias with DoRA', () => {
   assert.deepEqual(
     offendersOf({ lora_bias: true, use_dora: true }).map((o) => o.key),
@@ -109,6 +124,15 @@ const REFUSALS: readonly (readonly [key: string, value: unknown])[] = [
   ['bias', 'some'],
   ['bias', true],
   ['lora_bias', 1],
+  ['modules_to_save', 'lm_head'],
+  ['modules_to_save', [1]],
+  ['trainable_token_indices', 5],
+  ['trainable_token_indices', [-1]],
+  ['trainable_token_indices', [1.5]],
+  ['trainable_token_indices', { lm_head: [] }],
+  ['trainable_token_indices', { lm_head: 3 }],
+  ['trainable_token_indices', Array.from({ length: 4097 }, (_, i) => i)],
+  ['ensure_weight_tying', 'yes'],
   ['init_lora_weights', 'pissa'],
   ['init_lora_weights', 'PiSSA_niter_16'],
   ['init_lora_weights', 'olora'],
@@ -130,8 +154,6 @@ const REFUSALS: readonly (readonly [key: string, value: unknown])[] = [
   ['alpha_pattern', 'q'],
   ['target_modules', 7],
   ['target_modules', ['q_proj', 7]],
-  ['target_modules', ['q_proj', 'lm_head']],
-  ['target_modules', ['model.embed_tokens']],
   ['target_modules', 'a'.repeat(513)],
   ['exclude_modules', { a: 1 }],
   ['layers_to_transform', -1],
@@ -176,18 +198,18 @@ test('ignores what only training or bookkeeping needs', () => {
 test('lists every offender, not only the first', () => {
   const offenders = offendersOf({
     bias: 'boft_only',
-    modules_to_save: ['lm_head'],
+    use_qalora: true,
     unheard_of: 1,
     rank_pattern: { a: 0, b: 300 },
     r: -1,
   });
   assert.deepEqual(offenders.map((o) => o.key).sort(), [
     'bias',
-    'modules_to_save',
     'r',
     'rank_pattern["a"]',
     'rank_pattern["b"]',
     'unheard_of',
+    'use_qalora',
   ]);
 });
 
@@ -218,3 +240,4 @@ test('refuses a file that is too long or not UTF-8 before parsing it', () => {
   assert.throws(() => parseAdapterConfig(new Uint8Array(MAX_CONFIG_BYTES + 1), FILE), /at most 1048576 bytes/);
   assert.throws(() => parseAdapterConfig(Uint8Array.of(0x22, 0xff, 0x22), FILE), /UTF-8/);
 });
+

@@ -230,7 +230,12 @@ const UNSUPPORTED = [
   'base_model.model.model.norm.weight',
   'base_model.model.lm_head.weight',
   'base_model.model.model.embed_tokens.lora_embedding_A',
+  'base_model.model.model.embed_tokens.lora_A.weight',
+  'base_model.model.lm_head.lora_embedding_B',
   'base_model.model.model.embed_tokens.base_layer.weight',
+  `${Q0}.weight`,
+  `${Q0}.base_layer.weight`,
+  `${Q0}.token_adapter.trainable_tokens_delta`,
   'base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta',
   `${Q0}.lora_B.bias`,
   `${Q0}.base_layer.bias`,
@@ -254,8 +259,12 @@ for (const name of UNSUPPORTED) {
 }
 
 for (const [what, tensors, fields, expected] of [
-  ['an unknown module', pair(`${Q0}x`, 2), { target_modules: ['q_projx'] }, /a linear module of tiny/],
-  ['LoRA on the output head', pair('base_model.model.lm_head', 2), {}, /output head is not supported/],
+  [
+    'an unknown module',
+    pair(`${Q0}x`, 2),
+    { target_modules: ['q_projx'] },
+    /a linear module, embedding or norm of tiny/,
+  ],
   ['A without B', pair(Q0, 2).slice(0, 1), {}, /lora_B\.weight of the same module/],
   ['B without A', pair(Q0, 2).slice(1), {}, /lora_A\.weight of the same module/],
   ['DoRA without magnitude', pair(Q0, 2), { use_dora: true }, /lora_magnitude_vector/],
@@ -269,7 +278,12 @@ for (const [what, tensors, fields, expected] of [
     { bias: 'lora_only' },
     /targeted modules/,
   ],
-  ['a bias of a norm', [...pair(Q0, 2), tensor('base_model.model.model.norm.bias', [32])], { bias: 'all' }, /a linear/],
+  [
+    'a bias of a norm',
+    [...pair(Q0, 2), tensor('base_model.model.model.norm.bias', [32])],
+    { bias: 'all' },
+    /no tensor of this kind/,
+  ],
   ['a magnitude without DoRA', [...pair(Q0, 2), tensor(`${Q0}.lora_magnitude_vector`, [32])], {}, /use_dora: true/],
   [
     'a magnitude of another width',
@@ -296,7 +310,7 @@ for (const [what, tensors, fields, expected] of [
     'a selected module without tensors',
     pair(Q0, 2),
     { layers_to_transform: null },
-    /layers\.1\.self_attn\.q_proj in the file/,
+    /factors of model\.layers\.1\.self_attn\.q_proj in the file/,
   ],
   ['an empty file', [], { target_modules: ['nothing'] }, /at least one module/],
   ['a scaling beyond float32', pair(Q0, 2), { lora_alpha: 1e39 }, /within float32/],

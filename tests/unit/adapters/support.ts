@@ -28,11 +28,39 @@ function site(id: number, inFeatures: number, prefix: string, widths: Record<str
       scalesOffset: null,
       minsOffset: null,
     };
-    const module = { name: `${prefix}.${name}`, outOffset, outFeatures, weight, biasOffset: null };
+    const module = {
+      name: prefix === '' ? name : `${prefix}.${name}`,
+      outOffset,
+      outFeatures,
+      weight,
+      biasOffset: null,
+    };
     outOffset += outFeatures;
     return module;
   });
   return { id, inFeatures, outFeatures: outOffset, modules };
+}
+
+/** Embedding, norms and, behind the others, the head's site of a tied base. */
+function places(sites: LoraSite[], layers: number, vocab: number, hidden: number): Omit<BaseModel, 'modelId'> {
+  const weight: WeightRef = {
+    format: 'f32',
+    rows: vocab,
+    cols: hidden,
+    dataOffset: 0,
+    scalesOffset: null,
+    minsOffset: null,
+  };
+  const head = site(sites.length, hidden, '', { lm_head: vocab });
+  const ofLayer = (layer: number): string[] =>
+    ['input_layernorm', 'post_attention_layernorm'].map((norm) => `model.layers.${layer}.${norm}`);
+  const norms = [...Array.from({ length: layers }, (_, layer) => ofLayer(layer)).flat(), 'model.norm'];
+  return {
+    sites: [...sites, head],
+    embedding: { name: 'model.embed_tokens', weight },
+    norms: norms.map((name) => ({ name })),
+    config: { architecture: 'llama', tieWordEmbeddings: true },
+  };
 }
 
 /** The LoRA sites of SmolLM2-135M: 30 layers, hidden 576, intermediate 1536, 9 heads and 3 KV heads of 64. */
@@ -46,13 +74,13 @@ export function smolLm2(): BaseModel {
     sites.push(site(sites.length, 576, mlp, { gate_proj: 1536, up_proj: 1536 }));
     sites.push(site(sites.length, 1536, mlp, { down_proj: 576 }));
   }
-  return { modelId: 'HuggingFaceTB/SmolLM2-135M-Instruct', sites, config: { architecture: 'llama' } };
+  return { modelId: 'HuggingFaceTB/SmolLM2-135M-Instruct', ...places(sites, 30, 49_152, 576) };
 }
 
-/** Two layers of one q and one v projection, 32 → 32: one rank costs `RANK_BYTES` in each adapter of `writeAdapter`. */
+/** Two layers of one q and one v projection, 32 → 32, with a tied vocabulary of 40: one rank costs `RANK_BYTES` in each adapter of `writeAdapter`. */
 export function tinyBase(): BaseModel {
   const sites = [0, 1].map((layer) => site(layer, 32, `model.layers.${layer}.self_attn`, { q_proj: 32, v_proj: 32 }));
-  return { modelId: 'tiny', sites, config: { architecture: 'llama' } };
+  return { modelId: 'tiny', ...places(sites, 2, 40, 32) };
 }
 
 /** Bytes of one rank of one module of `tinyBase` in float32. */

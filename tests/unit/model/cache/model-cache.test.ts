@@ -27,6 +27,11 @@ const DRAFT: ManifestDraft = {
     ropeScale: 1,
   },
   sites: [],
+  embedding: {
+    name: 'model.embed_tokens',
+    weight: { format: 'f32', rows: 1, cols: 1, dataOffset: 0, scalesOffset: null, minsOffset: null },
+  },
+  norms: [],
   eosTokenIds: [1],
   bosTokenId: null,
   chatTemplate: null,

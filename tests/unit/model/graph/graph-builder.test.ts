@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
 import type { Precision } from '../../../../src/core/model-manifest.js';
 import { buildGraph } from '../../../../src/model/graph/graph-builder.js';
-import { loraSites, planModel } from '../../../../src/model/graph/model-plan.js';
+import { adapterPlaces, loraSites, planModel } from '../../../../src/model/graph/model-plan.js';
 import { openGgufSource } from '../../../../src/model/sources/gguf-source.js';
 import { openHuggingFaceSource } from '../../../../src/model/sources/hf-source.js';
 import { readModel } from '../helpers/onnx-reader.js';
@@ -23,7 +23,7 @@ async function plan(context: TestContext, precision: Precision) {
 
 const PER_LAYER = [
   'Gemm SegmentedLora PagedAttention Gemm SegmentedLora',
-  'SkipSimplifiedLayerNormalization Gemm SegmentedLora GatedSilu Gemm SegmentedLora',
+  'SkipSimplifiedLayerNormalization SegmentedNorm Gemm SegmentedLora GatedSilu Gemm SegmentedLora',
 ].join(' ');
 
 describe('the f32 graph', () => {
@@ -33,7 +33,12 @@ describe('the f32 graph', () => {
     assert.deepEqual(model.outputs, ['logits']);
     assert.equal(
       model.nodes.map(({ type }) => type).join(' '),
-      `Gather SimplifiedLayerNormalization ${PER_LAYER} SkipSimplifiedLayerNormalization ${PER_LAYER} SkipSimplifiedLayerNormalization Gather Gemm`,
+      [
+        'Gather SegmentedEmbedding SimplifiedLayerNormalization SegmentedNorm',
+        `${PER_LAYER} SkipSimplifiedLayerNormalization SegmentedNorm`,
+        `${PER_LAYER} SkipSimplifiedLayerNormalization SegmentedNorm`,
+        'Gather Gemm SegmentedLora SegmentedHead',
+      ].join(' '),
     );
   });
 
@@ -62,7 +67,17 @@ describe('the f32 graph', () => {
     const { nodes } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
     const own = nodes.filter(({ domain }) => domain === 'loramux');
     const sites = own.filter(({ type }) => type === 'SegmentedLora').map(({ attributes }) => attributes.site);
-    assert.deepEqual(sites, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert.deepEqual(sites, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    const gathered = own.filter(({ attributes }) => attributes.logits_rows === 1);
+    assert.deepEqual(
+      gathered.map(({ attributes }) => attributes.site),
+      [8],
+    );
+    const norms = own.filter(({ type }) => type === 'SegmentedNorm').map(({ attributes }) => attributes);
+    assert.deepEqual(
+      norms,
+      [0, 1, 2, 3, 4].map((norm) => ({ norm, epsilon: Math.fround(1e-5) })),
+    );
     assert.deepEqual(own.filter(({ type }) => type === 'PagedAttention').map(({ attributes }) => attributes)[1], {
       layer: 1,
       num_heads: 2,
@@ -75,7 +90,7 @@ describe('the f32 graph', () => {
 
   test('a tied head multiplies by the embedding initializer itself', async (t) => {
     const { nodes } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
-    assert.equal(nodes.at(-1)?.inputs[1], nodes[0]?.inputs[0]);
+    assert.equal(nodes.findLast(({ type }) => type === 'Gemm')?.inputs[1], nodes[0]?.inputs[0]);
   });
 
   test('biases come after the adapter, windows from the configuration', async (t) => {
@@ -120,7 +135,7 @@ describe('quantised graphs', () => {
       group[0]?.outputs[0],
     ]);
     assert.deepEqual(initializers.find(({ name }) => name === group[1]?.inputs[1])?.values, [-1, 1, 32]);
-    assert.equal(nodes.at(-1)?.attributes.bits, 8);
+    assert.equal(nodes.findLast(({ type }) => type === 'MatMulNBits')?.attributes.bits, 8);
   });
 });
 
@@ -136,7 +151,15 @@ describe('the plan', () => {
       }
       assert.equal(model.layout.totalBytes, end);
       const sites = loraSites(model);
-      assert.equal(sites.length, 8);
+      assert.equal(sites.length, 9);
+      const { embedding, norms } = adapterPlaces(model);
+      assert.deepEqual(sites[8]?.modules[0]?.name, 'lm_head');
+      if (precision === 'f32') assert.deepEqual(sites[8]?.modules[0]?.weight, embedding.weight);
+      assert.equal(embedding.name, 'model.embed_tokens');
+      assert.deepEqual(
+        [0, 3, 4].map((norm) => norms[norm]?.name),
+        ['model.layers.0.input_layernorm', 'model.layers.1.post_attention_layernorm', 'model.norm'],
+      );
       assert.deepEqual(
         sites.slice(0, 4).map(({ inFeatures, outFeatures, modules }) => [inFeatures, outFeatures, modules.length]),
         [

@@ -1,0 +1,74 @@
+//! LoRA on the token embedding, packed.
+
+use super::compile::{EmbeddingPlan, check_scale, gain_of};
+use super::pack::{pack, pack_panels};
+use super::resident::EmbeddingLora;
+use super::safetensors::File;
+use super::slab::SlabBuilder;
+use super::tensor::read;
+use crate::error::Result;
+use crate::kernels::lora::PANEL;
+use crate::kernels::simd::Dtype;
+use crate::manifest::Embedding;
+use crate::weights::Weights;
+
+/// Packs A transposed, so that a token's column is one row, and B as every expand wants it.
+///
+/// # Errors
+/// `ERR_ADAPTER_INVALID` naming the tensor.
+pub fn embedding_lora(
+    file: &File,
+    plan: &EmbeddingPlan,
+    embedding: &Embedding,
+    weights: &Weights,
+    slab: &mut SlabBuilder,
+) -> Result<EmbeddingLora> {
+    let (vocab, hidden, rank) = (embedding.weight.rows, embedding.weight.cols, plan.rank);
+    let scale = check_scale(file, &plan.a, rank, plan.scaling)?;
+    let (a, a_type) = read(file, &plan.a, &[rank, vocab])?;
+    let (b, b_type) = read(file, &plan.b, &[hidden, rank])?;
+    let dtype = if a_type == b_type { a_type } else { Dtype::F32 };
+    let gain = match &plan.magnitude {
+        Some(name) => Some(column_gain(file, name, plan, embedding, (&a, &b), weights)?),
+        None => None,
+    };
+    let (a_offset, packed) = slab.reserve(vocab * rank * dtype.size());
+    let mut column = vec![0.0f32; rank];
+    for (token, packed) in packed.chunks_exact_mut(rank * dtype.size()).enumerate() {
+        for (j, value) in column.iter_mut().enumerate() {
+            *value = a[j * vocab + token];
+        }
+        pack(dtype, &column, packed);
+    }
+    let (b_offset, packed) = slab.reserve(hidden.div_ceil(PANEL) * rank * PANEL * dtype.size());
+    pack_panels(dtype, &b, hidden, rank, packed);
+    Ok(EmbeddingLora { dtype, rank, vocab, a: a_offset, scale, hidden, b: b_offset, gain })
+}
+
+/// `g_h = m_h / ‖(Eᵀ + s·B·A)_h‖₂` per hidden column over the whole vocabulary, in double precision.
+fn column_gain(
+    file: &File,
+    name: &str,
+    plan: &EmbeddingPlan,
+    embedding: &Embedding,
+    (a, b): (&[f32], &[f32]),
+    weights: &Weights,
+) -> Result<Vec<f32>> {
+    let (vocab, hidden, rank) = (embedding.weight.rows, embedding.weight.cols, plan.rank);
+    let (magnitude, _) = read(file, name, &[hidden])?;
+    let mut squares = vec![0.0f64; hidden];
+    let mut row = vec![0.0f32; hidden];
+    let mut column = vec![0.0f64; rank];
+    for token in 0..vocab {
+        weights.read_row(&embedding.weight, token, &mut row)?;
+        for (j, value) in column.iter_mut().enumerate() {
+            *value = plan.scaling * f64::from(a[j * vocab + token]);
+        }
+        for ((square, e), factors) in squares.iter_mut().zip(&row).zip(b.chunks_exact(rank)) {
+            let delta: f64 = factors.iter().zip(&column).map(|(b, a)| f64::from(*b) * a).sum();
+            *square += (f64::from(*e) + delta).powi(2);
+        }
+    }
+    let gain = |(h, (m, square)): (usize, (&f32, &f64))| gain_of(file, name, &embedding.name, h, *m, square.sqrt());
+    magnitude.iter().zip(&squares).enumerate().map(gain).collect()
+}

@@ -1,0 +1,98 @@
+//! What an adapter puts in the place of the base's: rows of embedding and head, norms. And copies that must equal it.
+
+use super::compile::{CopyPlan, NormPlan, RowsPlan};
+use super::pack::{pack, pack_groups, unpack};
+use super::resident::{PackedRows, ReplacedRows, a_stride};
+use super::safetensors::File;
+use super::slab::SlabBuilder;
+use super::tensor::{invalid, read};
+use crate::error::{Code, Error, Result};
+use crate::kernels::simd::Dtype;
+use crate::manifest::{Manifest, Precision, WeightRef};
+use crate::weights::Weights;
+
+/// Most tokens with a row of their own.
+pub const MAX_TOKENS: usize = 4096;
+
+/// Packs rows by ascending token. Where a token comes twice its last row counts, as in PEFT.
+///
+/// # Errors
+/// `ERR_ADAPTER_INVALID` naming the tensor.
+pub fn replaced_rows(file: &File, plan: &RowsPlan, manifest: &Manifest, slab: &mut SlabBuilder) -> Result<ReplacedRows> {
+    let WeightRef { rows: vocab, cols: width, .. } = manifest.embedding.weight;
+    let count = plan.tokens.as_ref().map_or(vocab, Vec::len);
+    if let Some(tokens) = &plan.tokens {
+        if tokens.is_empty() || tokens.len() > MAX_TOKENS {
+            return Err(invalid(file, &plan.tensor, format!("expected 1 to {MAX_TOKENS} tokens, got {}", tokens.len())));
+        }
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+            return Err(invalid(file, &plan.tensor, format!("expected tokens below {vocab}, got {token}")));
+        }
+    }
+    let (values, dtype) = read(file, &plan.tensor, &[count, width])?;
+    let mut rows: Vec<&[f32]> = values.chunks_exact(width).collect();
+    let mut tokens = None;
+    if let Some(unsorted) = &plan.tokens {
+        let by_token: std::collections::BTreeMap<u32, &[f32]> = unsorted.iter().copied().zip(rows).collect();
+        tokens = Some(by_token.keys().copied().collect());
+        rows = by_token.into_values().collect();
+    }
+    let (offset, packed) = slab.reserve(rows.len() * a_stride(width) * dtype.size());
+    pack_groups(dtype, &rows, a_stride(width), packed);
+    Ok(ReplacedRows { rows: PackedRows { dtype, count: rows.len(), width, offset }, tokens })
+}
+
+/// The replaced norms by their index, None where the base's stays.
+///
+/// # Errors
+/// `ERR_ADAPTER_INVALID` naming the tensor, `ERR_NATIVE` for a norm that the model lacks or that comes twice.
+pub fn replaced_norms(file: &File, plans: &[NormPlan], manifest: &Manifest) -> Result<Vec<Option<Vec<f32>>>> {
+    let mut norms = vec![None; manifest.norms.len()];
+    for plan in plans {
+        let (weight, _) = read(file, &plan.tensor, &[manifest.embedding.weight.cols])?;
+        let slot = norms.get_mut(plan.norm).filter(|slot| slot.is_none());
+        let fault = || Error::new(Code::Native, format!("the plan names norm {}, which the model lacks or which came before", plan.norm));
+        *slot.ok_or_else(fault)? = Some(weight);
+    }
+    Ok(norms)
+}
+
+/// Compares a copy of a base weight with ours, rounded to the copy's dtype; of a quantised one within one step of its
+/// quantiser, because more is not known of it.
+///
+/// # Errors
+/// `ERR_ADAPTER_INVALID` at the first row that differs.
+pub fn check_copy(file: &File, plan: &CopyPlan, manifest: &Manifest, weights: &Weights) -> Result<()> {
+    let weight = match plan.site {
+        None => &manifest.embedding.weight,
+        Some(site) => match manifest.sites.get(site).map(|site| &site.modules[..]) {
+            Some([module]) => &module.weight,
+            _ => return Err(Error::new(Code::Native, format!("the plan names a copy of site {site}, which is no single module"))),
+        },
+    };
+    let (values, dtype) = read(file, &plan.tensor, &[weight.rows, weight.cols])?;
+    let mut ours = vec![0.0f32; weight.cols];
+    let mut rounded = vec![0u8; weight.cols * dtype.size()];
+    let mut steps = vec![0.0f32; weight.cols];
+    for (n, theirs) in values.chunks_exact(weight.cols).enumerate() {
+        weights.read_row(weight, n, &mut ours)?;
+        if weight.format == Precision::F32 {
+            if dtype != Dtype::F32 {
+                pack(dtype, &ours, &mut rounded);
+                unpack(dtype, &rounded, &mut ours);
+            }
+        } else {
+            weights.read_steps(weight, n, &mut steps)?;
+        }
+        let differs = |((a, b), step): ((&f32, &f32), &f32)| (a - b).abs() > *step;
+        if let Some(c) = theirs.iter().zip(&ours).zip(&steps).position(differs) {
+            let what = format!(
+                "expected a copy of the base's weight, row {n} column {c} is {} instead of {}: \
+                 the adapter was trained on another base, or changed it; use modules_to_save for a replaced matrix",
+                theirs[c], ours[c]
+            );
+            return Err(invalid(file, &plan.tensor, what));
+        }
+    }
+    Ok(())
+}
