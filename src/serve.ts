@@ -4,13 +4,13 @@ import type { FastifyInstance } from 'fastify';
 import { type Logger, pino } from 'pino';
 import { buildAdminApp, buildApp, monotonicNow } from './app.js';
 import type { Config } from './config/config.js';
-import { sourcesStart } from './config/sources-start.js';
 import { loadBinding } from './engine/binding.js';
 import { WorkerEngineClient } from './engine/worker-client.js';
 import { Metrics } from './metrics/metrics.js';
 import { prepareModel } from './model/prepare-model.js';
 import { createProgressDisplay } from './model/progress.js';
 import { Lifecycle } from './server/lifecycle.js';
+import { sourcesStart } from './sources-start.js';
 
 /**
  * Once nothing runs any more, replies on their way get this long; then connections are cut. Without it, one that was

@@ -1,8 +1,4 @@
-/** A host name or address; null = the default port of the scheme. */
-export interface HostPort {
-  readonly host: string;
-  readonly port: number | null;
-}
+import type { HostRule } from '../core/adapter-fetch.js';
 
 /** Everything a start of the server is told, checked and complete. Frozen; nothing else reads flags or environment. */
 export interface Config {
@@ -47,9 +43,9 @@ export interface Config {
   /** Longest fetch of one adapter. */
   readonly fetchTimeoutMs: number;
   /** Hosts that adapters may be fetched from over HTTP, at public addresses. */
-  readonly adapterHosts: readonly HostPort[];
+  readonly adapterHosts: readonly HostRule[];
   /** The same at any address; each with its port. */
-  readonly adapterPrivateHosts: readonly HostPort[];
+  readonly adapterPrivateHosts: readonly HostRule[];
 }
 
 /** What defaults depend on. */

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
+import type { HostRule } from '../core/adapter-fetch.js';
 import { LoramuxError } from '../core/errors.js';
-import type { HostPort } from './config.js';
 
 /** Turns the text of a flag or variable into its value; `origin` names it as the user wrote it. */
 export type ValueParser<T> = (text: string, origin: string) => T;
@@ -100,7 +100,7 @@ export const onOff: ValueParser<boolean> = (value, origin) => {
 const HOST_NAME = /^(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_][a-z0-9_-]{0,62})*$/;
 
 /** Hosts separated by commas: names, addresses, IPv6 in brackets, each with a port or, if `needsPort` is false, none. */
-export function hostList(needsPort: boolean): ValueParser<readonly HostPort[]> {
+export function hostList(needsPort: boolean): ValueParser<readonly HostRule[]> {
   const expected = `${needsPort ? 'HOST:PORT' : 'HOST or HOST:PORT'}, separated by commas`;
   return (value, origin) =>
     value.split(',').map((item) => {

@@ -1,21 +1,8 @@
-import type { FetchLimits } from '../adapters/sources/fetch-limits.js';
-import type { HostRules } from '../adapters/sources/host-rules.js';
-import type { HubAccess } from '../adapters/sources/hub-source.js';
-import type { FetchedFile, PreviousFetch } from '../adapters/sources/incoming-directory.js';
-import type { FetchProgress, RemoteSource, UploadSource } from '../core/adapter-source.js';
+import type { FetchableSource, FetchedFile, PreviousFetch } from '../core/adapter-fetch.js';
+import type { FetchProgress } from '../core/adapter-source.js';
 import type { ErrorRecord } from '../core/errors.js';
 
 /** Everything that crosses between the engine worker and the fetch worker: plain data. */
-
-export type FetchableSource = Exclude<RemoteSource, UploadSource>;
-
-/** What the fetch worker is started with. */
-export interface FetchWorkerStart {
-  readonly limits: FetchLimits;
-  readonly rules: HostRules;
-  readonly hub: HubAccess;
-  readonly s3Endpoint: string | null;
-}
 
 export type ToFetchWorker =
   | {

@@ -1,10 +1,10 @@
 import type { AdminCall, AdminReply, EngineState } from '../core/adapter-admin.js';
+import type { FetchSettings } from '../core/adapter-fetch.js';
 import type { EngineLimits } from '../core/engine-client.js';
 import type { ErrorRecord } from '../core/errors.js';
 import type { PreparedModel } from '../core/model-manifest.js';
 import type { GenerateRequest, SequenceEvent } from '../core/request.js';
 import type { Telemetry } from '../core/telemetry.js';
-import type { FetchWorkerStart } from './fetch-messages.js';
 
 /** Everything that crosses between the main thread and the engine worker: plain data, no functions, no handles. */
 
@@ -14,7 +14,7 @@ export interface SourcesStart {
   readonly directory: string;
   readonly capacityBytes: number;
   readonly hubOffline: boolean;
-  readonly fetch: FetchWorkerStart;
+  readonly fetch: FetchSettings;
 }
 
 /** What the worker is started with. */

@@ -1,9 +1,9 @@
 import { Worker } from 'node:worker_threads';
 import type { FetchJob } from '../adapters/sources/fetcher.js';
-import type { FetchedFile } from '../adapters/sources/incoming-directory.js';
 import type { FetchBackend } from '../adapters/sources/source-fetcher.js';
+import type { FetchedFile, FetchSettings } from '../core/adapter-fetch.js';
 import { LoramuxError } from '../core/errors.js';
-import type { FetchWorkerStart, FromFetchWorker, ToFetchWorker } from '../messages/fetch-messages.js';
+import type { FromFetchWorker, ToFetchWorker } from '../messages/fetch-messages.js';
 
 interface Pending {
   readonly resolve: (files: readonly FetchedFile[]) => void;
@@ -17,7 +17,7 @@ export class FetchWorkerClient implements FetchBackend {
   #worker: Worker | null = null;
   #nextId = 1;
 
-  constructor(private readonly start: FetchWorkerStart) {}
+  constructor(private readonly start: FetchSettings) {}
 
   /** As `Fetcher.fetch`. */
   async fetch({ source, directory, previous, signal, onProgress }: FetchJob): Promise<readonly FetchedFile[]> {

@@ -1,13 +1,14 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { Fetcher } from '../adapters/sources/fetcher.js';
+import type { FetchSettings } from '../core/adapter-fetch.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
-import type { FetchWorkerStart, FromFetchWorker, ToFetchWorker } from '../messages/fetch-messages.js';
+import type { FromFetchWorker, ToFetchWorker } from '../messages/fetch-messages.js';
 
 /** Progress is told at most this often for each fetch. */
 const PROGRESS_MS = 200;
 
 /** The fetch worker: sockets, TLS and hashing run here, so that neither steps nor requests wait for them. */
-function serve(port: MessagePort, start: FetchWorkerStart): void {
+function serve(port: MessagePort, start: FetchSettings): void {
   const fetcher = new Fetcher(start);
   const running = new Map<number, AbortController>();
   const post = (message: FromFetchWorker): void => port.postMessage(message);
@@ -48,4 +49,4 @@ function serve(port: MessagePort, start: FetchWorkerStart): void {
 }
 
 if (parentPort === null) throw new LoramuxError('ERR_NATIVE', 'expected to be started as a worker thread');
-serve(parentPort, workerData as FetchWorkerStart);
+serve(parentPort, workerData as FetchSettings);

@@ -252,7 +252,7 @@ test('routes that are not built do not exist', async (t) => {
   const { admin } = startApp(t);
   for (const [method, url, status] of [
     ['PATCH', '/aliases/x', 405],
-    ['PUT', '/adapters/x', 405],
+    ['PATCH', '/adapters/x', 405],
     ['POST', '/generate', 404],
   ] as const) {
     const reply = await admin.inject({ method, url, payload: {} });

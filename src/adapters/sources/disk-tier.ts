@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TierInfo } from '../../core/adapter.js';
+import type { FetchedFile } from '../../core/adapter-fetch.js';
 import { LoramuxError } from '../../core/errors.js';
-import type { FetchedFile } from './incoming-directory.js';
 import type { LocalCopy } from './remote-sources.js';
 
 const DIGEST = /^[0-9a-f]{64}$/;

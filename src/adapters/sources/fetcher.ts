@@ -1,12 +1,12 @@
+import type { FetchableSource, FetchedFile, FetchSettings, PreviousFetch } from '../../core/adapter-fetch.js';
 import { describeSource, type FetchProgress } from '../../core/adapter-source.js';
 import { LoramuxError } from '../../core/errors.js';
-import type { FetchableSource, FetchWorkerStart } from '../../messages/fetch-messages.js';
 import type { FetchContext } from './download.js';
 import { AttemptFailure, failureOf, sourceFailure } from './fetch-errors.js';
 import { GuardedHttp, type Resolve } from './guarded-http.js';
 import { HttpFetcher } from './http-source.js';
 import { HubFetcher } from './hub-source.js';
-import { type FetchedFile, IncomingDirectory, type PreviousFetch } from './incoming-directory.js';
+import { IncomingDirectory } from './incoming-directory.js';
 import { S3Fetcher } from './s3-source.js';
 
 export interface FetchJob {
@@ -19,13 +19,13 @@ export interface FetchJob {
 
 /** Brings the files of any source that is not on this machine into a directory. */
 export class Fetcher {
-  readonly #start: FetchWorkerStart;
+  readonly #start: FetchSettings;
   readonly #hub: HubFetcher;
   readonly #s3: S3Fetcher;
   readonly #http: HttpFetcher;
 
   /** `resolve` looks names up; the system's resolver by default. */
-  constructor(start: FetchWorkerStart, resolve?: Resolve) {
+  constructor(start: FetchSettings, resolve?: Resolve) {
     this.#start = start;
     this.#hub = new HubFetcher(start.hub);
     this.#s3 = new S3Fetcher(start.s3Endpoint);

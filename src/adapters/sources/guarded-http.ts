@@ -2,10 +2,11 @@ import { lookup } from 'node:dns/promises';
 import { type IncomingMessage, request as plainRequest } from 'node:http';
 import { request as tlsRequest } from 'node:https';
 import { isIP } from 'node:net';
+import type { HostRules } from '../../core/adapter-fetch.js';
 import { plainUrl } from '../../core/adapter-source.js';
 import { LoramuxError } from '../../core/errors.js';
 import { AttemptFailure } from './fetch-errors.js';
-import { type HostRules, hostOf, isPublicAddress, reachOf } from './host-rules.js';
+import { hostOf, isPublicAddress, reachOf } from './host-rules.js';
 
 const MAX_REDIRECTS = 5;
 const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];

@@ -1,19 +1,5 @@
 import { BlockList, isIP } from 'node:net';
-
-/** A host that may be asked: a name or address, in lower case, without brackets. */
-export interface HostRule {
-  readonly host: string;
-  /** Null = the default port of the scheme. */
-  readonly port: number | null;
-}
-
-/** Who may be asked for adapters over HTTP. */
-export interface HostRules {
-  /** At public addresses. */
-  readonly hosts: readonly HostRule[];
-  /** At any address; each with its port. */
-  readonly privateHosts: readonly HostRule[];
-}
+import type { HostRule, HostRules } from '../../core/adapter-fetch.js';
 
 const DEFAULT_PORTS: Readonly<Record<string, number>> = { 'http:': 80, 'https:': 443 };
 

@@ -1,18 +1,12 @@
 import { Readable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
+import type { HubAccess } from '../../core/adapter-fetch.js';
 import type { HubSource } from '../../core/adapter-source.js';
 import { ADAPTER_FILES, CONFIG_FILE, PICKLE_FILE } from '../adapter-directory.js';
 import { ask, download, type FetchContext, type OpenFile } from './download.js';
 import { AttemptFailure, noAdapterAt, statusFailure } from './fetch-errors.js';
 
 type HubLibrary = typeof import('@huggingface/hub');
-
-export interface HubAccess {
-  /** Base URL; null = the library's default. */
-  readonly endpoint: string | null;
-  /** For requests that bring no token of their own. */
-  readonly token: string | null;
-}
 
 /** One file of the repository at the commit. */
 interface Listed {

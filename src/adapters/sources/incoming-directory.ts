@@ -1,26 +1,14 @@
 import { createHash } from 'node:crypto';
 import { type FileHandle, link, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { FetchedFile, FetchLimits, PreviousFetch } from '../../core/adapter-fetch.js';
 import { LoramuxError } from '../../core/errors.js';
 import { ADAPTER_FILES, CONFIG_FILE, PICKLE_FILE, pickleRefusal, WEIGHTS_FILE } from '../adapter-directory.js';
-import type { DigestedFile } from '../digest.js';
 import { noAdapterAt, tooLarge } from './fetch-errors.js';
-import { type FetchLimits, maxFileBytes } from './fetch-limits.js';
+import { maxFileBytes } from './fetch-limits.js';
 
 /** Headers and padding of an archive, which no file's length counts. */
 export const ARCHIVE_OVERHEAD = 16 * 2 ** 20;
-
-/** A file as it was fetched. */
-export interface FetchedFile extends DigestedFile {
-  /** Names exactly these bytes at the source (a strong ETag, an object id); null when it has no such thing. */
-  readonly validator: string | null;
-}
-
-/** An earlier fetch of the same source: files whose validator still holds need not come again. */
-export interface PreviousFetch {
-  readonly directory: string;
-  readonly files: readonly FetchedFile[];
-}
 
 /** Takes the bytes of one file or archive in order. */
 export interface ByteSink {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { RetryPolicy } from '../../core/adapter-fetch.js';
 import { AttemptFailure, failureOf } from './fetch-errors.js';
-import type { RetryPolicy } from './fetch-limits.js';
 
 /**
  * Carries out `attempt` until it succeeds, fails for good, or has had its tries; between tries it waits a random half

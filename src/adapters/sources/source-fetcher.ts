@@ -1,16 +1,14 @@
 import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import type { TierInfo } from '../../core/adapter.js';
+import type { FetchableSource, FetchedFile, HostRules } from '../../core/adapter-fetch.js';
 import { describeSource, type RemoteSource, type UploadSource } from '../../core/adapter-source.js';
 import { LoramuxError, toLoramuxError } from '../../core/errors.js';
-import type { FetchableSource } from '../../messages/fetch-messages.js';
 import { type Deferred, deferred } from '../deferred.js';
 import { adapterDigest } from '../digest.js';
 import type { DiskTier, KnownCopy } from './disk-tier.js';
 import type { FetchJob } from './fetcher.js';
 import { requireListed } from './guarded-http.js';
-import type { HostRules } from './host-rules.js';
-import type { FetchedFile } from './incoming-directory.js';
 import type { LocalCopy, OpenRequest, RemoteSources } from './remote-sources.js';
 
 /** Fetches at a time; further ones wait. */

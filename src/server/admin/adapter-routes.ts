@@ -4,7 +4,7 @@ import { LoramuxError } from '../../core/errors.js';
 import type { JsonObject } from '../fields.js';
 import type { Lifecycle } from '../lifecycle.js';
 import { adapterView } from './adapter-view.js';
-import { replyWithLoad } from './load-reply.js';
+import { carryOutLoad } from './load-reply.js';
 import { pageOf, readForce, readListRequest, readLoadRequest, readName } from './requests.js';
 
 const PAGE_SIZE = 100;
@@ -32,7 +32,8 @@ export function registerAdapterRoutes(app: FastifyInstance, { engine, lifecycle 
   app.post('/adapters', async (request, reply) => {
     const load = readLoadRequest(request.body);
     if (lifecycle.draining) throw new LoramuxError('ERR_DRAINING', 'the server is draining: load on another replica');
-    return replyWithLoad(engine, reply, load);
+    const { status, body } = await carryOutLoad(engine, load);
+    return reply.code(status).send(body);
   });
 
   app.delete<ByName>('/adapters/:name', async (request) =>

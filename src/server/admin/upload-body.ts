@@ -7,9 +7,9 @@ import { Busboy, type BusboyFileStream, type BusboyInstance } from '@fastify/bus
 import { ADAPTER_FILES, PICKLE_FILE } from '../../adapters/adapter-directory.js';
 import { invalidAdapter } from '../../adapters/offenders.js';
 import { incomingRoot } from '../../adapters/sources/disk-tier.js';
-import type { FetchLimits } from '../../adapters/sources/fetch-limits.js';
 import { IncomingDirectory } from '../../adapters/sources/incoming-directory.js';
 import { TarSink } from '../../adapters/sources/tar-sink.js';
+import type { FetchLimits } from '../../core/adapter-fetch.js';
 import { LoramuxError, toLoramuxError } from '../../core/errors.js';
 
 /** Where uploads go and how large they may be. */
@@ -32,6 +32,8 @@ export const UPLOAD_TYPES: readonly string[] = [...TAR_TYPES, MULTIPART_TYPE];
  */
 export class UploadBody {
   readonly incoming: IncomingDirectory;
+  /** Of the parts so far; several may be on their way at once. */
+  readonly #names = new Set<string>();
   #hasPickle = false;
 
   constructor(
@@ -72,6 +74,8 @@ export class UploadBody {
     };
     parser.on('file', (field, stream, filename) => {
       open.add(stream);
+      // Its reader hears of errors; there may be none yet.
+      stream.on('error', () => undefined);
       parts.push(this.#part(field, filename, stream).catch(fail));
     });
     parser.on('field', (field) => fail(badPart(field, 'a part with a file name', 'a plain field')));
@@ -109,7 +113,8 @@ export class UploadBody {
       return;
     }
     if (!isFile(name)) throw badPart(name, `one of ${ADAPTER_FILES.join(', ')}`, 'another file');
-    if (this.incoming.has(name)) throw badPart(name, 'each file once', 'the file again');
+    if (this.#names.has(name)) throw badPart(name, 'each file once', 'the file again');
+    this.#names.add(name);
     const sink = await this.incoming.file(name);
     try {
       for await (const chunk of stream) await sink.write(chunk as Uint8Array);

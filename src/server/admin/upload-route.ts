@@ -1,13 +1,13 @@
 import { rm } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
-import { errorCodes, type FastifyInstance } from 'fastify';
+import { errorCodes, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { adapterDigest } from '../../adapters/digest.js';
 import type { UploadSource } from '../../core/adapter-source.js';
 import type { EngineClient } from '../../core/engine-client.js';
 import { LoramuxError } from '../../core/errors.js';
 import type { JsonObject } from '../fields.js';
 import type { Lifecycle } from '../lifecycle.js';
-import { replyWithLoad } from './load-reply.js';
+import { carryOutLoad, type LoadReply } from './load-reply.js';
 import { readName, readUploadQuery } from './requests.js';
 import { UPLOAD_TYPES, UploadBody, type UploadOptions } from './upload-body.js';
 
@@ -15,6 +15,11 @@ export interface UploadRouteDeps {
   readonly engine: EngineClient;
   readonly lifecycle: Lifecycle;
   readonly uploads: UploadOptions;
+}
+
+interface Upload {
+  Params: { name: string };
+  Querystring: JsonObject;
 }
 
 /** `PUT /adapters/{name}`: loads the files in the request's body, then answers as `POST /adapters`. */
@@ -25,7 +30,7 @@ export function registerUploadRoute(app: FastifyInstance, { engine, lifecycle, u
     else done(new errorCodes.FST_ERR_CTP_INVALID_MEDIA_TYPE(request.headers['content-type']));
   });
 
-  app.put<{ Params: { name: string }; Querystring: JsonObject }>('/adapters/:name', async (request, reply) => {
+  const load = async (request: FastifyRequest<Upload>): Promise<LoadReply> => {
     const name = readName(request.params.name);
     const flags = readUploadQuery(request.query);
     if (lifecycle.draining) throw new LoramuxError('ERR_DRAINING', 'the server is draining: load on another replica');
@@ -39,13 +44,20 @@ export function registerUploadRoute(app: FastifyInstance, { engine, lifecycle, u
       await upload.receive(request.body as Readable);
       const received = { directory: incoming.path, bytes: incoming.files.reduce((sum, { bytes }) => sum + bytes, 0) };
       const source: UploadSource = { type: 'upload', location: adapterDigest(incoming.files), received };
-      return await replyWithLoad(engine, reply, { name, source, ...flags });
+      return await carryOutLoad(engine, { name, source, ...flags });
+    } finally {
+      await rm(incoming.path, { recursive: true, force: true });
+    }
+  };
+
+  app.put<Upload>('/adapters/:name', async (request, reply) => {
+    try {
+      const { status, body } = await load(request);
+      return reply.code(status).send(body);
     } catch (thrown) {
       // What is left of a refused body is not waited for.
       reply.header('connection', 'close');
       throw thrown;
-    } finally {
-      await rm(incoming.path, { recursive: true, force: true });
     }
   });
 }

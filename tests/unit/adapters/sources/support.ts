@@ -5,12 +5,9 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { pack } from 'tar-stream';
 import { adapterDigest } from '../../../../src/adapters/digest.js';
-import type { FetchLimits } from '../../../../src/adapters/sources/fetch-limits.js';
 import { Fetcher, type FetchJob } from '../../../../src/adapters/sources/fetcher.js';
 import type { Resolve } from '../../../../src/adapters/sources/guarded-http.js';
-import type { HostRules } from '../../../../src/adapters/sources/host-rules.js';
-import type { FetchedFile } from '../../../../src/adapters/sources/incoming-directory.js';
-import type { FetchWorkerStart } from '../../../../src/messages/fetch-messages.js';
+import type { FetchedFile, FetchLimits, FetchSettings, HostRules } from '../../../../src/core/adapter-fetch.js';
 import { type LocalServer, rangeOf, startServer } from '../../../helpers/local-server.js';
 import { temporaryDirectory, writeAdapter } from '../support.js';
 
@@ -99,7 +96,7 @@ export interface Rig {
 }
 
 /** A fetcher with a directory to fetch into. */
-export async function fetchRig(t: TestContext, start: Partial<FetchWorkerStart> = {}, resolve?: Resolve): Promise<Rig> {
+export async function fetchRig(t: TestContext, start: Partial<FetchSettings> = {}, resolve?: Resolve): Promise<Rig> {
   const defaults = { limits: LIMITS, rules: { hosts: [], privateHosts: [] }, hub: { endpoint: null, token: null } };
   const fetcher = new Fetcher({ ...defaults, s3Endpoint: null, ...start }, resolve);
   const directory = join(await temporaryDirectory(t), 'in');

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import { DEFAULT_MAX_FILES, DEFAULT_RETRY, DEFAULT_STALL_MS } from '../adapters/sources/fetch-limits.js';
-import type { SourcesStart } from '../messages/worker-messages.js';
-import type { Config } from './config.js';
+import { DEFAULT_MAX_FILES, DEFAULT_RETRY, DEFAULT_STALL_MS } from './adapters/sources/fetch-limits.js';
+import type { Config } from './config/config.js';
+import type { SourcesStart } from './messages/worker-messages.js';
 
 /** What the settings say about adapters that are no directories. */
 export function sourcesStart(config: Config): SourcesStart {
