@@ -60,6 +60,8 @@ export function writeRandomAdapter(root: string, adapter: RandomAdapter, sites: 
   };
   for (const site of sites) {
     for (const module of site.modules) {
+      // As PEFT's "all-linear", which leaves the head out.
+      if (module.name === 'lm_head') continue;
       const name = `base_model.model.${module.name}`;
       add(`${name}.lora_A.weight`, [adapter.rank, site.inFeatures], 1 / Math.sqrt(site.inFeatures));
       add(`${name}.lora_B.weight`, [module.outFeatures, adapter.rank], 0.02);

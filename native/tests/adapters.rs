@@ -13,9 +13,11 @@ mod common;
 mod toy;
 
 use common::{Rng, TempDir, bytes_of, round_to};
-use loramux_native::adapters::compile::{AdapterPlan, BiasPlan, MAX_RANK, ModulePlan, compile};
+use loramux_native::adapters::compile::{
+    AdapterPlan, BiasPlan, CopyPlan, EmbeddingPlan, MAX_RANK, ModulePlan, NormPlan, RowsPlan, compile,
+};
 use loramux_native::adapters::patterns::first_matches;
-use loramux_native::adapters::resident::Adapter;
+use loramux_native::adapters::resident::{Adapter, EmbeddingDelta};
 use loramux_native::adapters::safetensors::File;
 use loramux_native::error::{Code, Error};
 use loramux_native::kernels::lora::PANEL;
@@ -24,7 +26,7 @@ use loramux_native::manifest::{Manifest, Precision, Site, SiteModule, WeightRef}
 use loramux_native::weights::Weights;
 use proptest::prelude::*;
 use toy::adapter::{safetensors, with_header};
-use toy::{Toy, Variant};
+use toy::{HEAD_SITE, NORMS, Toy, VOCAB, Variant, WIDTH};
 
 fn parse(bytes: Vec<u8>) -> Result<File, Error> {
     File::parse("a.safetensors".to_owned(), bytes)
@@ -422,6 +424,92 @@ fn float64_is_narrowed_and_what_float32_cannot_hold_is_refused() {
     }
 }
 
+/// A model of one float32 matrix [VOCAB, WIDTH], which is both embedding and head.
+fn tied_base(directory: &TempDir, values: &[f32]) -> (Manifest, Weights) {
+    let path = directory.path().join("tied.bin");
+    std::fs::write(&path, bytes_of(Dtype::F32, values)).unwrap();
+    let mut manifest = Toy::manifest(Variant::default());
+    manifest.embedding.weight.data_offset = 0;
+    manifest.sites[HEAD_SITE].modules[0].weight.data_offset = 0;
+    (manifest, Weights::open(&path).unwrap())
+}
+
+#[test]
+fn copies_of_the_base_are_compared_at_their_own_precision() {
+    let directory = TempDir::new();
+    let values = Rng(7).floats(VOCAB * WIDTH, 1.0);
+    let (manifest, weights) = tied_base(&directory, &values);
+    let copy = |site| AdapterPlan { copies: vec![CopyPlan { tensor: "copy".to_owned(), site }], ..AdapterPlan::default() };
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let rounded: Vec<f32> = values.iter().map(|&v| round_to(dtype, v)).collect();
+        for site in [None, Some(HEAD_SITE)] {
+            let file = |values: &[f32]| file_of(&[("copy".to_owned(), dtype, vec![VOCAB, WIDTH], values.to_vec())]);
+            let adapter = compile(0, &file(&rounded), &copy(site), &manifest, &weights).unwrap();
+            assert_eq!((adapter.bytes, adapter.stands_alone), (0, false), "an equal copy is dropped");
+            let mut other = rounded.clone();
+            other[3 * WIDTH + 5] = round_to(dtype, other[3 * WIDTH + 5] * 1.01 + 0.01);
+            let error = compile(0, &file(&other), &copy(site), &manifest, &weights).err().unwrap();
+            assert!(error.message.contains("tensor copy: expected a copy of the base's weight, row 3 column 5"), "{error}");
+        }
+    }
+    let file = file_of(&[("copy".to_owned(), Dtype::F32, vec![VOCAB, WIDTH], values)]);
+    for site in [0, 99] {
+        assert_eq!(compile(0, &file, &copy(Some(site)), &manifest, &weights).err().unwrap().code, Code::Native);
+    }
+}
+
+#[test]
+fn replaced_rows_are_held_by_token_and_counted() {
+    let directory = TempDir::new();
+    let (manifest, weights) = tied_base(&directory, &vec![1.0; VOCAB * WIDTH]);
+    let mut rng = Rng(8);
+    let tensors = [
+        tensor("rows", Dtype::F16, &[6, WIDTH], &mut rng),
+        tensor("matrix", Dtype::Bf16, &[VOCAB, WIDTH], &mut rng),
+        tensor("norm", Dtype::F16, &[WIDTH], &mut rng),
+    ];
+    let file = file_of(&tensors);
+    let rows = |name: &str, tokens: Option<&[u32]>| Some(RowsPlan { tensor: name.to_owned(), tokens: tokens.map(<[u32]>::to_vec) });
+    let plan = AdapterPlan {
+        embedding_rows: rows("rows", Some(&[9, 2, 49, 2, 0, 5])),
+        head_rows: rows("matrix", None),
+        norms: vec![NormPlan { norm: NORMS - 1, tensor: "norm".to_owned() }],
+        ..AdapterPlan::default()
+    };
+    let adapter = compile(0, &file, &plan, &manifest, &weights).unwrap();
+    let row_bytes = WIDTH.next_multiple_of(LANES) * 2;
+    assert_eq!(adapter.bytes, 5 * (row_bytes + 4) + VOCAB * row_bytes + WIDTH * 4);
+    assert!(adapter.stands_alone);
+    let mut row = vec![0.0; WIDTH];
+    let Some(EmbeddingDelta::Replaced(held)) = &adapter.embedding else { unreachable!("rows were planned") };
+    for (token, wanted) in [(9, 0), (2, 3), (49, 2), (0, 4), (5, 5)] {
+        held.rows.unpack(adapter.slab.bytes(), held.row_of(token).unwrap(), &mut row);
+        assert_eq!(row, tensors[0].3[wanted * WIDTH..][..WIDTH], "token {token}");
+    }
+    assert_eq!((held.row_of(1), held.row_of(50)), (None, None));
+    let head = adapter.head.as_ref().unwrap();
+    head.rows.unpack(adapter.slab.bytes(), head.row_of(49).unwrap(), &mut row);
+    assert_eq!(row, tensors[1].3[49 * WIDTH..]);
+    assert_eq!(head.row_of(VOCAB), None);
+
+    let norm = |norm: usize, name: &str| AdapterPlan { norms: vec![NormPlan { norm, tensor: name.to_owned() }], ..AdapterPlan::default() };
+    let lora = EmbeddingPlan { a: "rows".to_owned(), b: "rows".to_owned(), magnitude: None, rank: 6, scaling: 1.0 };
+    let cases = [
+        (AdapterPlan { head_rows: rows("rows", Some(&[])), ..AdapterPlan::default() }, "1 to 4096 tokens, got 0"),
+        (AdapterPlan { head_rows: rows("rows", Some(&[0, 1, 2, 3, 4, 50])), ..AdapterPlan::default() }, "tokens below 50, got 50"),
+        (AdapterPlan { head_rows: rows("rows", Some(&[1])), ..AdapterPlan::default() }, "expected shape [1, 24], got [6, 24]"),
+        (AdapterPlan { head_rows: rows("rows", None), ..AdapterPlan::default() }, "expected shape [50, 24]"),
+        (AdapterPlan { embedding: Some(lora.clone()), ..AdapterPlan::default() }, "expected shape [6, 50], got [6, 24]"),
+        (AdapterPlan { embedding: Some(lora), embedding_rows: rows("matrix", None), ..AdapterPlan::default() }, "both adds"),
+        (norm(NORMS, "norm"), "norm 5, which the model lacks"),
+        (norm(0, "rows"), "expected shape [24], got [6, 24]"),
+    ];
+    for (plan, what) in cases {
+        let error = compile(0, &file, &plan, &manifest, &weights).err().unwrap();
+        assert!(error.message.contains(what), "expected {what} in: {error}");
+    }
+}
+
 #[test]
 fn a_norm_of_zero_is_refused() {
     let mut base = base();
@@ -484,7 +572,9 @@ fn manifests_whose_shapes_contradict_each_other_are_refused() {
         Manifest::parse(&json.to_string())
     };
     parse(&|_| ()).unwrap();
-    let cases: [(&str, &str, serde_json::Value); 14] = [
+    let cases: [(&str, &str, serde_json::Value); 16] = [
+        ("embedding: expected 50 float32 rows", "/embedding/weight/rows", 49.into()),
+        ("embedding: expected 50 float32 rows", "/embedding/weight/cols", 0.into()),
         ("heads = k", "/config/kvHeads", 3.into()),
         ("heads = k", "/config/kvHeads", 0.into()),
         ("heads = k", "/config/heads", (1u64 << 60).into()),
