@@ -38,7 +38,7 @@ export class DecodeSession {
       backend: {
         openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
         firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
-      mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
+        mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
         compileAdapter: (file, modules) => engine.compileAdapter(file, modules),
         releaseAdapter: (handle) => engine.releaseAdapter(handle),
       },
