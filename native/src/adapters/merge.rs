@@ -19,7 +19,9 @@ pub enum Prune {
     Magnitude,
     /// Each with probability `density`, by masks that depend on recipe, tensor and member alone; `rescale` divides
     /// what is kept by `density`.
-    Random { rescale: bool },
+    Random {
+        rescale: bool,
+    },
 }
 
 /// Whose sign decides at each entry; without a majority, +.
