@@ -14,6 +14,8 @@ export interface AdapterLease {
   readonly digest: string;
   readonly name: string;
   readonly variant: readonly AdapterVariant[];
+  /** Of activated LoRA: the tokens that call it; null for all others. */
+  readonly invocation: readonly number[] | null;
   readonly tierAtArrival: 'host' | 'disk';
   /** Ends the hold; calling it again does nothing. */
   release(): void;
@@ -26,6 +28,7 @@ export interface AdapterVersion {
   readonly handle: number;
   readonly digest: string;
   readonly variant: readonly AdapterVariant[];
+  readonly invocation: readonly number[] | null;
   readonly bytes: number;
   readonly loadedAtMs: number;
   /** Why it no longer answers new requests; freed once no row holds it. */

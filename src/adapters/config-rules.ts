@@ -22,7 +22,6 @@ export const IGNORED_KEYS: ReadonlySet<string> = new Set([
  * value (see `isNeutral`) means that the feature is off and passes.
  */
 export const REFUSED_KEYS: ReadonlyMap<string, string> = new Map([
-  ['alora_invocation_tokens', 'null: activated LoRA is not supported, and plain LoRA would give other answers'],
   ['arrow_config', 'null: Arrow routing over other adapters is not supported'],
   ['kasa_config', 'null: KaSA changes the base weights, which are shared; retrain as plain LoRA'],
   ['layer_replication', 'null: replicated layers need another graph; merge the adapter into its own base instead'],

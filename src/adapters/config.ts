@@ -8,6 +8,7 @@ export const MAX_RANK = 256;
 const MAX_PATTERN_LENGTH = 512;
 const MAX_PATTERNS = 10_000;
 const MAX_LAYER_INDEX = 1_000_000;
+const MAX_INVOCATION = 512;
 /** Of one module. */
 const MAX_TOKENS = 4096;
 
@@ -39,6 +40,8 @@ export interface AdapterConfig {
   readonly loraBias: boolean;
   /** Which biases of the base the file replaces. */
   readonly bias: BiasMode;
+  /** Activated LoRA: tokens from whose last occurrence in the prompt on the adapter applies; null = everywhere. */
+  readonly invocation: readonly number[] | null;
   readonly rankPattern: ModulePatterns;
   readonly alphaPattern: ModulePatterns;
   readonly targets: ModuleSelector;
@@ -61,6 +64,7 @@ export interface TrainableTokens {
 
 /** Keys that `parseAdapterConfig` reads by name. */
 const READ_KEYS: ReadonlySet<string> = new Set([
+  'alora_invocation_tokens',
   'alpha_pattern',
   'base_model_name_or_path',
   'bias',
@@ -219,6 +223,25 @@ function readBias(reader: FieldReader): BiasMode {
   return 'none';
 }
 
+/** Keys of PEFT that change what an activated adapter does before its invocation. */
+const NOT_WITH_INVOCATION = ['use_dora', 'modules_to_save', 'trainable_token_indices'] as const;
+
+function readInvocation(reader: FieldReader): readonly number[] | null {
+  const key = 'alora_invocation_tokens';
+  const value = reader.get(key);
+  if (isNeutral(value)) return null;
+  if (!Array.isArray(value) || value.length > MAX_INVOCATION || !value.every(isTokenId)) {
+    reader.refuse(key, `null or a list of at most ${MAX_INVOCATION} token ids`);
+    return null;
+  }
+  for (const other of NOT_WITH_INVOCATION) {
+    if (isNeutral(reader.get(other))) continue;
+    reader.refuse(other, `false or null with ${key}: activated LoRA is a delta of linear modules`);
+  }
+  if (readBias(reader) !== 'none') reader.refuse('bias', `"none" with ${key}: biases hold for every row in PEFT`);
+  return value;
+}
+
 function readLoraBias(reader: FieldReader): boolean {
   const value = reader.checked('lora_bias', false, 'true or false', isBoolean);
   if (value && reader.get('use_dora') === true)
@@ -278,6 +301,7 @@ export function parseAdapterConfig(bytes: Uint8Array, file: string): AdapterConf
     dora: reader.checked('use_dora', false, 'true or false', isBoolean),
     loraBias: readLoraBias(reader),
     bias: readBias(reader),
+    invocation: readInvocation(reader),
     rankPattern: reader.patterns('rank_pattern', rank, isRank),
     alphaPattern: reader.patterns('alpha_pattern', 'a finite number', isFiniteNumber),
     targets,

@@ -168,7 +168,8 @@ export class LoadRunner {
     }
     const { digest, handle, bytes, plan, warnings } = outcome;
     record.facts = factsOf(outcome);
-    const version = { key: load.key, handle, digest, variant: plan.variant, bytes, loadedAtMs: now(), retired: null };
+    const { variant, invocation } = plan;
+    const version = { key: load.key, handle, digest, variant, invocation, bytes, loadedAtMs: now(), retired: null };
     const tiers = waiters.map((waiter) => waiter.tierAtArrival);
     const leases = store.publish(record, version, tiers);
     for (const [at, waiter] of waiters.entries()) waiter.deferred.resolve(leases[at] ?? null);

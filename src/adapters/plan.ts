@@ -25,6 +25,8 @@ export interface AdapterPlan {
   readonly extras: NativeAdapterExtras;
   readonly ranks: { readonly min: number; readonly max: number };
   readonly variant: readonly AdapterVariant[];
+  /** Of activated LoRA: the adapter applies from the last occurrence of these tokens in the prompt on. */
+  readonly invocation: readonly number[] | null;
   readonly moduleCounts: { readonly inFile: number; readonly applied: number };
   /** Estimate of the resident size, for reserving memory before compilation. */
   readonly bytes: number;
@@ -128,6 +130,7 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
     extras,
     ranks: rankRange([...modules, ...(embedding === null ? [] : [embedding])].map(({ rank }) => rank)),
     variant: variantOf(config),
+    invocation: config.invocation,
     moduleCounts: { inFile: groups.size, applied: groups.size },
     bytes: residentBytes({ modules, extras }, base, new Map(tensors.map((tensor) => [tensor.name, tensor]))),
     warnings,
@@ -186,6 +189,7 @@ function variantOf(config: AdapterConfig): AdapterVariant[] {
   if (config.dora) variant.push('dora');
   if (config.rslora) variant.push('rslora');
   if (variant.length === 0) variant.push('lora');
+  if (config.invocation !== null) variant.push('alora');
   if (config.loraBias) variant.push('lora_bias');
   if (config.bias !== 'none') variant.push('bias');
   if (config.modulesToSave.length > 0) variant.push('modules_to_save');

@@ -146,6 +146,7 @@ export class VersionStore {
       handle: version.handle,
       digest: version.digest,
       variant: version.variant,
+      invocation: version.invocation,
       name: record.name,
       tierAtArrival,
       release: () => {

@@ -3,7 +3,15 @@ import type { ErrorRecord } from './errors.js';
 
 export type AdapterState = 'queued' | 'fetching' | 'validating' | 'ready' | 'draining' | 'failed';
 export type AdapterTier = 'disk' | 'host' | 'device';
-export type AdapterVariant = 'lora' | 'rslora' | 'dora' | 'lora_bias' | 'bias' | 'modules_to_save' | 'trainable_tokens';
+export type AdapterVariant =
+  | 'lora'
+  | 'rslora'
+  | 'alora'
+  | 'dora'
+  | 'lora_bias'
+  | 'bias'
+  | 'modules_to_save'
+  | 'trainable_tokens';
 
 /** What an adapter did to the logits of the probe prompt when it was loaded. */
 export interface AdapterProof {

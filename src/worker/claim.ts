@@ -2,8 +2,8 @@ import type { AdapterLease } from '../adapters/adapter-record.js';
 import { leaseAll, tryLeaseAll } from '../adapters/composition/lease-all.js';
 import { acquireMerged, tryAcquireMerged } from '../adapters/composition/merge-source.js';
 import { requireSummable } from '../adapters/composition/summable.js';
+import { lastOccurrence } from '../adapters/invocation.js';
 import type { AdapterRegistry } from '../adapters/registry.js';
-import type { Composition } from '../core/composition.js';
 import { BASE_NAME } from '../core/names.js';
 import type { GenerateRequest, ServedBy } from '../core/request.js';
 import { BASE_ROWS, oneAdapter, type RowAdapters, rowAdapters } from '../scheduler/row-adapters.js';
@@ -55,28 +55,36 @@ const BASE_CLAIM: Claim = {
 };
 
 /** Takes over `leases`: one for each term of a sum, else the one. */
-function claimOf({ adapter, composition }: GenerateRequest, leases: readonly AdapterLease[]): Claim {
+function claimOf(request: GenerateRequest, leases: readonly AdapterLease[]): Claim {
+  const { adapter } = request;
   const release = (): void => {
     for (const lease of leases) lease.release();
   };
   const tierAtArrival = leases.some((lease) => lease.tierAtArrival === 'disk') ? 'disk' : 'host';
   const servedBy = { adapter, digest: leases.map(({ digest }) => digest).join(','), tierAtArrival } as const;
   try {
-    return { adapters: rowsOf(leases, composition), servedBy, release };
+    return { adapters: rowsOf(leases, request), servedBy, release };
   } catch (thrown) {
     release();
     throw thrown;
   }
 }
 
-function rowsOf(leases: readonly AdapterLease[], composition: Composition | undefined): RowAdapters {
+function rowsOf(leases: readonly AdapterLease[], { composition, promptIds }: GenerateRequest): RowAdapters {
   const [first] = leases;
-  if (composition?.kind !== 'sum' && first !== undefined) return oneAdapter(first.handle);
+  if (composition?.kind !== 'sum' && first !== undefined) return rowsOfOne(first, promptIds);
   const terms = leases.map((lease, at) => ({ lease, weight: composition?.members[at]?.weight ?? 1 }));
   for (const { lease } of terms) requireSummable(lease.name, lease.variant, '`adapters`');
   // By digest: the sum is rounded in one order whatever the order of the list and of the loads.
   terms.sort((a, b) => compareText(a.lease.digest, b.lease.digest) || compareText(a.lease.name, b.lease.name));
   return rowAdapters(terms.map(({ lease, weight }) => ({ adapter: lease.handle, weight })));
+}
+
+/** An activated adapter begins where the prompt calls it last, and never if it does not; what follows cannot call it. */
+function rowsOfOne({ handle, invocation }: AdapterLease, promptIds: Uint32Array): RowAdapters {
+  if (invocation === null) return oneAdapter(handle);
+  const start = lastOccurrence(promptIds, invocation);
+  return rowAdapters([{ adapter: handle, weight: 1 }], start < 0 ? Number.POSITIVE_INFINITY : start);
 }
 
 function compareText(a: string, b: string): number {

@@ -259,11 +259,26 @@ test('a client that stalls or leaves takes its upload with it', async (t) => {
   leaving.destroy();
   await eventually(() => left().length === 0, 'the upload of the client that left is gone');
   const stalling = begin();
-  const status = await new Promise((resolve) => stalling.once('response', (reply) => resolve(reply.statusCode)));
+  const status = await new Promise((resolve, reject) => {
+    stalling.once('response', (reply) => resolve(reply.statusCode)).once('error', reject);
+  });
   assert.equal(status, 400);
   stalling.destroy();
   assert.deepEqual(left(), []);
   assert.deepEqual(seen, []);
+});
+
+test('a client hears why its large upload was refused', async (t) => {
+  const { admin, left } = rig(t);
+  await admin.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = admin.server.address() as AddressInfo;
+  const body = await tarOf([[{ name: WEIGHTS }, Buffer.alloc(8 * 2 ** 20)]]);
+  for (let tries = 0; tries < 3; tries += 1) {
+    const reply = await fetch(`http://127.0.0.1:${port}/adapters/sql`, { method: 'PUT', headers: TAR, body });
+    assert.equal(reply.status, 413);
+    assert.equal(((await reply.json()) as { code: string }).code, 'ERR_ADAPTER_TOO_LARGE');
+  }
+  assert.deepEqual(left(), []);
 });
 
 test('files arrive byte by byte as they were', async (t) => {

@@ -1,5 +1,6 @@
 import type { MergeSource } from '../../core/adapter-source.js';
 import { LoramuxError } from '../../core/errors.js';
+import type { NativeAdapterExtras } from '../../engine/binding.js';
 import type { CheckedAdapter, ReadOptions } from '../read-adapter.js';
 import { residentBytes } from '../resident-bytes.js';
 import { planMerge } from './merge-plan.js';
@@ -27,6 +28,7 @@ export async function mergeAdapters(
       );
     }
     requireSummable(name, member.plan.variant, '`merged_adapters`');
+    requireLinearOnly(name, member.plan.extras);
   }
   const names = source.members.map(({ name }) => name).join(', ');
   const { recipe, modules } = await planMerge(source, members, base, (patterns, modules) =>
@@ -37,7 +39,7 @@ export async function mergeAdapters(
     recipe,
   );
   const ranks = modules.map(({ rank }) => rank);
-  const { extras } = first.plan;
+  const extras: NativeAdapterExtras = { biases: [], copies: [], norms: [] };
   const tensors = new Map(weights.tensors.map((tensor) => [tensor.name, tensor]));
   return {
     digest: source.location,
@@ -49,6 +51,7 @@ export async function mergeAdapters(
       extras,
       ranks: { min: Math.min(...ranks), max: Math.max(...ranks) },
       variant: ['lora'],
+      invocation: null,
       moduleCounts: { inFile: modules.length, applied: modules.length },
       bytes: residentBytes({ modules, extras }, base, tensors),
       warnings: [],
@@ -56,4 +59,14 @@ export async function mergeAdapters(
     baseModel: first.baseModel,
     warnings: [],
   };
+}
+
+/** Only factors of linear modules are merged; what the other variants bring was refused before. */
+function requireLinearOnly(name: string, { embedding }: NativeAdapterExtras): void {
+  if (embedding === undefined) return;
+  throw new LoramuxError(
+    'ERR_ADAPTER_INVALID',
+    `expected adapters of linear modules in \`merged_adapters\`, but ${name} has one of the embedding: combine it by \`adapters\``,
+    { field: 'merged_adapters' },
+  );
 }

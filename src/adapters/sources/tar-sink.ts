@@ -1,12 +1,14 @@
 import { once } from 'node:events';
-import { extract } from 'tar-stream';
-import { LoramuxError } from '../../core/errors.js';
+import { type ExtractEvents, extract } from 'tar-stream';
+import type { LoramuxError } from '../../core/errors.js';
 import { ADAPTER_FILES, PICKLE_FILE } from '../adapter-directory.js';
+import { deferred } from '../deferred.js';
 import { invalidAdapter } from '../offenders.js';
 import { tooLarge } from './fetch-errors.js';
 import { ARCHIVE_OVERHEAD, type ByteSink, type IncomingDirectory } from './incoming-directory.js';
 
-type Entry = ReturnType<typeof extract> extends AsyncIterable<infer Member> ? Member : never;
+type Header = ExtractEvents['entry'][0];
+type Content = ExtractEvents['entry'][1];
 
 const KEPT_TYPES: readonly unknown[] = ['file', 'contiguous-file', 'directory'];
 
@@ -24,7 +26,10 @@ function segmentsOf(path: string): string[] | null {
  */
 export class TarSink implements ByteSink {
   readonly #extract = extract({});
-  readonly #done: Promise<void>;
+  /** Settles when the archive was read to its end, or refused. */
+  readonly #done = deferred<void>();
+  /** The member that is being read. */
+  #member: Promise<void> = Promise.resolve();
   #failure: unknown = null;
   #bytes = 0;
   #members = 0;
@@ -33,10 +38,17 @@ export class TarSink implements ByteSink {
   #hasPickle = false;
 
   constructor(private readonly incoming: IncomingDirectory) {
-    this.#done = this.#unpack();
-    this.#done.catch((thrown: unknown) => {
+    this.#done.promise.catch((thrown: unknown) => {
       this.#failure = thrown;
     });
+    this.#extract.on('entry', (header, content, next) => {
+      // After a refusal nothing further is looked at: `next` is not called.
+      this.#member = this.#read(header, content).then(() => next(), this.#done.reject);
+    });
+    this.#extract
+      .once('finish', this.#done.resolve)
+      .once('error', (error) => this.#done.reject(this.#unreadable(error)));
+    this.#extract.once('close', () => this.#done.reject(this.#unreadable(new Error('it was closed'))));
   }
 
   async write(chunk: Uint8Array): Promise<void> {
@@ -45,36 +57,33 @@ export class TarSink implements ByteSink {
     if (this.#bytes > limits.maxBytes + ARCHIVE_OVERHEAD) throw tooLarge(label, limits.maxBytes);
     if (this.#failure !== null) throw this.#failure;
     if (this.#extract.write(chunk)) return;
-    await Promise.race([once(this.#extract, 'drain'), this.#done]);
+    await Promise.race([once(this.#extract, 'drain'), this.#done.promise]);
     if (this.#failure !== null) throw this.#failure;
   }
 
   async end(validator: string | null): Promise<void> {
     this.#extract.end(null);
-    await this.#done;
+    await this.#done.promise;
+    await this.#member;
+    if (this.#failure !== null) throw this.#failure;
     this.incoming.requireComplete(this.#hasPickle);
     this.incoming.setValidator(validator);
   }
 
   async discard(): Promise<void> {
     this.#extract.destroy();
-    await this.#done.catch(() => undefined);
+    await this.#member;
     await this.incoming.clear();
   }
 
-  async #unpack(): Promise<void> {
-    try {
-      for await (const entry of this.#extract) await this.#member(entry);
-    } catch (thrown) {
-      if (thrown instanceof LoramuxError) throw thrown;
-      const found = thrown instanceof Error ? thrown.message : String(thrown);
-      throw invalidAdapter(this.incoming.label, [{ expected: 'a whole tar archive, not compressed', found }]);
-    }
+  #unreadable(error: Error): LoramuxError {
+    const expected = 'a whole tar archive, not compressed';
+    return invalidAdapter(this.incoming.label, [{ expected, found: error.message }]);
   }
 
-  async #member(entry: Entry): Promise<void> {
+  async #read(header: Header, content: Content): Promise<void> {
     const { limits } = this.incoming;
-    const { name, type } = entry.header;
+    const { name, type, size } = header;
     this.#members += 1;
     if (this.#members > limits.maxFiles) {
       throw this.#refusal(name, `at most ${limits.maxFiles} members`, 'more');
@@ -84,24 +93,24 @@ export class TarSink implements ByteSink {
     if (segments === null) throw this.#refusal(name, 'a path inside the archive', 'one that leads outside');
     const file = segments.at(-1) ?? '';
     if (type === 'directory' || segments.length > 2 || !(ADAPTER_FILES.includes(file) || file === PICKLE_FILE)) {
-      return this.#skip(entry);
+      return this.#skip(content);
     }
     if (file === PICKLE_FILE) {
       this.#hasPickle = true;
-      return this.#skip(entry);
+      return this.#skip(content);
     }
     const folder = segments.slice(0, -1).join('/');
     this.#folder ??= folder;
     if (this.#folder !== folder) throw this.#refusal(name, `one adapter, in "${this.#folder}"`, 'files of another');
     if (this.incoming.has(file)) throw this.#refusal(name, 'each file once', 'the file again');
-    this.incoming.announce(file, entry.header.size ?? 0);
-    await this.#keep(entry, file);
+    this.incoming.announce(file, size);
+    await this.#keep(content, file);
   }
 
-  async #keep(entry: Entry, file: string): Promise<void> {
+  async #keep(content: Content, file: string): Promise<void> {
     const sink = await this.incoming.file(file);
     try {
-      for await (const chunk of entry) await sink.write(chunk as Uint8Array);
+      for await (const chunk of content) await sink.write(chunk as Uint8Array);
       await sink.end(null);
     } catch (thrown) {
       await sink.discard();
@@ -109,8 +118,8 @@ export class TarSink implements ByteSink {
     }
   }
 
-  async #skip(entry: Entry): Promise<void> {
-    for await (const chunk of entry) this.incoming.count((chunk as Uint8Array).byteLength);
+  async #skip(content: Content): Promise<void> {
+    for await (const chunk of content) this.incoming.count((chunk as Uint8Array).byteLength);
   }
 
   #refusal(member: string, expected: string, found: string): LoramuxError {

@@ -5,6 +5,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Busboy, type BusboyFileStream, type BusboyInstance } from '@fastify/busboy';
 import { ADAPTER_FILES, PICKLE_FILE } from '../../adapters/adapter-directory.js';
+import { deferred } from '../../adapters/deferred.js';
 import { invalidAdapter } from '../../adapters/offenders.js';
 import { incomingRoot } from '../../adapters/sources/disk-tier.js';
 import { IncomingDirectory } from '../../adapters/sources/incoming-directory.js';
@@ -134,22 +135,29 @@ function badPart(name: string, expected: string, found: string): LoramuxError {
   return invalidAdapter('the upload', [{ key: JSON.stringify(name.slice(0, 200)), expected, found }]);
 }
 
-/** The chunks of a request; ERR_BAD_REQUEST when none came for `stallMs`, or the client left. */
+/**
+ * The chunks of a request; ERR_BAD_REQUEST when none came for `stallMs`, ERR_ABORTED when the client left. The request
+ * is not destroyed when its reader stops: its connection has to carry the answer.
+ */
 async function* unstalled(body: Readable, stallMs: number): AsyncGenerator<Uint8Array> {
-  const stalled = new LoramuxError(
-    'ERR_BAD_REQUEST',
-    `nothing of the upload came for ${stallMs / 1000} s: send it again`,
-  );
-  const timer = setTimeout(() => body.destroy(stalled), stallMs);
+  const message = `nothing of the upload came for ${stallMs / 1000} s: send it again`;
+  const stalled = deferred<never>();
+  stalled.promise.catch(() => undefined);
+  const timer = setTimeout(() => stalled.reject(new LoramuxError('ERR_BAD_REQUEST', message)), stallMs);
+  const chunks = body.iterator({ destroyOnReturn: false });
   try {
-    for await (const chunk of body) {
+    for (;;) {
+      const next = (await Promise.race([chunks.next(), stalled.promise])) as IteratorResult<Uint8Array, undefined>;
+      if (next.done === true) return;
       timer.refresh();
-      yield chunk as Uint8Array;
+      yield next.value;
     }
   } catch (thrown) {
     if (thrown instanceof LoramuxError) throw thrown;
     throw new LoramuxError('ERR_ABORTED', 'the upload broke off: send it again', undefined, { cause: thrown });
   } finally {
     clearTimeout(timer);
+    // Not awaited: after a stall it ends with the request.
+    void chunks.return?.();
   }
 }

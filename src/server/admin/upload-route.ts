@@ -55,8 +55,8 @@ export function registerUploadRoute(app: FastifyInstance, { engine, lifecycle, u
       const { status, body } = await load(request);
       return reply.code(status).send(body);
     } catch (thrown) {
-      // What is left of a refused body is not waited for.
-      reply.header('connection', 'close');
+      // A client hears of the refusal once it has sent all, so the rest of the body is read over.
+      request.raw.resume();
       throw thrown;
     }
   });

@@ -35,6 +35,7 @@ test('takes PEFT defaults for missing keys', () => {
     dora: false,
     loraBias: false,
     bias: 'none',
+    invocation: null,
     rankPattern: [],
     alphaPattern: [],
     targets: { kind: 'default' },
@@ -241,3 +242,24 @@ test('refuses a file that is too long or not UTF-8 before parsing it', () => {
   assert.throws(() => parseAdapterConfig(Uint8Array.of(0x22, 0xff, 0x22), FILE), /UTF-8/);
 });
 
+test('activated LoRA: the tokens that call it, and nothing beside a delta', () => {
+  assert.deepEqual(parse({ alora_invocation_tokens: [5, 0, 5] }).invocation, [5, 0, 5]);
+  assert.equal(parse({ alora_invocation_tokens: [] }).invocation, null);
+  for (const value of [7, 'call', ['a'], [-1], [1.5], [2 ** 32], Array(513).fill(1)]) {
+    assert.deepEqual(
+      offendersOf({ alora_invocation_tokens: value }).map(({ key }) => key),
+      ['alora_invocation_tokens'],
+    );
+  }
+  for (const [key, value] of Object.entries({
+    use_dora: true,
+    modules_to_save: ['lm_head'],
+    trainable_token_indices: [1],
+    bias: 'all',
+  })) {
+    assert.deepEqual(
+      offendersOf({ alora_invocation_tokens: [1], [key]: value }).map((offender) => offender.key),
+      [key],
+    );
+  }
+});

@@ -29,6 +29,14 @@ test('defaults come from the host', () => {
     cacheDir: '/home/u/.cache/loramux',
     logLevel: 'info',
     hubEndpoint: null,
+    hubToken: null,
+    hubOffline: false,
+    s3Endpoint: null,
+    adapterDiskBytes: 8 * 2 ** 30,
+    maxAdapterBytes: 2 * 2 ** 30,
+    fetchTimeoutMs: 600_000,
+    adapterHosts: [],
+    adapterPrivateHosts: [],
   });
   assert.ok(Object.isFrozen(config));
   const small = parseConfig([], { XDG_CACHE_HOME: '/xdg' }, { ...FACTS, memoryBytes: 2 ** 29 });
@@ -64,17 +72,37 @@ const VALUES: Readonly<Record<string, readonly [string, unknown]>> = {
   'cache-dir': ['c', 'c'],
   'log-level': ['silent', 'silent'],
   'hub-endpoint': ['http://localhost:9/', 'http://localhost:9'],
+  'hub-token': ['hf_x', 'hf_x'],
+  'hub-offline': ['on', true],
+  's3-endpoint': ['http://localhost:9000', 'http://localhost:9000'],
+  'adapter-disk': ['1GiB', 2 ** 30],
+  'max-adapter-size': ['64MiB', 64 * 2 ** 20],
+  'adapter-fetch-timeout': ['30s', 30_000],
+  'adapter-hosts': [
+    'A.example, b.example:8443',
+    [
+      { host: 'a.example', port: null },
+      { host: 'b.example', port: 8443 },
+    ],
+  ],
+  'adapter-private-hosts': [
+    '127.0.0.1:9000,[0:0::1]:9000',
+    [
+      { host: '127.0.0.1', port: 9000 },
+      { host: '::1', port: 9000 },
+    ],
+  ],
 };
 
 for (const key of CONFIG_KEYS) {
   const { flag } = FLAGS[key];
   test(`--${flag} and its variable set ${key}, and the flag wins`, () => {
     const [text, value] = VALUES[flag] ?? ['', null];
-    assert.equal(parseConfig([`--${flag}`, text], HOME, FACTS)[key], value);
-    assert.equal(parseConfig([`--${flag}=${text}`], HOME, FACTS)[key], value);
-    assert.equal(parseConfig([], { ...HOME, [variableOf(flag)]: text }, FACTS)[key], value);
-    assert.equal(parseConfig([`--${flag}`, text], { ...HOME, [variableOf(flag)]: '???' }, FACTS)[key], value);
-    assert.equal(parseConfig(['serve', `--${flag}`, '?', `--${flag}`, text], HOME, FACTS)[key], value);
+    assert.deepEqual(parseConfig([`--${flag}`, text], HOME, FACTS)[key], value);
+    assert.deepEqual(parseConfig([`--${flag}=${text}`], HOME, FACTS)[key], value);
+    assert.deepEqual(parseConfig([], { ...HOME, [variableOf(flag)]: text }, FACTS)[key], value);
+    assert.deepEqual(parseConfig([`--${flag}`, text], { ...HOME, [variableOf(flag)]: '???' }, FACTS)[key], value);
+    assert.deepEqual(parseConfig(['serve', `--${flag}`, '?', `--${flag}`, text], HOME, FACTS)[key], value);
   });
 }
 
@@ -102,6 +130,13 @@ const REFUSED: readonly (readonly [readonly string[], RegExp])[] = [
   [['--log-level', 'loud'], /one of trace, debug, info/],
   [['--hub-endpoint', 'ftp://x'], /http/],
   [['--model', ' '], /not empty/],
+  [['--hub-offline', 'yes'], /on or off/],
+  [['--adapter-hosts', 'a.example/path'], /HOST or HOST:PORT/],
+  [['--adapter-hosts', 'a.example,'], /HOST or HOST:PORT/],
+  [['--adapter-hosts', '*.example'], /HOST or HOST:PORT/],
+  [['--adapter-hosts', '[::1'], /HOST or HOST:PORT/],
+  [['--adapter-private-hosts', '10.0.0.1'], /accepts HOST:PORT/],
+  [['--adapter-private-hosts', '10.0.0.1:70000'], /accepts HOST:PORT/],
   [['inspekt'], /unknown command "inspekt": expected serve, inspect or verify as the first word/],
   [['--port', '1', 'inspect'], /as the first word/],
   [['serve', 'now'], /serve takes flags only, got "now"/],

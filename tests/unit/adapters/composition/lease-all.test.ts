@@ -49,6 +49,7 @@ class Memory {
       digest: name,
       name,
       variant: ['lora'],
+      invocation: null,
       tierAtArrival: 'host',
       release: () => {
         if (held) this.pins.set(name, (this.pins.get(name) ?? 0) - 1);
