@@ -19,7 +19,9 @@ function testFiles(folder) {
 }
 
 function nodeTests(folder, { concurrency = 2 } = {}) {
-  run(process.execPath, ['--test', `--test-concurrency=${concurrency}`, '--test-reporter=spec', ...testFiles(folder)]);
+  // A test that hangs fails by name instead of holding everything up.
+  const limits = [`--test-concurrency=${concurrency}`, '--test-timeout=300000'];
+  run(process.execPath, ['--test', ...limits, '--test-reporter=spec', ...testFiles(folder)]);
 }
 
 const native = { cwd: join(root, 'native') };
