@@ -42,12 +42,12 @@ export class TarSink implements ByteSink {
       this.#failure = thrown;
     });
     this.#extract.on('entry', (header, content, next) => {
+      // What breaks a member breaks the archive, which tells of it.
+      content.on('error', () => undefined);
       // After a refusal nothing further is looked at: `next` is not called.
       this.#member = this.#read(header, content).then(() => next(), this.#done.reject);
     });
-    this.#extract
-      .once('finish', this.#done.resolve)
-      .once('error', (error) => this.#done.reject(this.#unreadable(error)));
+    this.#extract.once('finish', this.#done.resolve).on('error', (error) => this.#done.reject(this.#unreadable(error)));
     this.#extract.once('close', () => this.#done.reject(this.#unreadable(new Error('it was closed'))));
   }
 
@@ -71,6 +71,7 @@ export class TarSink implements ByteSink {
   }
 
   async discard(): Promise<void> {
+    this.#done.reject(this.#unreadable(new Error('it was given up')));
     this.#extract.destroy();
     await this.#member;
     await this.incoming.clear();
@@ -110,7 +111,7 @@ export class TarSink implements ByteSink {
   async #keep(content: Content, file: string): Promise<void> {
     const sink = await this.incoming.file(file);
     try {
-      for await (const chunk of content) await sink.write(chunk as Uint8Array);
+      for await (const chunk of this.#chunks(content)) await sink.write(chunk);
       await sink.end(null);
     } catch (thrown) {
       await sink.discard();
@@ -118,8 +119,19 @@ export class TarSink implements ByteSink {
     }
   }
 
+  /** The bytes of a member; rejects once the archive is given up, since then the member's own stream stays silent. */
+  async *#chunks(content: Content): AsyncGenerator<Uint8Array> {
+    const chunks = content[Symbol.asyncIterator]();
+    const refused = this.#done.promise.then(() => new Promise<never>(() => undefined));
+    for (;;) {
+      const next = (await Promise.race([chunks.next(), refused])) as IteratorResult<Uint8Array, undefined>;
+      if (next.done === true) return;
+      yield next.value;
+    }
+  }
+
   async #skip(content: Content): Promise<void> {
-    for await (const chunk of content) this.incoming.count((chunk as Uint8Array).byteLength);
+    for await (const chunk of this.#chunks(content)) this.incoming.count(chunk.byteLength);
   }
 
   #refusal(member: string, expected: string, found: string): LoramuxError {
