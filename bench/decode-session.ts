@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { AdapterRegistry } from '../src/adapters/registry.js';
 import type { PreparedModel } from '../src/core/model-manifest.js';
 import { BASE_NAME } from '../src/core/names.js';
+import { GREEDY_SAMPLING, PLAIN_REQUEST } from '../src/core/request.js';
 import { loadBinding, type NativeEngine } from '../src/engine/binding.js';
 import { BASE_ROWS, oneAdapter } from '../src/scheduler/row-adapters.js';
 import { Scheduler } from '../src/scheduler/scheduler.js';
@@ -65,7 +66,7 @@ export class DecodeSession {
       const lease = adapter === BASE_NAME ? null : await this.registry.acquire(adapter);
       if (lease !== null) leases.push(lease);
       const promptIds = Uint32Array.from({ length: PROMPT_TOKENS }, (_, i) => 100 + ((row * 37 + i * 11) % 4000));
-      const sampling = { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n };
+      const sampling = GREEDY_SAMPLING;
       const request = {
         id: this.#nextId++,
         adapter,
@@ -73,7 +74,7 @@ export class DecodeSession {
         maxNewTokens: steps + WARM_UP_STEPS + 1,
         stopIds: [],
         sampling,
-        logprobs: false,
+        ...PLAIN_REQUEST,
       };
       scheduler.enqueue(request, lease === null ? BASE_ROWS : oneAdapter(lease.handle), 0, {
         adapter,

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { BASE_NAME } from '../src/core/names.js';
-import type { GenerateRequest } from '../src/core/request.js';
+import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST } from '../src/core/request.js';
 import { loadBinding, packageRoot } from '../src/engine/binding.js';
 import { WorkerEngineClient } from '../src/engine/worker-client.js';
 import { prepareModel } from '../src/model/prepare-model.js';
@@ -81,7 +81,7 @@ let nextId = 1;
 async function decode(stopped: () => boolean, onGap: (ms: number) => void): Promise<void> {
   while (!stopped()) {
     const promptIds = Uint32Array.from({ length: 16 }, (_, i) => 200 + ((nextId * 31 + i * 7) % 4000));
-    const sampling = { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n };
+    const sampling = GREEDY_SAMPLING;
     const request: GenerateRequest = {
       id: nextId++,
       adapter: BASE_NAME,
@@ -89,7 +89,7 @@ async function decode(stopped: () => boolean, onGap: (ms: number) => void): Prom
       maxNewTokens: TOKENS,
       stopIds: [],
       sampling,
-      logprobs: false,
+      ...PLAIN_REQUEST,
     };
     await new Promise<void>((resolve) => {
       let last: number | null = null;

@@ -5,7 +5,7 @@
  */
 import { cpus } from 'node:os';
 import { performance } from 'node:perf_hooks';
-import type { GenerateRequest } from '../src/core/request.js';
+import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST } from '../src/core/request.js';
 import { BASE_ROWS, oneAdapter } from '../src/scheduler/row-adapters.js';
 import { Scheduler } from '../src/scheduler/scheduler.js';
 
@@ -24,8 +24,8 @@ function request(id: number, repetitionPenalty: number): GenerateRequest {
     promptIds: new Uint32Array(PROMPT).fill(id),
     maxNewTokens: MODEL_LENGTH - PROMPT,
     stopIds: [0],
-    sampling: { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty, seed: 0n },
-    logprobs: false,
+    sampling: { ...GREEDY_SAMPLING, repetitionPenalty },
+    ...PLAIN_REQUEST,
   };
 }
 

@@ -1,8 +1,9 @@
 import type { EngineClient, Submission } from '../core/engine-client.js';
 import { LoramuxError } from '../core/errors.js';
-import type { FinishReason, GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
+import type { FinishReason, GenerateRequest, SequenceEvent, ServedBy, TopLogprobs } from '../core/request.js';
 import { EventBuffer } from './event-buffer.js';
 import type { GenerationObserver } from './observer.js';
+import { promptTokens } from './prompt-tokens.js';
 import type { GenerationEvent, GenerationSpec, GenerationTimes } from './spec.js';
 import { type AssembledToken, TextAssembler, type TextTokenizer } from './text-assembler.js';
 
@@ -10,7 +11,17 @@ import { type AssembledToken, TextAssembler, type TextTokenizer } from './text-a
 const EVENT_BYTES = 256;
 
 function costOf(event: GenerationEvent): number {
-  return EVENT_BYTES + (event.kind === 'admitted' ? 0 : 2 * (event.token.text.length + event.delta.length));
+  switch (event.kind) {
+    case 'admitted':
+      return EVENT_BYTES;
+    case 'prompt':
+      return EVENT_BYTES * event.tokens.reduce((count, { top }) => count + 1 + top.length, 1);
+    case 'token':
+    case 'finish': {
+      const { token, delta } = event;
+      return EVENT_BYTES * (1 + (token?.top.length ?? 0)) + 2 * ((token?.text.length ?? 0) + delta.length);
+    }
+  }
 }
 
 export interface GenerationDeps {
@@ -88,12 +99,18 @@ export class Generation implements AsyncIterable<GenerationEvent> {
         this.#admittedMs = Math.min(Math.max(event.atMs, this.#submittedMs), this.#deps.now());
         this.#buffer.push({ kind: 'admitted', servedBy: event.servedBy });
         return;
+      case 'prompt': {
+        const tokens = promptTokens(this.#deps.tokenizer, this.request.promptIds, event.prompt);
+        this.#buffer.push({ kind: 'prompt', tokens });
+        return;
+      }
       case 'token':
-        this.#onToken(event.token, event.logprob);
+        this.#onToken(event.token, event.logprob, event.top);
         return;
       case 'finish':
-        if (this.#held === null) this.#incomplete();
-        else this.#finish(event.reason, this.#assembler.finish(this.#held));
+        if (this.#held !== null) this.#finish(event.reason, this.#assembler.finish(this.#held));
+        else if (this.request.maxNewTokens === 0) this.#finish(event.reason, null);
+        else this.#incomplete();
         return;
       case 'error':
         this.#fail(LoramuxError.fromRecord(event.error), false);
@@ -101,10 +118,10 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     }
   }
 
-  #onToken(id: number, logprob: number): void {
+  #onToken(id: number, logprob: number, top: TopLogprobs | null): void {
     this.#countToken();
     this.#releaseHeld();
-    const assembled = this.#assembler.push(id, logprob);
+    const assembled = this.#assembler.push(id, logprob, top);
     const isLast = this.#generated === this.request.maxNewTokens || this.request.stopIds.includes(id);
     this.#held = assembled;
     if (isLast) return;
@@ -132,20 +149,32 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     }
   }
 
-  #finish(reason: FinishReason, last: AssembledToken): void {
-    this.#deltas.push(last.delta);
+  /** `last` is null when no token was asked for. */
+  #finish(reason: FinishReason, last: AssembledToken | null): void {
+    const delta = last?.delta ?? '';
+    this.#deltas.push(delta);
     const times = this.#times();
     const result = {
       reason,
+      stop: this.#stopOf(reason, last),
       text: this.#deltas.join(''),
       promptTokens: this.request.promptIds.length,
       generatedTokens: this.#generated,
       servedBy: this.#servedBy ?? { adapter: this.#spec.adapter, digest: null, tierAtArrival: null },
       times,
     };
-    this.#buffer.push({ kind: 'finish', token: last.token, delta: last.delta, result });
+    this.#buffer.push({ kind: 'finish', token: last?.token ?? null, delta, result });
     this.#buffer.finish();
     this.#close(null, false, times);
+  }
+
+  /** What ended it, where that is neither the end token nor the length. */
+  #stopOf(reason: FinishReason, last: AssembledToken | null): string | number | null {
+    if (last === null || reason === 'length') return null;
+    if (reason === 'stop_sequence') return last.stop;
+    const { id } = last.token;
+    const ownEnd = !this.#spec.ignoreEos && this.#deps.engine.limits.eosTokenIds.includes(id);
+    return ownEnd ? null : id;
   }
 
   #incomplete(): void {

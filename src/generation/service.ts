@@ -2,7 +2,7 @@ import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { NativeTokenizer } from '../engine/binding.js';
 import { fitPrompt } from './fit-prompt.js';
 import { Generation, type GenerationDeps } from './generation.js';
-import type { GeneratedToken, GenerationResult, GenerationSpec } from './spec.js';
+import type { GeneratedToken, GenerationResult, GenerationSpec, PromptToken } from './spec.js';
 
 export interface ServiceDeps extends GenerationDeps {
   readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'>;
@@ -19,12 +19,13 @@ export class GenerationService {
 
   /**
    * Tokenizes off the event loop, checks the prompt against the model length and submits. An abort of `signal` ends
-   * the generation at any later time. Rejects with ERR_TOKENIZER, ERR_VALIDATION, ERR_PROMPT_TOO_LONG, ERR_ABORTED
+   * the generation at any later time. Rejects with ERR_FORBIDDEN, ERR_TOKENIZER, ERR_VALIDATION, ERR_PROMPT_TOO_LONG, ERR_ABORTED
    * or what the engine refuses at once; everything later comes out of the iteration.
    */
   async start(spec: GenerationSpec, signal: AbortSignal): Promise<Generation> {
     try {
       const receivedMs = this.#deps.now();
+      checkCaller(spec);
       const ids = await this.#encode(spec);
       if (signal.aborted) throw new LoramuxError('ERR_ABORTED', 'the client left before the prompt was submitted');
       return this.#submit(spec, ids, receivedMs, signal);
@@ -35,9 +36,10 @@ export class GenerationService {
     }
   }
 
-  async #encode(spec: GenerationSpec): Promise<Uint32Array> {
+  async #encode({ prompt }: GenerationSpec): Promise<Uint32Array> {
+    if ('ids' in prompt) return checkIds(prompt.ids, this.#deps.engine.limits.vocabSize);
     try {
-      return await this.#deps.tokenizer.encode(spec.prompt, spec.addSpecialTokens);
+      return await this.#deps.tokenizer.encode(prompt.text, prompt.addSpecialTokens);
     } catch (thrown) {
       throw toLoramuxError(thrown, 'ERR_TOKENIZER');
     }
@@ -52,9 +54,14 @@ export class GenerationService {
       ...(spec.composition === undefined ? {} : { composition: spec.composition }),
       promptIds,
       maxNewTokens,
-      stopIds: spec.ignoreEos ? [] : limits.eosTokenIds,
+      minNewTokens: spec.minNewTokens,
+      stopIds: [...(spec.ignoreEos ? [] : limits.eosTokenIds), ...spec.stopTokenIds],
       sampling: spec.sampling,
+      choice: spec.choice,
+      constraint: spec.constraint,
       logprobs: spec.logprobs,
+      promptLogprobs: spec.promptLogprobs,
+      cacheSalt: spec.cacheSalt,
     };
     const generation = new Generation(this.#deps, spec, request, receivedMs);
     generation.submit();
@@ -63,21 +70,45 @@ export class GenerationService {
   }
 }
 
+/** Every adapter that the request names must be the caller's to use. ERR_FORBIDDEN names the first that is not. */
+function checkCaller({ caller, adapter, composition }: GenerationSpec): void {
+  const names = composition?.members.map(({ name }) => name) ?? [adapter];
+  const denied = names.find((name) => !caller.mayUse(name));
+  if (denied === undefined) return;
+  const message = `this API key may not use ${denied}: ask for a key whose scopes cover it, or name another adapter`;
+  throw new LoramuxError('ERR_FORBIDDEN', message, { field: 'adapter' });
+}
+
+function checkIds(ids: Uint32Array, vocabSize: number): Uint32Array {
+  const wrong = ids.find((id) => id >= vocabSize);
+  if (wrong === undefined) return ids;
+  throw new LoramuxError('ERR_VALIDATION', `expected token ids below ${vocabSize} in the prompt, got ${wrong}`, {
+    field: 'prompt',
+  });
+}
+
 /** A whole answer. */
 export interface Completion {
   readonly result: GenerationResult;
+  /** Empty unless the spec asks for `promptLogprobs`. */
+  readonly prompt: readonly PromptToken[];
   readonly tokens: readonly GeneratedToken[];
 }
 
 /** Reads a generation to its end. Throws the error that ended it. */
 export async function collect(generation: Generation): Promise<Completion> {
   const tokens: GeneratedToken[] = [];
+  let prompt: readonly PromptToken[] = [];
   let result: GenerationResult | null = null;
   for await (const event of generation) {
     if (event.kind === 'admitted') continue;
-    tokens.push(event.token);
+    if (event.kind === 'prompt') {
+      prompt = event.tokens;
+      continue;
+    }
+    if (event.token !== null) tokens.push(event.token);
     if (event.kind === 'finish') result = event.result;
   }
   if (result === null) throw new LoramuxError('ERR_STEP_FAILED', 'the generation ended without a result: report this');
-  return { result, tokens };
+  return { result, prompt, tokens };
 }

@@ -1,5 +1,18 @@
+import { ANYONE, type Caller } from '../core/caller.js';
 import type { Composition } from '../core/composition.js';
-import type { FinishReason, SamplingParams, ServedBy } from '../core/request.js';
+import type { Constraint } from '../core/constraint.js';
+import {
+  type FinishReason,
+  type LogprobOptions,
+  PLAIN_REQUEST,
+  type SamplingParams,
+  type ServedBy,
+} from '../core/request.js';
+
+/** A prompt as it came: text for the tokenizer, or ids that are its work already. */
+export type Prompt =
+  /** `addSpecialTokens`: let the tokenizer add its beginning-of-text token; false for text made by a chat template. */
+  { readonly text: string; readonly addSpecialTokens: boolean } | { readonly ids: Uint32Array };
 
 /** A validated generation as any surface (REST, WebSocket, gRPC) asks for it. */
 export interface GenerationSpec {
@@ -8,9 +21,8 @@ export interface GenerationSpec {
   /** Adapter name, or `__base__`; of a composition the names of its members, joined by commas. */
   readonly adapter: string;
   readonly composition?: Composition;
-  readonly prompt: string;
-  /** Let the tokenizer add its beginning-of-text token; false for text made by a chat template. */
-  readonly addSpecialTokens: boolean;
+  readonly caller: Caller;
+  readonly prompt: Prompt;
   /** Keep only the last n prompt tokens; null = keep all. */
   readonly truncate: number | null;
   /** null = up to the model length. */
@@ -20,9 +32,32 @@ export interface GenerationSpec {
   /** The stop string stays at the end of the text. */
   readonly includeStop: boolean;
   readonly ignoreEos: boolean;
+  /** Ids that end the generation beside the model's own. */
+  readonly stopTokenIds: readonly number[];
+  /** EOS and `stopTokenIds` are not sampled before this many tokens. */
+  readonly minNewTokens: number;
+  /** Leave special tokens out of the text. */
+  readonly skipSpecialTokens: boolean;
   readonly sampling: SamplingParams;
-  readonly logprobs: boolean;
+  /** As in GenerateRequest, as are the fields below. */
+  readonly choice: number;
+  readonly constraint: Constraint | null;
+  readonly logprobs: LogprobOptions | null;
+  readonly promptLogprobs: { readonly top: number } | null;
+  readonly cacheSalt: string | null;
 }
+
+/** The fields of a spec that most leave as they are. */
+export const PLAIN_SPEC = {
+  caller: ANYONE,
+  truncate: null,
+  stop: [],
+  includeStop: true,
+  ignoreEos: false,
+  stopTokenIds: [],
+  skipSpecialTokens: true,
+  ...PLAIN_REQUEST,
+} as const satisfies Partial<GenerationSpec>;
 
 /** One generated token as users see it. */
 export interface GeneratedToken {
@@ -32,6 +67,22 @@ export interface GeneratedToken {
   readonly special: boolean;
   /** NaN unless the spec asks for it. */
   readonly logprob: number;
+  /** Likeliest tokens of the position, as many as the spec asks for. */
+  readonly top: readonly AlternativeToken[];
+}
+
+/** A token that could have come in a place. */
+export interface AlternativeToken {
+  readonly id: number;
+  /** Decoded on its own, special tokens shown. */
+  readonly text: string;
+  readonly logprob: number;
+}
+
+/** A token of the prompt, when the spec asks for its log-probability. */
+export interface PromptToken extends AlternativeToken {
+  /** Likeliest tokens of the position; empty for the first, whose `logprob` is NaN. */
+  readonly top: readonly AlternativeToken[];
 }
 
 /** Moments of one generation, in milliseconds of the main thread's clock; null = not reached. */
@@ -45,6 +96,8 @@ export interface GenerationTimes {
 
 export interface GenerationResult {
   readonly reason: FinishReason;
+  /** The stop string or the one of `stopTokenIds` that ended it; null for the end token and for `length`. */
+  readonly stop: string | number | null;
   /** All text deltas joined: special tokens skipped, nothing after a stop string. */
   readonly text: string;
   readonly promptTokens: number;
@@ -54,15 +107,17 @@ export interface GenerationResult {
 }
 
 /**
- * What a generation yields, in order. The last token comes with `finish`, because only then its text is certain.
- * `finish` or a thrown LoramuxError is the one terminal outcome.
+ * What a generation yields, in order. The last token comes with `finish`, because only then its text is certain; it is
+ * null when the prompt was only scored. `finish` or a thrown LoramuxError is the one terminal outcome.
  */
 export type GenerationEvent =
   | { readonly kind: 'admitted'; readonly servedBy: ServedBy }
+  /** Before the first token, when the spec asks for `promptLogprobs`. */
+  | { readonly kind: 'prompt'; readonly tokens: readonly PromptToken[] }
   | { readonly kind: 'token'; readonly token: GeneratedToken; readonly delta: string }
   | {
       readonly kind: 'finish';
-      readonly token: GeneratedToken;
+      readonly token: GeneratedToken | null;
       readonly delta: string;
       readonly result: GenerationResult;
     };

@@ -1,6 +1,8 @@
+import type { TopLogprobs } from '../core/request.js';
 import type { NativeTokenizer } from '../engine/binding.js';
 import { decodingContext, IncrementalDecoder } from '../tokenizer/incremental-decoder.js';
 import { StopMatcher } from '../tokenizer/stop-matcher.js';
+import { alternatives } from './prompt-tokens.js';
 import type { GeneratedToken, GenerationSpec } from './spec.js';
 
 export type TextTokenizer = Pick<NativeTokenizer, 'decode' | 'isSpecial'>;
@@ -12,6 +14,8 @@ export interface AssembledToken {
   readonly delta: string;
   /** A stop string ended here. */
   readonly stopped: boolean;
+  /** The stop string that did. */
+  readonly stop: string | null;
 }
 
 /** Tokens in, text out: decodes in the prompt's context, leaves special tokens out of the answer, cuts at stop strings. */
@@ -19,6 +23,7 @@ export class TextAssembler {
   readonly #tokenizer: TextTokenizer;
   readonly #endIds: ReadonlySet<number>;
   readonly #includeStop: boolean;
+  readonly #skipSpecialTokens: boolean;
   /** Every token, for the token's own text. */
   readonly #shown: IncrementalDecoder;
   /** Tokens of the answer only. */
@@ -28,28 +33,31 @@ export class TextAssembler {
   /** `endIds`: tokens that end the generation, left out of the answer even if they are not special. */
   constructor(
     tokenizer: TextTokenizer,
-    spec: Pick<GenerationSpec, 'stop' | 'includeStop'>,
+    spec: Pick<GenerationSpec, 'stop' | 'includeStop' | 'skipSpecialTokens'>,
     promptIds: Uint32Array,
     endIds: readonly number[],
   ) {
     // More ids than any context needs, so that enough are left without the special ones.
     const tail = [...promptIds.subarray(-32)];
-    const plain = tail.filter((id) => !tokenizer.isSpecial(id));
+    const plain = spec.skipSpecialTokens ? tail.filter((id) => !tokenizer.isSpecial(id)) : tail;
     this.#tokenizer = tokenizer;
     this.#endIds = new Set(endIds);
     this.#includeStop = spec.includeStop;
+    this.#skipSpecialTokens = spec.skipSpecialTokens;
     this.#shown = new IncrementalDecoder(tokenizer, decodingContext(tokenizer, tail));
     this.#answer = new IncrementalDecoder(tokenizer, decodingContext(tokenizer, plain));
     this.#stops = new StopMatcher(spec.stop, spec.includeStop);
   }
 
-  push(id: number, logprob: number): AssembledToken {
+  push(id: number, logprob: number, top: TopLogprobs | null): AssembledToken {
     const special = this.#tokenizer.isSpecial(id);
     const shown = this.#shown.push(id);
-    const visible = special || this.#endIds.has(id) ? '' : this.#answer.push(id);
+    const hidden = (special && this.#skipSpecialTokens) || this.#endIds.has(id);
+    const visible = hidden ? '' : this.#answer.push(id);
     const { text, stop } = this.#stops.push(visible);
     const cut = stop !== null && this.#includeStop;
-    return { token: { id, text: cut ? text : shown, special, logprob }, delta: text, stopped: stop !== null };
+    const token = { id, text: cut ? text : shown, special, logprob, top: alternatives(this.#tokenizer, top) };
+    return { token, delta: text, stopped: stop !== null, stop };
   }
 
   /** Adds to the last token what was held back for more to come. */
@@ -57,6 +65,7 @@ export class TextAssembler {
     if (last.stopped) return last;
     const { text, stop } = this.#stops.push(this.#answer.flush());
     const delta = last.delta + text + (stop === null ? this.#stops.flush() : '');
-    return { token: { ...last.token, text: last.token.text + this.#shown.flush() }, delta, stopped: stop !== null };
+    const token = { ...last.token, text: last.token.text + this.#shown.flush() };
+    return { token, delta, stopped: stop !== null, stop };
   }
 }

@@ -179,7 +179,7 @@ export class Scheduler {
       sequence.computed += count;
       if (samples) {
         const token = output.tokens[sampled] as number;
-        const logprob = sequence.request.logprobs ? (output.logprobs[sampled] as number) : Number.NaN;
+        const logprob = sequence.request.logprobs !== null ? (output.logprobs[sampled] as number) : Number.NaN;
         sampled += 1;
         if (!sequence.ended) this.#accept(sequence, token, logprob, events);
       }
@@ -278,7 +278,7 @@ export class Scheduler {
       return;
     }
     sequence.append(token);
-    events.push({ kind: 'token', id: sequence.id, token, logprob });
+    events.push({ kind: 'token', id: sequence.id, token, logprob, top: null });
     const reason = finishReason(sequence.request, sequence.generated, token);
     if (reason === null) return;
     sequence.ended = true;

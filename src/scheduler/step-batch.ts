@@ -143,7 +143,7 @@ function rowSampling({ sequence, slot }: PlanEntry): RowSampling {
     seed: params.seed,
     choice: 0,
     position: sequence.length,
-    logprob: sequence.request.logprobs,
+    logprob: sequence.request.logprobs !== null,
     slot,
     history: params.repetitionPenalty === 1 ? NO_HISTORY : sequence.tokens(),
   };

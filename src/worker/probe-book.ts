@@ -1,6 +1,6 @@
 import { type Deferred, deferred } from '../adapters/deferred.js';
 import { LoramuxError } from '../core/errors.js';
-import type { GenerateRequest, SequenceEvent } from '../core/request.js';
+import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST, type SequenceEvent } from '../core/request.js';
 import type { StepPlan } from '../scheduler/step-plan.js';
 
 /**
@@ -19,8 +19,8 @@ export class ProbeBook {
       promptIds,
       maxNewTokens: 1,
       stopIds: [],
-      sampling: { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n },
-      logprobs: false,
+      sampling: GREEDY_SAMPLING,
+      ...PLAIN_REQUEST,
     };
     const waiting = deferred<Float32Array>();
     this.#waiting.set(request.id, waiting);

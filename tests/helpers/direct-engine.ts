@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { AdapterRegistry } from '../../src/adapters/registry.js';
 import type { PreparedModel } from '../../src/core/model-manifest.js';
-import type { GenerateRequest, SequenceEvent } from '../../src/core/request.js';
+import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST, type SequenceEvent } from '../../src/core/request.js';
 import { loadBinding, type NativeEngine, type NativeTokenizer } from '../../src/engine/binding.js';
 import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
@@ -88,8 +88,8 @@ export class DirectEngine {
       promptIds: Uint32Array.from(promptIds),
       maxNewTokens,
       stopIds,
-      sampling: { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n },
-      logprobs: false,
+      sampling: GREEDY_SAMPLING,
+      ...PLAIN_REQUEST,
     };
   }
 

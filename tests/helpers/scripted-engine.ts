@@ -56,7 +56,7 @@ export class ScriptedCall implements Submission {
   }
 
   token(token: number, logprob = -0.5): this {
-    return this.#emit({ kind: 'token', id: this.request.id, token, logprob });
+    return this.#emit({ kind: 'token', id: this.request.id, token, logprob, top: null });
   }
 
   /** One token for each byte of `text`. */

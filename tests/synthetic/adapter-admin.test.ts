@@ -7,7 +7,13 @@ import { probePrompt } from '../../src/adapters/proof.js';
 import type { AdminReplies } from '../../src/core/adapter-admin.js';
 import { type ErrorCode, LoramuxError } from '../../src/core/errors.js';
 import { BASE_NAME } from '../../src/core/names.js';
-import type { GenerateRequest, SequenceEvent, ServedBy } from '../../src/core/request.js';
+import {
+  type GenerateRequest,
+  GREEDY_SAMPLING,
+  PLAIN_REQUEST,
+  type SequenceEvent,
+  type ServedBy,
+} from '../../src/core/request.js';
 import { WorkerEngineClient } from '../../src/engine/worker-client.js';
 import { addTensor, fillTensors } from '../helpers/safetensors-edit.js';
 import { openSynthetic, prepareLocal, SYNTHETIC, SYNTHETIC_TOKENS, syntheticModel } from '../helpers/synthetic.js';
@@ -72,8 +78,8 @@ function start(adapter: string, maxNewTokens = 8, onToken: (count: number) => vo
     promptIds: Uint32Array.from(PROMPT),
     maxNewTokens,
     stopIds: [],
-    sampling: { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n },
-    logprobs: false,
+    sampling: GREEDY_SAMPLING,
+    ...PLAIN_REQUEST,
   };
   const tokens: number[] = [];
   let admit: (served: ServedBy) => void = () => undefined;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { LoramuxError } from '../../src/core/errors.js';
 import { BASE_NAME } from '../../src/core/names.js';
-import type { GenerateRequest, SequenceEvent } from '../../src/core/request.js';
+import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST, type SequenceEvent } from '../../src/core/request.js';
 import { WorkerEngineClient } from '../../src/engine/worker-client.js';
 import {
   casesOf,
@@ -90,8 +90,8 @@ describe('broken adapters in a running engine', () => {
       promptIds: Uint32Array.from(oracle.prompt_ids),
       maxNewTokens: 8,
       stopIds: [],
-      sampling: { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n },
-      logprobs: false,
+      sampling: GREEDY_SAMPLING,
+      ...PLAIN_REQUEST,
     };
     return new Promise((resolve, reject) => {
       const tokens: number[] = [];

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { BASE_NAME } from '../../src/core/names.js';
-import type { SamplingParams } from '../../src/core/request.js';
+import { GREEDY_SAMPLING, type SamplingParams } from '../../src/core/request.js';
 import { DirectEngine } from '../helpers/direct-engine.js';
 import { prepareLocal, SYNTHETIC, SYNTHETIC_TOKENS, syntheticModel } from '../helpers/synthetic.js';
 import { sample } from '../reference/sampler.js';
 
 const TOKENS = 40;
-const NEUTRAL: SamplingParams = { greedy: false, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 1n };
+const NEUTRAL: SamplingParams = { ...GREEDY_SAMPLING, greedy: false, seed: 1n };
 const WAYS: Readonly<Record<string, Partial<SamplingParams>>> = {
   greedy: { greedy: true },
   'greedy with a penalty': { greedy: true, repetitionPenalty: 1.3 },

@@ -1,4 +1,4 @@
-import type { GenerateRequest, SamplingParams } from '../../core/request.js';
+import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST, type SamplingParams } from '../../core/request.js';
 import { Random } from './random.js';
 
 /** One prompt with its sampling; every adapter answers every case. */
@@ -21,13 +21,21 @@ export function verifyCases(tokenCount: number, maxPositions: number): VerifyCas
     promptIds: Uint32Array.from({ length: Math.min(wanted, longest) }, () => random.below(tokenCount)),
     sampling:
       at % 2 === 0
-        ? { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n }
-        : { greedy: false, temperature: 0.9, topK: 50, topP: 0.95, repetitionPenalty: 1.1, seed: BigInt(at) },
+        ? GREEDY_SAMPLING
+        : {
+            ...GREEDY_SAMPLING,
+            greedy: false,
+            temperature: 0.9,
+            topK: 50,
+            topP: 0.95,
+            repetitionPenalty: 1.1,
+            seed: BigInt(at),
+          },
   }));
 }
 
 /** A request for `tokens` tokens that no stop ends early. */
 export function requestFor(id: number, adapter: string, one: VerifyCase, tokens: number): GenerateRequest {
   const { promptIds, sampling } = one;
-  return { id, adapter, promptIds, maxNewTokens: tokens, stopIds: [], sampling, logprobs: false };
+  return { id, adapter, promptIds, maxNewTokens: tokens, stopIds: [], sampling, ...PLAIN_REQUEST };
 }

@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { EngineClient } from '../../core/engine-client.js';
 import { LoramuxError } from '../../core/errors.js';
 import { collect, type GenerationService } from '../../generation/service.js';
-import type { GenerationEvent, GenerationResult, GenerationSpec } from '../../generation/spec.js';
+import { type GenerationEvent, type GenerationResult, type GenerationSpec, PLAIN_SPEC } from '../../generation/spec.js';
 import { type RequestFacts, routeOf } from '../request-facts.js';
 import { SseStream } from '../sse.js';
 import { errorBody, toLoraxError } from './errors.js';
@@ -51,19 +51,18 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     const sampling = samplingOf(parameters, deps.drawSeed);
     const ignoreEos = parameters.ignoreEosToken;
     const spec = {
+      ...PLAIN_SPEC,
       route,
       adapter,
       ...(composition === undefined ? {} : { composition }),
-      prompt: text,
-      addSpecialTokens: true,
+      prompt: { text, addSpecialTokens: true },
       truncate,
       maxNewTokens,
       stop,
-      includeStop: true,
       ignoreEos,
       sampling,
       // Every token of a stream carries its log-probability.
-      logprobs: details || streaming,
+      logprobs: details || streaming ? ({ of: 'processed', top: 0 } as const) : null,
     };
     return { spec, reply: { prompt: text, details, returnFullText, seed: sampling.greedy ? null : sampling.seed } };
   }
@@ -149,15 +148,15 @@ function atPrompt(thrown: unknown, at: number): unknown {
   return new LoramuxError(thrown.code, `inputs[${at}]: ${thrown.message}`, thrown.details, { cause: thrown });
 }
 
-type TextEvent = Exclude<GenerationEvent, { kind: 'admitted' }>;
+type TextEvent = Extract<GenerationEvent, { delta: string }>;
 
 /** The next event with text; notes on the way which adapter answers. */
 async function nextText(events: AsyncIterator<GenerationEvent>, facts: RequestFacts): Promise<TextEvent> {
   for (;;) {
     const { value, done } = await events.next();
     if (done === true) throw new LoramuxError('ERR_STEP_FAILED', 'the generation ended without a result: report this');
-    if (value.kind !== 'admitted') return value;
-    facts.servedBy = value.servedBy;
+    if ('delta' in value) return value;
+    if (value.kind === 'admitted') facts.servedBy = value.servedBy;
   }
 }
 
@@ -176,7 +175,7 @@ async function writeStream(
       event = await nextText(events, request.facts);
     }
     request.facts.results = [event.result];
-    await stream.send(finalEvent(event.token, event.result, reply));
+    if (event.token !== null) await stream.send(finalEvent(event.token, event.result, reply));
   } catch (thrown) {
     const failure = toLoraxError(thrown);
     request.facts.code = thrown instanceof LoramuxError ? thrown.code : null;

@@ -1,4 +1,4 @@
-import type { SamplingParams } from '../../core/request.js';
+import { GREEDY_SAMPLING, type SamplingParams } from '../../core/request.js';
 import type { GenerateParameters } from './generate-body.js';
 
 /** Draws a seed below 2^53, so that clients which read JSON numbers as doubles get it back unchanged. */
@@ -15,6 +15,7 @@ export function samplingOf(parameters: GenerateParameters, drawSeed: SeedSource)
   // A temperature that float32 rounds to zero would divide by zero.
   const greedy = !wanted || (temperature !== null && Math.fround(temperature) === 0);
   return {
+    ...GREEDY_SAMPLING,
     greedy,
     temperature: greedy ? 1 : (temperature ?? 1),
     topK: greedy ? 0 : (topK ?? 0),

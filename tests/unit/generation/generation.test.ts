@@ -19,7 +19,7 @@ test('every event comes in order, and the last token with the finish', async () 
   );
   const last = events.at(-1);
   assert.ok(last?.kind === 'finish');
-  assert.deepEqual(last.token, { id: SPECIAL['</s>'], text: '</s>', special: true, logprob: -0.5 });
+  assert.deepEqual(last.token, { id: SPECIAL['</s>'], text: '</s>', special: true, logprob: -0.5, top: [] });
   assert.equal(last.delta, '');
   assert.equal(last.result.text, 'ok');
   assert.equal(summaries.length, 1);
@@ -41,7 +41,7 @@ test('without includeStop the stop string and all that may begin it stay out', a
   const generation = await service.start({ ...SPEC, stop: ['END'], includeStop: false }, noSignal());
   engine.calls[0]?.admit().tokens('aEbEND');
   const deltas: string[] = [];
-  for await (const event of generation) if (event.kind !== 'admitted') deltas.push(event.delta);
+  for await (const event of generation) if ('delta' in event) deltas.push(event.delta);
   assert.deepEqual(deltas, ['a', '', 'Eb', '', '', '']);
 });
 

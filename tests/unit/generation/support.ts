@@ -1,22 +1,19 @@
 import { BASE_NAME } from '../../../src/core/names.js';
+import { GREEDY_SAMPLING } from '../../../src/core/request.js';
 import type { GenerationObserver, GenerationSummary } from '../../../src/generation/observer.js';
 import { GenerationService } from '../../../src/generation/service.js';
-import type { GenerationSpec } from '../../../src/generation/spec.js';
+import { type GenerationSpec, PLAIN_SPEC } from '../../../src/generation/spec.js';
 import { ByteTokenizer } from '../../helpers/byte-tokenizer.js';
 import { ScriptedEngine } from '../../helpers/scripted-engine.js';
 
 export const SPEC: GenerationSpec = {
   route: 'test',
   adapter: BASE_NAME,
-  prompt: 'hi',
-  addSpecialTokens: false,
-  truncate: null,
+  ...PLAIN_SPEC,
+  prompt: { text: 'hi', addSpecialTokens: false },
   maxNewTokens: null,
-  stop: [],
-  includeStop: true,
-  ignoreEos: false,
-  sampling: { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n },
-  logprobs: true,
+  sampling: GREEDY_SAMPLING,
+  logprobs: { of: 'processed', top: 0 },
 };
 
 export interface Bench {

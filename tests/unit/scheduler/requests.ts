@@ -1,5 +1,11 @@
 import assert from 'node:assert/strict';
-import type { GenerateRequest, SequenceEvent, ServedBy } from '../../../src/core/request.js';
+import {
+  type GenerateRequest,
+  GREEDY_SAMPLING,
+  PLAIN_REQUEST,
+  type SequenceEvent,
+  type ServedBy,
+} from '../../../src/core/request.js';
 import { checkBatch, checkSnapshot } from '../../../src/scheduler/invariants.js';
 import type { SchedulerLimits } from '../../../src/scheduler/policy.js';
 import { BASE_ROWS, oneAdapter, type RowAdapters } from '../../../src/scheduler/row-adapters.js';
@@ -22,8 +28,8 @@ export function makeRequest(
     promptIds: Uint32Array.from({ length: prompt }, (_, index) => (id * 7 + index * 3) % 20),
     maxNewTokens,
     stopIds: [],
-    sampling: { greedy: true, temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0n },
-    logprobs: false,
+    sampling: GREEDY_SAMPLING,
+    ...PLAIN_REQUEST,
     ...rest,
   };
 }

@@ -255,11 +255,11 @@ describe('plan, commit, rollback', () => {
 
   test('the log-probability is reported only where it was asked for', () => {
     const harness = new Harness();
-    harness.scheduler.enqueue(makeRequest(1, 2, 1, { logprobs: true }), BASE_ROWS, 0, SERVED_BY);
+    harness.scheduler.enqueue(makeRequest(1, 2, 1, { logprobs: { of: 'processed', top: 0 } }), BASE_ROWS, 0, SERVED_BY);
     harness.enqueue(2, 2, 1);
     harness.step();
     const [token] = soloRun(makeRequest(1, 2, 1), BASE_ROWS).tokens;
-    assert.deepEqual(harness.eventsOf(1).at(1), { kind: 'token', id: 1, token, logprob: -(token ?? 0) });
+    assert.deepEqual(harness.eventsOf(1).at(1), { kind: 'token', id: 1, token, logprob: -(token ?? 0), top: null });
     const other = harness.eventsOf(2).at(1);
     assert.ok(other?.kind === 'token' && Number.isNaN(other.logprob));
   });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { GREEDY_SAMPLING } from '../../../src/core/request.js';
 import type { StepBatch } from '../../../src/core/step.js';
 import { BASE_ROWS, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Harness, makeRequest, rowsOf, SERVED_BY } from './requests.js';
@@ -105,14 +106,29 @@ test('sequences that begin on the base keep its rows at their head; the adapter 
 
 test('sampling carries the request’s parameters, and the history only for a penalty', () => {
   const harness = new Harness();
-  const sampling = { greedy: false, temperature: 0.7, topK: 40, topP: 0.9, repetitionPenalty: 1.3, seed: 2n ** 63n };
-  harness.scheduler.enqueue(makeRequest(1, 3, 4, { sampling, logprobs: true }), BASE_ROWS, 0, SERVED_BY);
+  const sampling = {
+    ...GREEDY_SAMPLING,
+    greedy: false,
+    temperature: 0.7,
+    topK: 40,
+    topP: 0.9,
+    repetitionPenalty: 1.3,
+    seed: 2n ** 63n,
+  };
+  harness.scheduler.enqueue(
+    makeRequest(1, 3, 4, { sampling, logprobs: { of: 'processed', top: 0 } }),
+    BASE_ROWS,
+    0,
+    SERVED_BY,
+  );
   harness.enqueue(2, 3, 4);
   const prompt = [...makeRequest(1, 3, 4).promptIds];
 
   const first = nextBatch(harness).batch.sampling;
   const history = Uint32Array.from(prompt);
-  assert.deepEqual(first[0], { ...sampling, choice: 0, position: 3, logprob: true, slot: 0, history });
+  const { greedy, temperature, topK, topP, repetitionPenalty, seed } = sampling;
+  const given = { greedy, temperature, topK, topP, repetitionPenalty, seed };
+  assert.deepEqual(first[0], { ...given, choice: 0, position: 3, logprob: true, slot: 0, history });
   assert.equal(first[1]?.history.length, 0);
 
   const second = nextBatch(harness).batch.sampling;
