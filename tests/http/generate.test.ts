@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { GREEDY_SAMPLING } from '../../src/core/request.js';
 import { SPECIAL } from '../helpers/byte-tokenizer.js';
 import { startApp } from '../helpers/http-app.js';
 import { ScriptedEngine } from '../helpers/scripted-engine.js';
@@ -76,11 +77,9 @@ test('a drawn seed is printed, so that the answer can be repeated', async (t) =>
   const reply = await app.inject({ method: 'POST', url: '/generate', payload });
   assert.equal(reply.json().details.seed, 7);
   assert.deepEqual(engine.calls[0]?.request.sampling, {
+    ...GREEDY_SAMPLING,
     greedy: false,
     temperature: 0.7,
-    topK: 0,
-    topP: 1,
-    repetitionPenalty: 1,
     seed: 7n,
   });
 });
