@@ -29,7 +29,7 @@ test('a plain call answers the text alone, with the LoRAX headers', async (t) =>
   assert.deepEqual([...(request?.promptIds ?? [])], [SPECIAL['<s>'], 0x68, 0xc3, 0xa9, 0x79]);
   assert.equal(request?.adapter, '__base__');
   assert.equal(request?.maxNewTokens, 59);
-  assert.equal(request?.logprobs, false);
+  assert.equal(request?.logprobs, null);
 });
 
 test('details list every token, the end token too, which is not in the text', async (t) => {
