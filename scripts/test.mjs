@@ -1,6 +1,7 @@
 // `npm test [part …]`: installs, builds and runs everything that needs no GPU. With names, only those parts.
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { ensureClientEnvironment } from './client-env.mjs';
 import { buildNative, buildTypeScript, installPackages, needTools, root, run, stop } from './steps.mjs';
 
 /** Compiled test files below a folder; an empty set is a failure, not a success. */
@@ -18,10 +19,25 @@ function testFiles(folder) {
   return files;
 }
 
-function nodeTests(folder, { concurrency = 2 } = {}) {
+/** `under`: arguments of a Node program that runs the command after them. */
+function nodeTests(folder, { concurrency = 2, under = [], env = {} } = {}) {
   // A test that hangs fails by name instead of holding everything up.
   const limits = [`--test-concurrency=${concurrency}`, '--test-timeout=300000'];
-  run(process.execPath, ['--test', ...limits, '--test-reporter=spec', ...testFiles(folder)]);
+  const command = [process.execPath, '--test', ...limits, '--test-reporter=spec', ...testFiles(folder)];
+  const [program, ...args] = under.length === 0 ? command : [process.execPath, ...under, ...command];
+  run(program, args, { env: { ...process.env, ...env } });
+}
+
+/** The clients' own packages against one server on the demo model. */
+function clientTests() {
+  let python;
+  try {
+    python = ensureClientEnvironment();
+  } catch (error) {
+    stop(`the tests of the Python clients need their packages: ${error.message}`);
+  }
+  const under = [join(root, 'dist', 'tests', 'clients', 'with-server.js')];
+  nodeTests('clients', { concurrency: 1, under, env: { CLIENTS_PYTHON: python } });
 }
 
 const native = { cwd: join(root, 'native') };
@@ -40,6 +56,7 @@ const PARTS = {
   synthetic: () => nodeTests('synthetic', { concurrency: 1 }),
   cli: () => nodeTests('cli', { concurrency: 1 }),
   model: () => nodeTests('model', { concurrency: 1 }),
+  clients: clientTests,
 };
 
 const wanted = process.argv.slice(2);

@@ -16,6 +16,7 @@ import { Health } from './server/health.js';
 import type { Lifecycle } from './server/lifecycle.js';
 import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
 import { registerInfo } from './server/lorax/info-route.js';
+import { registerLoraxProbes } from './server/lorax/probe-routes.js';
 import { LORAX_WORDING } from './server/lorax/wording.js';
 import { registerMethodNotAllowed } from './server/plugins/errors.js';
 import { registerSameOrigin } from './server/plugins/same-origin.js';
@@ -73,8 +74,10 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     now,
     maxBufferedBytes: deps.maxBufferedBytes ?? MAX_BUFFERED_BYTES,
   });
+  const health = new Health({ engine, lifecycle, now });
   const routes = routesOf(app, () => {
-    registerProbes(app, new Health({ engine, lifecycle, now }), version);
+    registerProbes(app, health, version);
+    registerLoraxProbes(app, { health, generation });
     registerMetrics(app, metrics);
     registerInfo(app, engine, version);
     registerGenerateRoutes(app, { engine, generation, drawSeed: deps.drawSeed ?? randomSeed });

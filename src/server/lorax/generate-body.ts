@@ -65,6 +65,7 @@ export interface Prompt extends AdapterChoice {
 }
 
 export interface GenerateCall {
+  readonly streaming: boolean;
   readonly prompts: readonly Prompt[];
   /** `adapter_names` was used: the reply is a list. */
   readonly list: boolean;
@@ -73,7 +74,8 @@ export interface GenerateCall {
 
 /** Which route the body came to. */
 export interface BodyContext {
-  readonly streaming: boolean;
+  /** What the route does; null where `stream` of the body decides. */
+  readonly streaming: boolean | null;
   /** Longest prompt in tokens, for the message about `truncate`. */
   readonly maxInputLength: number;
 }
@@ -85,26 +87,27 @@ export interface BodyContext {
 export function parseGenerateBody(body: unknown, context: BodyContext): GenerateCall {
   const object = readObject('body', body);
   refuseUnknownFields(object, BODY_FIELDS, '');
-  refuseStreamFlag(object.stream, context.streaming);
+  const streaming = readStreamFlag(object.stream, context.streaming);
   const fields = object.parameters === undefined ? {} : readObject('parameters', object.parameters);
   refuseUnknownFields(fields, PARAMETER_FIELDS, 'parameters');
   refuseForeignSource(fields.adapter_source);
   refuseSeveralChoices(fields);
   const choice = readAdapterChoice(fields);
   const parameters = readParameters(fields);
-  const prompts = readPrompts(object.inputs, fields, choice, context.streaming);
+  const prompts = readPrompts(object.inputs, fields, choice, streaming);
   if (parameters.truncate !== null && (parameters.truncate < 1 || parameters.truncate > context.maxInputLength)) {
     throw invalidField(
       'truncate',
       `\`truncate\` must be strictly positive and less than ${context.maxInputLength}. Given: ${parameters.truncate}`,
     );
   }
-  return { prompts, list: Array.isArray(object.inputs), parameters };
+  return { streaming, prompts, list: Array.isArray(object.inputs), parameters };
 }
 
-/** `stream` belongs to another route of the contract; here it may only say what the route does anyway. */
-function refuseStreamFlag(value: unknown, streaming: boolean): void {
-  if (value === undefined || value === null || value === streaming) return;
+/** Where the route itself says what happens, `stream` may only say the same. */
+function readStreamFlag(value: unknown, streaming: boolean | null): boolean {
+  if (streaming === null) return readBoolean('stream', value, false);
+  if (value === undefined || value === null || value === streaming) return streaming;
   const route = streaming ? '/generate' : '/generate_stream';
   throw invalidField('stream', `\`stream\` must be ${streaming} on this route: use ${route} instead`);
 }

@@ -25,28 +25,24 @@ interface Job {
   readonly reply: ReplyOptions;
 }
 
-/** `POST /generate` and `POST /generate_stream`. */
+/** `POST /generate`, `POST /generate_stream`, and the two that do either: `POST /` and `POST /invocations`. */
 export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps): void {
   const { limits } = deps.engine;
 
-  function readCall(request: FastifyRequest, streaming: boolean): GenerateCall {
+  function readCall(request: FastifyRequest, streaming: boolean | null): GenerateCall {
     request.facts.generation = true;
-    request.facts.stream = streaming;
+    request.facts.stream = streaming ?? false;
     if (request.body === undefined) {
       throw new LoramuxError('ERR_BAD_REQUEST', 'Failed to parse the request body as JSON: it is empty');
     }
     const call = parseGenerateBody(request.body, { streaming, maxInputLength: limits.maxModelLen - 1 });
+    request.facts.stream = call.streaming;
     request.facts.prompts = call.prompts.length;
     request.facts.adapter = [...new Set(call.prompts.map((prompt) => prompt.adapter))].slice(0, 8).join(',');
     return call;
   }
 
-  function jobOf(
-    route: string,
-    { text, adapter, composition }: Prompt,
-    { parameters }: GenerateCall,
-    streaming: boolean,
-  ): Job {
+  function jobOf(route: string, { text, adapter, composition }: Prompt, { parameters, streaming }: GenerateCall): Job {
     const { details, returnFullText, maxNewTokens, stop, truncate } = parameters;
     const sampling = samplingOf(parameters, deps.drawSeed);
     const ignoreEos = parameters.ignoreEosToken;
@@ -72,29 +68,26 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     return modelHeaders(deviceType(limits), limits.modelId, characters);
   }
 
-  app.post('/generate', async (request, reply) => {
-    const call = readCall(request, false);
-    const jobs = call.prompts.map((prompt) => jobOf(routeOf(request), prompt, call, false));
+  /** The answers to a call, one body for each prompt; headers are set. */
+  async function answer(request: FastifyRequest, reply: FastifyReply, call: GenerateCall): Promise<readonly string[]> {
+    const jobs = call.prompts.map((prompt) => jobOf(routeOf(request), prompt, call));
     const answers = await answerAll(deps.generation, jobs, abortOnClose(reply));
     const results = answers.map(({ result }) => result);
-    const bodies = answers.map(({ body }) => body);
     request.facts.results = results;
     const [first] = results;
     if (!call.list && first !== undefined) {
       request.facts.servedBy = first.servedBy;
       reply.headers(adapterHeaders(first.servedBy));
     }
-    return reply
-      .headers({ ...baseHeaders(call), ...timingHeaders(results) })
-      .type('application/json')
-      .send(call.list ? `[${bodies.join(',')}]` : bodies[0]);
-  });
+    reply.headers({ ...baseHeaders(call), ...timingHeaders(results) }).type('application/json');
+    return answers.map(({ body }) => body);
+  }
 
-  app.post('/generate_stream', async (request, reply) => {
-    const call = readCall(request, true);
+  /** Streams the answer to a call of one prompt. */
+  async function stream(request: FastifyRequest, reply: FastifyReply, call: GenerateCall): Promise<FastifyReply> {
     const [prompt] = call.prompts;
     if (prompt === undefined) throw new LoramuxError('ERR_VALIDATION', '`inputs` cannot be empty');
-    const job = jobOf(routeOf(request), prompt, call, true);
+    const job = jobOf(routeOf(request), prompt, call);
     const generation = await deps.generation.start(job.spec, abortOnClose(reply).signal);
     const events = generation[Symbol.asyncIterator]();
     // Until the first token is there, whatever goes wrong still gets its real status.
@@ -104,7 +97,27 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     reply.hijack();
     await writeStream(request, new SseStream(reply.raw, reply.getHeaders()), job.reply, first, events);
     return reply;
+  }
+
+  app.post('/generate', async (request, reply) => {
+    const call = readCall(request, false);
+    const bodies = await answer(request, reply, call);
+    return reply.send(call.list ? listOf(bodies) : bodies[0]);
   });
+  app.post('/generate_stream', (request, reply) => stream(request, reply, readCall(request, true)));
+
+  /** As its clients expect, the reply is a list even of one answer. */
+  async function either(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    const call = readCall(request, null);
+    if (call.streaming) return stream(request, reply, call);
+    return reply.send(listOf(await answer(request, reply, call)));
+  }
+  app.post('/', either);
+  app.post('/invocations', either);
+}
+
+function listOf(bodies: readonly string[]): string {
+  return `[${bodies.join(',')}]`;
 }
 
 /** Aborts when the connection closes; harmless after a complete reply. */

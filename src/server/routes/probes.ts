@@ -8,7 +8,13 @@ function answer(reply: FastifyReply, ok: boolean): FastifyReply {
     .send(ok ? 'ok\n' : 'unavailable\n');
 }
 
-/** `/livez`, `/readyz` (with `?verbose`), `/startupz`, `/health` and `/version`: answered from cached state. */
+/** `/health`, `/ping` and LoRAX's other names for the same: nothing but the status when all is well. */
+export function answerHealth(reply: FastifyReply, health: Health): FastifyReply {
+  if (health.ready()) return reply.code(200).send();
+  return reply.code(503).send({ error: 'unhealthy', error_type: 'healthcheck' });
+}
+
+/** `/livez`, `/readyz` (with `?verbose`), `/startupz`, `/health`, `/ping` and `/version`: answered from cached state. */
 export function registerProbes(app: FastifyInstance, health: Health, version: string): void {
   app.get('/livez', (_request, reply) => answer(reply, health.alive()));
   app.get('/startupz', (_request, reply) => answer(reply, health.started()));
@@ -16,9 +22,7 @@ export function registerProbes(app: FastifyInstance, health: Health, version: st
     if (request.query.verbose === undefined) return answer(reply, health.ready());
     return reply.code(health.ready() ? 200 : 503).send({ ready: health.ready(), checks: health.checks() });
   });
-  app.get('/health', (_request, reply) => {
-    if (health.ready()) return reply.code(200).send();
-    return reply.code(503).send({ error: 'unhealthy', error_type: 'healthcheck' });
-  });
+  app.get('/health', (_request, reply) => answerHealth(reply, health));
+  app.get('/ping', (_request, reply) => answerHealth(reply, health));
   app.get('/version', () => ({ version }));
 }

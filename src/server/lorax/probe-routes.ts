@@ -1,0 +1,41 @@
+import type { FastifyInstance } from 'fastify';
+import { BASE_NAME } from '../../core/names.js';
+import { GREEDY_SAMPLING } from '../../core/request.js';
+import { collect, type GenerationService } from '../../generation/service.js';
+import { PLAIN_SPEC } from '../../generation/spec.js';
+import type { Health } from '../health.js';
+import { answerHealth } from '../routes/probes.js';
+import { errorBody, toLoraxError } from './errors.js';
+
+export interface LoraxProbeDeps {
+  readonly health: Health;
+  readonly generation: GenerationService;
+}
+
+/** One token after LoRAX's own prompt. */
+const STARTUP = {
+  ...PLAIN_SPEC,
+  route: '/startup',
+  adapter: BASE_NAME,
+  prompt: { text: 'Who?', addSpecialTokens: true },
+  maxNewTokens: 1,
+  sampling: GREEDY_SAMPLING,
+} as const;
+
+/** `GET /` (as `/health`) and `GET /startup`, which generates a token through the queue; its failures are a 500. */
+export function registerLoraxProbes(app: FastifyInstance, { health, generation }: LoraxProbeDeps): void {
+  app.get('/', (_request, reply) => answerHealth(reply, health));
+  app.get('/startup', async (_request, reply) => {
+    const left = new AbortController();
+    reply.raw.once('close', () => left.abort());
+    try {
+      await collect(await generation.start(STARTUP, left.signal));
+      return reply.code(200).send();
+    } catch (thrown) {
+      return reply
+        .code(500)
+        .type('application/json')
+        .send(errorBody(toLoraxError(thrown)));
+    }
+  });
+}
