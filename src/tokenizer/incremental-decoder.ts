@@ -4,6 +4,10 @@ const REPLACEMENT = '\uFFFD';
 /** Prompt tokens that give the first generated token its context: enough for any character in single bytes. */
 const MIN_CONTEXT = 5;
 const MAX_CONTEXT = 16;
+/** Tokens that may wait for the rest of a character; no character takes as many. */
+const MAX_PENDING = 16;
+/** Of these, the last so many may be the start of a character in single bytes. */
+const OPEN_TAIL = 3;
 
 /** The part of the tokenizer that turns ids into text. */
 export type TextDecoder = Pick<NativeTokenizer, 'decode'>;
@@ -24,7 +28,8 @@ export function decodingContext(tokenizer: TextDecoder, promptIds: readonly numb
 /**
  * Decodes one sequence token by token. All deltas and the flush, joined, are the text that decoding the whole
  * sequence adds to its context; no delta ends inside a character. Only a window of the last few tokens is decoded
- * each time: the tokens of the previous delta, which give the new ones their context, and those not yet certain.
+ * each time: the tokens of the previous delta, which give the new ones their context, and those not yet certain. Bytes
+ * that never become characters do not make it longer: of many, all but the last few are given out as U+FFFD.
  */
 export class IncrementalDecoder {
   readonly #tokenizer: TextDecoder;
@@ -45,14 +50,34 @@ export class IncrementalDecoder {
     this.#window.push(token);
     const text = this.#decode(this.#window);
     // A replacement character at the end may yet become a real one when its other bytes come.
-    if (text.length <= this.#settledText.length || text.endsWith(REPLACEMENT)) return '';
-    return this.#settle(text);
+    if (text.length > this.#settledText.length && !text.endsWith(REPLACEMENT)) return this.#settle(text);
+    return this.#window.length - this.#settled > MAX_PENDING ? this.#settleBroken(text) : '';
   }
 
   /** Text still held back when the sequence ends, incomplete characters as U+FFFD. */
   flush(): string {
     if (this.#window.length === this.#settled) return '';
     return this.#settle(this.#decode(this.#window));
+  }
+
+  /** Gives out the part of `text` that no further byte can change. */
+  #settleBroken(text: string): string {
+    if (text === this.#settledText) {
+      // Tokens without any text: neither a delta nor context.
+      this.#window.length = this.#settled;
+      return '';
+    }
+    for (let length = this.#window.length - OPEN_TAIL; length > this.#settled; length -= 1) {
+      const head = this.#decode(this.#window.slice(0, length));
+      // A cut inside a character would show another text before it.
+      if (head.length <= this.#settledText.length || !text.startsWith(head)) continue;
+      const open = this.#window.slice(length);
+      this.#window.length = length;
+      const delta = this.#settle(head);
+      this.#window.push(...open);
+      return delta;
+    }
+    return this.#settle(text);
   }
 
   #settle(text: string): string {

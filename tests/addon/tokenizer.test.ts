@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { loadBinding, type NativeTokenizer } from '../../src/engine/binding.js';
+import { TextAssembler } from '../../src/generation/text-assembler.js';
 import { IncrementalDecoder } from '../../src/tokenizer/incremental-decoder.js';
 import { casesOf, prepareLocal, SYNTHETIC, SYNTHETIC_TOKENS, syntheticModel } from '../helpers/synthetic.js';
 
@@ -27,6 +28,31 @@ function streamed(tokenizer: NativeTokenizer, ids: Iterable<number>): { deltas: 
   const decoder = new IncrementalDecoder(tokenizer);
   const deltas = [...ids].map((id) => decoder.push(id));
   return { deltas, rest: decoder.flush() };
+}
+
+/** Tokens of single bytes that are no characters by themselves. */
+async function byteTokens(tokenizer: NativeTokenizer): Promise<number[]> {
+  const ids = Array.from({ length: SYNTHETIC_TOKENS }, (_, id) => id);
+  const found = ids.filter((id) => tokenizer.decode(Uint32Array.of(id), false) === REPLACEMENT);
+  assert.ok(found.length >= 100, `only ${found.length} tokens of single bytes`);
+  return found;
+}
+
+/** The text of an answer of these tokens, up to a stop string. */
+function assembled(
+  tokenizer: NativeTokenizer,
+  spec: ConstructorParameters<typeof TextAssembler>[1],
+  ids: Uint32Array,
+): string {
+  const assembler = new TextAssembler(tokenizer, spec, new Uint32Array(0), []);
+  let text = '';
+  for (const [at, id] of ids.entries()) {
+    const pushed = assembler.push(id, Number.NaN, null);
+    const last = pushed.stopped || at < ids.length - 1 ? pushed : assembler.finish(pushed);
+    text += last.delta;
+    if (last.stopped) break;
+  }
+  return text;
 }
 
 for (const name of MODELS) {
@@ -64,11 +90,52 @@ for (const name of MODELS) {
           assert.equal(deltas.join('') + rest, tokenizer.decode(Uint32Array.from(ids), false));
           for (const delta of deltas) {
             assert.doesNotMatch(delta, /\p{Surrogate}/u);
-            assert.ok(!delta.endsWith(REPLACEMENT), 'a character was given out before it was whole');
+            // Unless so many bytes are no text that they cannot be the start of a character.
+            const broken = /\uFFFD*$/.exec(delta)?.[0].length ?? 0;
+            assert.ok(broken === 0 || broken > 8, 'a character was given out before it was whole');
           }
         }),
         { numRuns: RUNS },
       ));
+
+    test('what came so far and is held back is the whole decode of every prefix, broken bytes or not', async () => {
+      const bytes = await byteTokens(tokenizer);
+      const anyBytes = fc.array(fc.oneof(fc.constantFrom(...bytes), fc.nat({ max: SYNTHETIC_TOKENS - 1 })), {
+        maxLength: 50,
+      });
+      fc.assert(
+        fc.property(anyBytes, (ids) => {
+          for (let length = 0; length <= ids.length; length += 1) {
+            const { deltas, rest } = streamed(tokenizer, ids.slice(0, length));
+            const whole = tokenizer.decode(Uint32Array.from(ids.slice(0, length)), false);
+            assert.equal(deltas.join('') + rest, whole);
+          }
+        }),
+        { numRuns: RUNS / 3 },
+      );
+    });
+
+    test('stop strings are found wherever tokens cut them, and the text ends there', () => {
+      const cut = fc.record({ text: anyText, from: fc.nat({ max: 50 }), length: fc.integer({ min: 1, max: 12 }) });
+      return fc.assert(
+        fc.asyncProperty(cut, fc.boolean(), async ({ text, from, length }, includeStop) => {
+          const characters = [...text];
+          const stop =
+            characters
+              .slice(from % (characters.length + 1))
+              .slice(0, length)
+              .join('') || '\n\n';
+          const at = text.indexOf(stop);
+          const ids = await tokenizer.encode(text, false);
+          const spec = { stop: [stop], includeStop, skipSpecialTokens: false };
+          assert.equal(
+            assembled(tokenizer, spec, ids),
+            at < 0 ? text : text.slice(0, at + (includeStop ? stop.length : 0)),
+          );
+        }),
+        { numRuns: RUNS },
+      );
+    });
 
     test('knows its special tokens', async () => {
       const end = 2;

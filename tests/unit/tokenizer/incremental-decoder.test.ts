@@ -69,15 +69,56 @@ test('a context of nothing but broken characters is none', () => {
   assert.deepEqual(decodingContext(tokenizer, [...new TextEncoder().encode('abcdefgh')]).length, 5);
 });
 
-test('only a few tokens are decoded at a time, however long the text is', () => {
+/** Most tokens that are decoded at once while `ids` are pushed, and the text that comes out. */
+function streamed(ids: Iterable<number>): { longest: number; text: string; deltas: string[] } {
   let longest = 0;
   const counting = {
-    decode: (ids: Uint32Array, skip: boolean): string => {
-      longest = Math.max(longest, ids.length);
-      return tokenizer.decode(ids, skip);
+    decode: (window: Uint32Array, skip: boolean): string => {
+      longest = Math.max(longest, window.length);
+      return tokenizer.decode(window, skip);
     },
   };
   const decoder = new IncrementalDecoder(counting);
-  for (const id of new TextEncoder().encode('aé€😀'.repeat(200))) decoder.push(id);
+  const deltas = [...ids].map((id) => decoder.push(id));
+  return { longest, text: deltas.join('') + decoder.flush(), deltas };
+}
+
+test('only a few tokens are decoded at a time, however long the text is', () => {
+  const { longest } = streamed(new TextEncoder().encode('aé€😀'.repeat(200)));
   assert.ok(longest <= 8, `decoded ${longest} tokens at once`);
+});
+
+/** Bytes that begin, continue or break characters, and rarely make one. */
+const brokenBytes = fc.array(fc.constantFrom(0x80, 0xbf, 0xc3, 0xe2, 0x82, 0xac, 0xed, 0xa0, 0xf0, 0x9f, 0x98, 0xff), {
+  minLength: 100,
+  maxLength: 400,
+});
+
+test('bytes without end that are no text come out piece by piece, and equal the whole decode', () => {
+  for (const ids of [Array(1_000).fill(0x80), Array(1_000).fill(0xf0), Array(500).fill([0xf0, 0x9f]).flat()]) {
+    const { longest, text, deltas } = streamed(ids);
+    assert.ok(longest <= 64, `decoded ${longest} tokens at once`);
+    assert.equal(text, tokenizer.decode(Uint32Array.from(ids), false));
+    assert.ok(deltas.join('').length >= text.length - 17, 'most of it is held back');
+  }
+  fc.assert(
+    fc.property(brokenBytes, (ids) => {
+      const { longest, text } = streamed(ids);
+      assert.ok(longest <= 64, `decoded ${longest} tokens at once`);
+      assert.equal(text, tokenizer.decode(Uint32Array.from(ids), false));
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('a character that follows broken bytes is whole', () => {
+  const ids = [...Array(16).fill(0x80), ...new TextEncoder().encode('😀'), ...Array(40).fill(0x80), 0xe2, 0x82, 0xac];
+  assert.equal(streamed(ids).text, `${'\uFFFD'.repeat(16)}😀${'\uFFFD'.repeat(40)}€`);
+});
+
+test('tokens without any text do not pile up', () => {
+  const silent = Array(1_000).fill(9_999);
+  const { longest, text } = streamed([0x61, ...silent, 0x62]);
+  assert.ok(longest <= 64, `decoded ${longest} tokens at once`);
+  assert.equal(text, 'ab');
 });
