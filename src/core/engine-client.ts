@@ -1,6 +1,7 @@
 import type { AdminCall, AdminReplies, EngineState } from './adapter-admin.js';
 import type { GenerateRequest, SequenceEvent } from './request.js';
 import type { Telemetry } from './telemetry.js';
+import type { SpecialTokens } from './tokenizer-config.js';
 
 /** Limits the main thread needs to validate requests before they are sent to the engine. */
 export interface EngineLimits {
@@ -14,6 +15,7 @@ export interface EngineLimits {
   readonly maxQueue: number;
   readonly eosTokenIds: readonly number[];
   readonly chatTemplate: string | null;
+  readonly specialTokens: SpecialTokens;
 }
 
 /** Handle of one submitted request. */

@@ -8,6 +8,8 @@ const TABLE = {
   ERR_FORBIDDEN: { status: 403, retryable: false },
   ERR_CONFIG: { status: 500, retryable: false },
   ERR_PROMPT_TOO_LONG: { status: 422, retryable: false },
+  ERR_TEMPLATE: { status: 400, retryable: false },
+  ERR_TEMPLATE_MISSING: { status: 400, retryable: false },
   ERR_QUEUE_FULL: { status: 429, retryable: true },
   ERR_DRAINING: { status: 503, retryable: true },
   ERR_ADAPTER_NOT_FOUND: { status: 404, retryable: false },

@@ -1,3 +1,5 @@
+import type { SpecialTokens } from './tokenizer-config.js';
+
 /** Types of one prepared model on disk: `manifest.json` beside `model.onnx`, `weights.bin` and `tokenizer.json`. */
 
 /** What a base weight is stored as. `f32` is the reference mode. */
@@ -101,6 +103,8 @@ export interface ModelManifest {
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId: number | null;
   readonly chatTemplate: string | null;
+  /** As chat templates name them. */
+  readonly specialTokens: SpecialTokens;
   readonly generationDefaults: GenerationDefaults;
 }
 

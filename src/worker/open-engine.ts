@@ -83,6 +83,7 @@ export async function openEngine(
     maxQueue,
     eosTokenIds: manifest.eosTokenIds,
     chatTemplate: manifest.chatTemplate,
+    specialTokens: manifest.specialTokens,
   };
   post({ type: 'ready', limits, state: loop.state() });
   return loop;

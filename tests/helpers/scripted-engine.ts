@@ -17,6 +17,7 @@ export const LIMITS: EngineLimits = {
   maxQueue: 8,
   eosTokenIds: [SPECIAL['</s>']],
   chatTemplate: null,
+  specialTokens: { bos_token: '<s>', eos_token: '</s>' },
 };
 
 export const IDLE: EngineState = {

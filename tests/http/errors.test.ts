@@ -24,6 +24,8 @@ const GENERATION: readonly ErrorCode[] = [
 /** Codes that the engine may end a request with, and what clients get. */
 const CODES: readonly (readonly [ErrorCode, number, string, string])[] = [
   ['ERR_VALIDATION', 422, 'validation', 'Input validation error: why'],
+  ['ERR_TEMPLATE', 422, 'validation', 'Input validation error: why'],
+  ['ERR_TEMPLATE_MISSING', 422, 'validation', 'Input validation error: why'],
   ['ERR_PROMPT_TOO_LONG', 422, 'validation', 'Input validation error: why'],
   ['ERR_TOKENIZER', 422, 'validation', 'Input validation error: tokenizer error why'],
   ['ERR_BAD_REQUEST', 400, 'validation', 'why'],

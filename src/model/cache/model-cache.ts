@@ -5,7 +5,7 @@ import { LoramuxError } from '../../core/errors.js';
 import type { CacheFile, ModelManifest, PreparedModel } from '../../core/model-manifest.js';
 
 /** Changes whenever the same source would convert to different files. */
-export const FORMAT_VERSION = 3;
+export const FORMAT_VERSION = 4;
 
 export const GRAPH_FILE = 'model.onnx';
 export const WEIGHTS_FILE = 'weights.bin';

@@ -1,4 +1,5 @@
 import type { GenerationDefaults } from '../../core/model-manifest.js';
+import type { SpecialTokens } from '../../core/tokenizer-config.js';
 import { invalidModel } from '../model-errors.js';
 import { readGgufConfig } from './gguf-config.js';
 import { type GgufFile, openGguf } from './gguf-file.js';
@@ -105,6 +106,26 @@ async function readRopeDivisors(gguf: GgufFile): Promise<Float32Array | undefine
   return readFloat32(tensorRows(location, [pairs]), 0, pairs);
 }
 
+/** Keys of special tokens, and the ids that SentencePiece models leave out. */
+const SPECIAL_TOKEN_KEYS = [
+  ['bos_token', 'bos_token_id', 1],
+  ['eos_token', 'eos_token_id', 2],
+  ['unk_token', 'unknown_token_id', 0],
+  ['sep_token', 'seperator_token_id', -1],
+  ['pad_token', 'padding_token_id', -1],
+  ['cls_token', 'cls_token_id', -1],
+  ['mask_token', 'mask_token_id', -1],
+] as const;
+
+function readSpecialTokens(metadata: Metadata, isSentencePiece: boolean): SpecialTokens {
+  const tokens = metadata.strings('tokenizer.ggml.tokens') ?? [];
+  const named = SPECIAL_TOKEN_KEYS.map(([name, key, sentencePieceId]) => {
+    const text = tokens[metadata.number(`tokenizer.ggml.${key}`, isSentencePiece ? sentencePieceId : -1)];
+    return [name, text] as const;
+  });
+  return Object.fromEntries(named.filter(([, text]) => text !== undefined));
+}
+
 function readTextMetadata(metadata: Metadata, path: string, idLimit: number): TextMetadata {
   const isSentencePiece = metadata.string('tokenizer.ggml.model', '') === 'llama';
   const id = (name: string, fallback: number): number | null => {
@@ -126,6 +147,7 @@ function readTextMetadata(metadata: Metadata, path: string, idLimit: number): Te
     eosTokenIds: [...new Set(ends)].sort((a, b) => a - b),
     bosTokenId: id('bos', isSentencePiece ? 1 : -1),
     chatTemplate: template === '' ? null : template,
+    specialTokens: readSpecialTokens(metadata, isSentencePiece),
     generationDefaults: NO_DEFAULTS,
   };
 }

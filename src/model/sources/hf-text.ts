@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { GenerationDefaults } from '../../core/model-manifest.js';
+import { configuredTemplate, specialTokensOf } from '../../core/tokenizer-config.js';
 import { invalidModel } from '../model-errors.js';
 import {
   CHAT_TEMPLATE_FILE,
@@ -24,7 +25,8 @@ export async function readTextMetadata(directory: string): Promise<TextMetadata>
   return {
     eosTokenIds: [...ends].sort((a, b) => a - b),
     bosTokenId: config.ids('bos_token_id')[0] ?? generation.ids('bos_token_id')[0] ?? null,
-    chatTemplate: (await readTextFile(join(directory, CHAT_TEMPLATE_FILE))) ?? configuredTemplate(tokenizer),
+    chatTemplate: (await readTextFile(join(directory, CHAT_TEMPLATE_FILE))) ?? templateOf(tokenizer),
+    specialTokens: specialTokensOf(tokenizer.all),
     generationDefaults: readDefaults(generation),
   };
 }
@@ -43,16 +45,10 @@ function readDefaults(generation: JsonFields): GenerationDefaults {
   };
 }
 
-/** `chat_template` is text, or a list of named templates of which `default` is taken. */
-function configuredTemplate(tokenizer: JsonFields): string | null {
-  const template = tokenizer.raw('chat_template');
-  if (template === undefined) return null;
-  if (typeof template === 'string') return template;
-  const named = Array.isArray(template) ? template.filter(isRecord) : [];
-  const chosen = named.find(({ name }) => name === 'default')?.template;
-  return typeof chosen === 'string'
-    ? chosen
-    : tokenizer.refuse('chat_template', 'text, or a list with an entry named default');
+function templateOf(tokenizer: JsonFields): string | null {
+  const template = configuredTemplate(tokenizer.all);
+  if (template !== undefined) return template;
+  return tokenizer.refuse('chat_template', 'text, or a list with an entry named default');
 }
 
 async function tokenizerEnd(directory: string, tokenizerConfig: JsonFields): Promise<number> {

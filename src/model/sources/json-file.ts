@@ -11,6 +11,11 @@ export class JsonFields {
     private readonly prefix = '',
   ) {}
 
+  /** All fields as they are. */
+  get all(): Readonly<Record<string, unknown>> {
+    return this.values;
+  }
+
   /** The field, with null taken as absent. */
   raw(key: string): unknown {
     return Object.hasOwn(this.values, key) ? (this.values[key] ?? undefined) : undefined;

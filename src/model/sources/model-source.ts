@@ -1,4 +1,5 @@
 import type { DecoderConfig, GenerationDefaults } from '../../core/model-manifest.js';
+import type { SpecialTokens } from '../../core/tokenizer-config.js';
 import type { TensorRows } from './tensor.js';
 
 /** Which linears carry a bias because the configuration says so; a bias found in the file counts as well. */
@@ -14,6 +15,7 @@ export interface TextMetadata {
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId: number | null;
   readonly chatTemplate: string | null;
+  readonly specialTokens: SpecialTokens;
   readonly generationDefaults: GenerationDefaults;
 }
 

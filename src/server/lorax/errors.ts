@@ -24,6 +24,8 @@ const GENERATION: Shape = {
 const SHAPES: Partial<Record<ErrorCode, Shape>> = {
   ERR_VALIDATION: VALIDATION,
   ERR_PROMPT_TOO_LONG: VALIDATION,
+  ERR_TEMPLATE: VALIDATION,
+  ERR_TEMPLATE_MISSING: VALIDATION,
   ERR_TOKENIZER: { ...VALIDATION, text: (message) => `Input validation error: tokenizer error ${message}` },
   ERR_BAD_REQUEST: { status: 400, error_type: 'validation', text: (message) => message },
   ERR_QUEUE_FULL: { status: 429, error_type: 'overloaded', text: () => 'Model is overloaded' },

@@ -35,6 +35,7 @@ const DRAFT: ManifestDraft = {
   eosTokenIds: [1],
   bosTokenId: null,
   chatTemplate: null,
+  specialTokens: {},
   generationDefaults: { temperature: null, topK: null, topP: null, repetitionPenalty: null },
 };
 

@@ -42,6 +42,7 @@ describe('a GGUF model', () => {
       eosTokenIds: [1],
       bosTokenId: 0,
       chatTemplate: '{{ messages }}',
+      specialTokens: { bos_token: '<s>', eos_token: '</s>' },
       generationDefaults: { temperature: null, topK: null, topP: null, repetitionPenalty: null },
     });
   });

@@ -169,6 +169,12 @@ describe('text metadata', () => {
     });
   }
 
+  test('special tokens are text, or objects with content; others are left out', async (t) => {
+    const config = { bos_token: '<s>', eos_token: { content: '</s>', lstrip: false }, pad_token: null, cls_token: 3 };
+    const source = await open(t, { 'tokenizer_config.json': { ...config, chat_template: 'A', extra_token: '<x>' } });
+    assert.deepEqual((await source.textMetadata()).specialTokens, { bos_token: '<s>', eos_token: '</s>' });
+  });
+
   test('a list without a default template is refused', async (t) => {
     const source = await open(t, { 'tokenizer_config.json': { chat_template: [{ name: 'rag', template: 'R' }] } });
     await assert.rejects(source.textMetadata(), loramuxError('ERR_MODEL_INVALID', 'chat_template', 'default'));
