@@ -19,6 +19,7 @@ use loramux_native::adapters::compile::{
 use loramux_native::adapters::patterns::first_matches;
 use loramux_native::adapters::resident::{Adapter, EmbeddingDelta};
 use loramux_native::adapters::safetensors::File;
+use loramux_native::adapters::tensor::read_blocks;
 use loramux_native::error::{Code, Error};
 use loramux_native::kernels::lora::PANEL;
 use loramux_native::kernels::simd::{Dtype, LANES};
@@ -179,7 +180,18 @@ fn base() -> Base {
 
 fn plan(module: usize, rank: usize) -> ModulePlan {
     let name = |part: &str| format!("{module}.{part}");
-    ModulePlan { site: 0, module, a: name("a"), b: name("b"), magnitude: None, lora_bias: None, rank, scaling: 0.5 }
+    ModulePlan {
+        site: 0,
+        module,
+        a: name("a"),
+        b: name("b"),
+        a_blocks: 1,
+        b_blocks: 1,
+        magnitude: None,
+        lora_bias: None,
+        rank,
+        scaling: 0.5,
+    }
 }
 
 type Tensor = (String, Dtype, Vec<usize>, Vec<f32>);
@@ -317,6 +329,26 @@ fn bad_adapters_are_refused_naming_the_tensor() {
     let integers = parse(with_header(header, &[0; 60])).unwrap();
     let error = compile(0, &integers, &factors_only(&[plan(0, 3)]), &manifest_of(&base.site), &base.weights).err().unwrap();
     assert!(error.message.contains("expected F32, F16, BF16 or F64, got I32"), "{error}");
+}
+
+#[test]
+fn blocks_stand_on_the_diagonal_of_a_dense_factor() {
+    let stored: Vec<f32> = (1..=12).map(|v| v as f32).collect();
+    let file = file_of(&[("a".to_owned(), Dtype::F16, vec![4, 3], stored)]);
+    let (dense, dtype) = read_blocks(&file, "a", 4, 6, 2).unwrap();
+    assert_eq!(dtype, Dtype::F16);
+    #[rustfmt::skip]
+    assert_eq!(dense, [
+        1., 2., 3., 0., 0., 0.,
+        4., 5., 6., 0., 0., 0.,
+        0., 0., 0., 7., 8., 9.,
+        0., 0., 0., 10., 11., 12.,
+    ]);
+    assert_eq!(read_blocks(&file, "a", 4, 3, 1).unwrap().0.len(), 12, "one block is the whole");
+    for blocks in [0, 3, 4] {
+        assert_eq!(read_blocks(&file, "a", 4, 6, blocks).err().unwrap().code, Code::Native, "{blocks} blocks");
+    }
+    assert!(read_blocks(&file, "a", 4, 12, 2).err().unwrap().message.contains("expected shape [4, 6], got [4, 3]"));
 }
 
 /// `m / ‖W + s·B·A‖` of one output row.

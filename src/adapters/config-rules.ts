@@ -26,11 +26,8 @@ export const REFUSED_KEYS: ReadonlyMap<string, string> = new Map([
   ['kasa_config', 'null: KaSA changes the base weights, which are shared; retrain as plain LoRA'],
   ['layer_replication', 'null: replicated layers need another graph; merge the adapter into its own base instead'],
   ['megatron_config', 'null: Megatron parallel layers are not supported; save the adapter from the plain model'],
-  ['monteclora_config', 'null: MonteCLoRA files are not supported; save the adapter as plain LoRA'],
   ['target_parameters', 'null: LoRA on bare parameters is not supported; target linear modules'],
-  ['use_bdlora', 'null: block-diagonal LoRA is not supported; expand the factors to dense ones'],
   ['use_qalora', 'false: QALoRA pools its input over groups, which is not supported; retrain with use_qalora=False'],
-  ['velora_config', 'null: VeLoRA files are not supported; save the adapter as plain LoRA'],
 ]);
 
 const PLAIN_INITS: ReadonlySet<string> = new Set(['gaussian', 'eva', 'orthogonal', 'mica']);
@@ -51,6 +48,20 @@ export function initRefusal(value: JsonValue): string | null {
   if (name === 'loftq')
     return 'an adapter trained on the original weights, because loftq assumes its own quantised base';
   return `true, false, ${[...PLAIN_INITS].join(', ')}; it decides which base weights the factors assume`;
+}
+
+/** Keys of PEFT that choose how a linear module computes: at most one may be on. */
+const METHODS = [
+  'alora_invocation_tokens',
+  'use_dora',
+  'use_bdlora',
+  'velora_config',
+  'monteclora_config',
+] as const satisfies readonly string[];
+
+/** The methods that are on beside the first one. */
+export function surplusMethods(get: (key: string) => JsonValue): readonly string[] {
+  return METHODS.filter((key) => !isNeutral(get(key))).slice(1);
 }
 
 /** True for null, false, "", [] and {}: a feature that is switched off. */

@@ -1,5 +1,6 @@
 import type { Offender } from '../core/errors.js';
-import { IGNORED_KEYS, initRefusal, isNeutral, REFUSED_KEYS } from './config-rules.js';
+import { type BlockDiagonal, readBlockDiagonal } from './config-blocks.js';
+import { IGNORED_KEYS, initRefusal, isNeutral, REFUSED_KEYS, surplusMethods } from './config-rules.js';
 import { invalidAdapter } from './offenders.js';
 import { describeJson, type JsonObject, type JsonValue, parseStrictJson } from './strict-json.js';
 
@@ -42,6 +43,10 @@ export interface AdapterConfig {
   readonly bias: BiasMode;
   /** Activated LoRA: tokens from whose last occurrence in the prompt on the adapter applies; null = everywhere. */
   readonly invocation: readonly number[] | null;
+  /** Factors stored as blocks; null = all dense. */
+  readonly blockDiagonal: BlockDiagonal | null;
+  /** Methods that differ from plain LoRA in training only; the file also holds what they train with. */
+  readonly trainedWith: readonly TrainingMethod[];
   readonly rankPattern: ModulePatterns;
   readonly alphaPattern: ModulePatterns;
   readonly targets: ModuleSelector;
@@ -54,6 +59,9 @@ export interface AdapterConfig {
   /** Of a tied base, what holds for embedding or head holds for both. */
   readonly ensureWeightTying: boolean;
 }
+
+/** VeLoRA's projections and MonteCLoRA's samplers: of no effect once training is over. */
+export type TrainingMethod = 'velora' | 'monteclora';
 
 /** Tokens with rows of their own in one module; `module` null stands for the input embedding. */
 export interface TrainableTokens {
@@ -76,14 +84,17 @@ const READ_KEYS: ReadonlySet<string> = new Set([
   'lora_alpha',
   'lora_bias',
   'modules_to_save',
+  'monteclora_config',
   'peft_type',
   'r',
   'rank_pattern',
   'target_modules',
   'task_type',
   'trainable_token_indices',
+  'use_bdlora',
   'use_dora',
   'use_rslora',
+  'velora_config',
 ]);
 
 /** Reads typed fields and collects what is wrong, so that one answer lists every offender. */
@@ -224,7 +235,7 @@ function readBias(reader: FieldReader): BiasMode {
 }
 
 /** Keys of PEFT that change what an activated adapter does before its invocation. */
-const NOT_WITH_INVOCATION = ['use_dora', 'modules_to_save', 'trainable_token_indices'] as const;
+const NOT_WITH_INVOCATION = ['modules_to_save', 'trainable_token_indices'] as const;
 
 function readInvocation(reader: FieldReader): readonly number[] | null {
   const key = 'alora_invocation_tokens';
@@ -249,6 +260,24 @@ function readLoraBias(reader: FieldReader): boolean {
   return value;
 }
 
+function readBlocks(reader: FieldReader): BlockDiagonal | null {
+  const key = 'use_bdlora';
+  if (isNeutral(reader.get(key))) return null;
+  if (reader.get('lora_bias') === true) reader.refuse('lora_bias', `false with ${key}: blocks have no bias in PEFT`);
+  const read = readBlockDiagonal(reader.get(key));
+  if (typeof read !== 'string') return read;
+  reader.refuse(key, read);
+  return null;
+}
+
+function readTrainingMethods(reader: FieldReader): readonly TrainingMethod[] {
+  const methods = (['velora', 'monteclora'] as const).filter((method) => !isNeutral(reader.get(`${method}_config`)));
+  for (const method of methods) {
+    if (!(reader.get(`${method}_config`) instanceof Map)) reader.refuse(`${method}_config`, 'an object or null');
+  }
+  return methods;
+}
+
 function refuseUnsupported(reader: FieldReader, fields: JsonObject): void {
   if (reader.get('peft_type') !== 'LORA') reader.refuse('peft_type', '"LORA", the only method that is served');
   const task = reader.get('task_type');
@@ -256,6 +285,9 @@ function refuseUnsupported(reader: FieldReader, fields: JsonObject): void {
     reader.refuse('task_type', '"CAUSAL_LM" or null: only text generation is served');
   const initRefused = initRefusal(reader.get('init_lora_weights'));
   if (initRefused !== null) reader.refuse('init_lora_weights', initRefused);
+  for (const key of surplusMethods((key) => reader.get(key))) {
+    reader.refuse(key, 'off: PEFT takes one of DoRA, activated, block-diagonal, VeLoRA and MonteCLoRA at a time');
+  }
   for (const [key, value] of fields) {
     if (IGNORED_KEYS.has(key) || READ_KEYS.has(key) || isNeutral(value)) continue;
     reader.refuse(
@@ -302,6 +334,8 @@ export function parseAdapterConfig(bytes: Uint8Array, file: string): AdapterConf
     loraBias: readLoraBias(reader),
     bias: readBias(reader),
     invocation: readInvocation(reader),
+    blockDiagonal: readBlocks(reader),
+    trainedWith: readTrainingMethods(reader),
     rankPattern: reader.patterns('rank_pattern', rank, isRank),
     alphaPattern: reader.patterns('alpha_pattern', 'a finite number', isFiniteNumber),
     targets,

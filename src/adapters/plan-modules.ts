@@ -2,6 +2,7 @@ import type { Offender } from '../core/errors.js';
 import type { LoraSite } from '../core/model-manifest.js';
 import type { NativeModulePlan, NativeTensorInfo } from '../engine/binding.js';
 import type { AdapterConfig } from './config.js';
+import { blocksOf } from './config-blocks.js';
 import { anyTensor, checkTensor, type ModuleTensors } from './tensor-groups.js';
 
 /** Where a linear module of the base lies. */
@@ -71,9 +72,23 @@ export function planModules(
     const { rank, scaling } = scaleOf(module, config, settings, offenders);
     const source = rankSource(config);
     const { outFeatures } = place;
-    if (a !== undefined)
-      checkTensor(a, [rank, place.site.inFeatures], `rank ${rank} by ${source}, in_features`, offenders);
-    if (b !== undefined) checkTensor(b, [outFeatures, rank], `out_features, rank ${rank} by ${source}`, offenders);
+    const blocks = blocksOf(module, config.blockDiagonal);
+    if (typeof blocks === 'string') {
+      offenders.push({ key: 'use_bdlora', expected: blocks, found: module });
+      continue;
+    }
+    const { inFeatures } = place.site;
+    checkBlocks(module, blocks.a, { inFeatures, rank }, offenders);
+    checkBlocks(module, blocks.b, { rank, outFeatures }, offenders);
+    const perBlock = (count: number): string => (count > 1 ? ` / ${count} blocks` : '');
+    if (a !== undefined) {
+      const why = `rank ${rank} by ${source}, in_features${perBlock(blocks.a)}`;
+      checkTensor(a, [rank, inFeatures / blocks.a], why, offenders);
+    }
+    if (b !== undefined) {
+      const why = `out_features, rank ${rank} by ${source}${perBlock(blocks.b)}`;
+      checkTensor(b, [outFeatures, rank / blocks.b], why, offenders);
+    }
     if (magnitude !== undefined) checkTensor(magnitude, [outFeatures], 'out_features', offenders);
     if (loraBias !== undefined) checkTensor(loraBias, [outFeatures], 'out_features', offenders);
     if (a === undefined || b === undefined) continue;
@@ -82,6 +97,8 @@ export function planModules(
       module: place.index,
       a: a.name,
       b: b.name,
+      ...(blocks.a === 1 ? {} : { aBlocks: blocks.a }),
+      ...(blocks.b === 1 ? {} : { bBlocks: blocks.b }),
       ...(magnitude === undefined ? {} : { magnitude: magnitude.name }),
       ...(loraBias === undefined ? {} : { loraBias: loraBias.name }),
       rank,
@@ -89,6 +106,23 @@ export function planModules(
     });
   }
   return modules.sort((left, right) => left.site - right.site || left.module - right.module);
+}
+
+/** That a factor of these sizes divides into its blocks. */
+function checkBlocks(
+  module: string,
+  blocks: number,
+  sizes: Readonly<Record<string, number>>,
+  offenders: Offender[],
+): void {
+  for (const [name, size] of Object.entries(sizes)) {
+    if (size % blocks === 0) continue;
+    offenders.push({
+      key: 'use_bdlora',
+      expected: `nblocks that divides ${name} ${size} of ${module}`,
+      found: `${blocks}`,
+    });
+  }
 }
 
 /** The completeness of one module's tensors against the configuration's switches. */

@@ -88,7 +88,7 @@ export async function planAdapter(input: PlanInput): Promise<AdapterPlan> {
     throw refuse(input, [{ expected: `at most ${MAX_TENSORS} tensors`, found: `${tensors.length}` }]);
   }
   const places = placesOf(base.sites);
-  const groups = groupTensors(tensors, offenders, warnings);
+  const groups = groupTensors(tensors, offenders, warnings, config.trainedWith);
   const present = [...groups.keys()];
   const refused: Offender[] = [];
   const [ranks, alphas, selected] = await Promise.all([
@@ -190,6 +190,7 @@ function variantOf(config: AdapterConfig): AdapterVariant[] {
   if (config.rslora) variant.push('rslora');
   if (variant.length === 0) variant.push('lora');
   if (config.invocation !== null) variant.push('alora');
+  if (config.blockDiagonal !== null) variant.push('bdlora');
   if (config.loraBias) variant.push('lora_bias');
   if (config.bias !== 'none') variant.push('bias');
   if (config.modulesToSave.length > 0) variant.push('modules_to_save');

@@ -1,5 +1,6 @@
 import type { Offender } from '../core/errors.js';
 import type { NativeTensorInfo } from '../engine/binding.js';
+import type { TrainingMethod } from './config.js';
 import { ELEMENT_BYTES } from './resident-bytes.js';
 import { parseTensorName, type TensorPart } from './tensor-names.js';
 
@@ -11,11 +12,15 @@ export function anyTensor(parts: ModuleTensors): string {
   return Object.values(parts)[0]?.name ?? '';
 }
 
-/** Groups the file's tensors by module, refusing names that are not on the whitelist and roles filled twice. */
+/**
+ * Groups the file's tensors by module, refusing names that are not on the whitelist and roles filled twice. Tensors of
+ * the methods in `trainedWith` are left out: they have no effect once training is over.
+ */
 export function groupTensors(
   tensors: readonly NativeTensorInfo[],
   offenders: Offender[],
   warnings: string[],
+  trainedWith: readonly TrainingMethod[] = [],
 ): Map<string, ModuleTensors> {
   const groups = new Map<string, Partial<Record<TensorPart, NativeTensorInfo>>>();
   let repaired = 0;
@@ -23,6 +28,11 @@ export function groupTensors(
     const name = parseTensorName(tensor.name);
     if (name.kind === 'refused') {
       offenders.push({ tensor: tensor.name, expected: name.expected, found: `${tensor.dtype} [${tensor.shape}]` });
+      continue;
+    }
+    if (name.kind === 'training') {
+      if (trainedWith.includes(name.method)) continue;
+      offenders.push({ tensor: tensor.name, expected: `${name.method}_config beside it, or none`, found: 'null' });
       continue;
     }
     if (name.repaired) repaired += 1;

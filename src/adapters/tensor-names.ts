@@ -1,3 +1,5 @@
+import type { TrainingMethod } from './config.js';
+
 /**
  * The role of a tensor in a module: `loraBias` is the bias of B; `bias` and `weight` stand in the place of the base's;
  * `baseWeight` is a copy of it; `tokens` are rows of single tokens.
@@ -17,6 +19,8 @@ export type TensorPart =
 /** What a tensor name says. `repaired` is true when a known artefact of saving was stripped from it. */
 export type TensorName =
   | { readonly kind: 'part'; readonly module: string; readonly part: TensorPart; readonly repaired: boolean }
+  /** What a method of training keeps for itself. */
+  | { readonly kind: 'training'; readonly method: TrainingMethod }
   | { readonly kind: 'refused'; readonly expected: string };
 
 const PREFIX = 'base_model.model.';
@@ -51,7 +55,11 @@ const SUFFIXES: readonly (readonly [suffix: string, part: TensorPart, repaired: 
 const REFUSED: readonly (readonly [pattern: RegExp, expected: string])[] = [
   [/\.lora_E$/, 'a LORA file: lora_E belongs to AdaLoRA'],
   [/\.lora_diag$/, 'a plain LoRA file: lora_diag belongs to KaSA'],
-  [/\.lora_velora_embed$|\.lora_monteclora_sampler\./, 'a plain LoRA file: this buffer belongs to another variant'],
+];
+
+const TRAINING: readonly (readonly [pattern: RegExp, method: TrainingMethod])[] = [
+  [/\.lora_velora_embed(?:\.default)?$/, 'velora'],
+  [/\.lora_monteclora_sampler\./, 'monteclora'],
 ];
 
 /**
@@ -70,6 +78,8 @@ export function parseTensorName(name: string): TensorName {
   if (!rest.startsWith(PREFIX)) return { kind: 'refused', expected: `a name that begins with ${PREFIX}` };
   rest = rest.slice(PREFIX.length);
   dropCompiled();
+  const training = TRAINING.find(([pattern]) => pattern.test(rest));
+  if (training !== undefined) return { kind: 'training', method: training[1] };
   for (const [suffix, part, artefact] of SUFFIXES) {
     if (!rest.endsWith(suffix) || rest.length === suffix.length) continue;
     return { kind: 'part', module: rest.slice(0, -suffix.length), part, repaired: repaired || artefact };

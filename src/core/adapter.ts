@@ -8,6 +8,7 @@ export type AdapterVariant =
   | 'rslora'
   | 'alora'
   | 'dora'
+  | 'bdlora'
   | 'lora_bias'
   | 'bias'
   | 'modules_to_save'

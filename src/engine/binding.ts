@@ -77,6 +77,9 @@ export interface NativeModulePlan {
   readonly module: number;
   readonly a: string;
   readonly b: string;
+  /** A, or B, is stored as the blocks of its diagonal, one below the other: this many; dense when absent. */
+  readonly aBlocks?: number;
+  readonly bBlocks?: number;
   /** DoRA magnitude, or undefined for plain LoRA. */
   readonly magnitude?: string;
   /** Bias of B, [outFeatures]; scaled like the factors. */

@@ -6,7 +6,7 @@ use super::replace::{check_copy, replaced_norms, replaced_rows};
 use super::resident::{Adapter, EmbeddingDelta, Part, ReplacedRows, SiteDelta, a_stride};
 use super::safetensors::File;
 use super::slab::SlabBuilder;
-use super::tensor::{invalid, read};
+use super::tensor::{invalid, read, read_blocks};
 use crate::error::{Code, Error, Result};
 use crate::kernels::lora::PANEL;
 use crate::kernels::simd::Dtype;
@@ -23,6 +23,9 @@ pub struct ModulePlan {
     pub module: usize,
     pub a: String,
     pub b: String,
+    /// Blocks that A, or B, is stored as; 1 = dense.
+    pub a_blocks: usize,
+    pub b_blocks: usize,
     pub magnitude: Option<String>,
     /// Bias of B, scaled like `B·A·x`.
     pub lora_bias: Option<String>,
@@ -172,8 +175,8 @@ fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &W
         let Some(plan) = part.factors else { continue };
         let module = &site.modules[plan.module];
         check_scale(file, &plan.a, plan.rank, plan.scaling)?;
-        let (a, a_type) = read(file, &plan.a, &[plan.rank, site.in_features])?;
-        let (b, b_type) = read(file, &plan.b, &[module.out_features, plan.rank])?;
+        let (a, a_type) = read_blocks(file, &plan.a, plan.rank, site.in_features, plan.a_blocks)?;
+        let (b, b_type) = read_blocks(file, &plan.b, module.out_features, plan.rank, plan.b_blocks)?;
         // One dtype a site: what all share, else float32, which holds each exactly.
         for found in [a_type, b_type] {
             dtype = Some(if dtype.is_none_or(|seen| seen == found) { found } else { Dtype::F32 });

@@ -24,6 +24,27 @@ pub fn read(file: &File, name: &str, shape: &[usize]) -> Result<(Vec<f32>, Dtype
     Ok((values, dtype))
 }
 
+/// A matrix [rows, cols] whose file holds only the blocks of its diagonal, one below the other: [rows, cols / blocks].
+///
+/// # Errors
+/// As [`read`]; `ERR_NATIVE` when `blocks` does not divide both sizes.
+pub fn read_blocks(file: &File, name: &str, rows: usize, cols: usize, blocks: usize) -> Result<(Vec<f32>, Dtype)> {
+    if blocks == 1 {
+        return read(file, name, &[rows, cols]);
+    }
+    if blocks == 0 || !rows.is_multiple_of(blocks) || !cols.is_multiple_of(blocks) {
+        return Err(Error::new(Code::Native, format!("the plan cuts {name} [{rows}, {cols}] into {blocks} blocks")));
+    }
+    let (block_rows, block_cols) = (rows / blocks, cols / blocks);
+    let (values, dtype) = read(file, name, &[rows, block_cols])?;
+    let mut dense = vec![0.0; rows * cols];
+    for (row, stored) in values.chunks_exact(block_cols).enumerate() {
+        let at = row * cols + row / block_rows * block_cols;
+        dense[at..at + block_cols].copy_from_slice(stored);
+    }
+    Ok((dense, dtype))
+}
+
 fn widen(file: &File, tensor: &Tensor) -> Result<(Vec<f32>, Dtype)> {
     let bytes = file.data(tensor);
     Ok(match tensor.dtype.as_str() {

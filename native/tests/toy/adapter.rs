@@ -148,6 +148,8 @@ impl Adapter {
                 module: m.module,
                 a: format!("{stem}.lora_A"),
                 b: format!("{stem}.lora_B"),
+                a_blocks: 1,
+                b_blocks: 1,
                 magnitude: m.magnitude.is_some().then(|| format!("{stem}.magnitude")),
                 lora_bias: m.lora_bias.is_some().then(|| format!("{stem}.lora_bias")),
                 rank: m.rank,

@@ -1,6 +1,6 @@
 import type { MergeSource } from '../../core/adapter-source.js';
 import { LoramuxError } from '../../core/errors.js';
-import type { NativeAdapterExtras } from '../../engine/binding.js';
+import type { NativeAdapterExtras, NativeModulePlan } from '../../engine/binding.js';
 import type { CheckedAdapter, ReadOptions } from '../read-adapter.js';
 import { residentBytes } from '../resident-bytes.js';
 import { planMerge } from './merge-plan.js';
@@ -29,6 +29,7 @@ export async function mergeAdapters(
     }
     requireSummable(name, member.plan.variant, '`merged_adapters`');
     requireLinearOnly(name, member.plan.extras);
+    requireDense(name, member.plan.modules);
   }
   const names = source.members.map(({ name }) => name).join(', ');
   const { recipe, modules } = await planMerge(source, members, base, (patterns, modules) =>
@@ -59,6 +60,16 @@ export async function mergeAdapters(
     baseModel: first.baseModel,
     warnings: [],
   };
+}
+
+/** Stored factors are merged tensor by tensor, so all must have one form. */
+function requireDense(name: string, modules: readonly NativeModulePlan[]): void {
+  if (modules.every(({ aBlocks, bBlocks }) => aBlocks === undefined && bBlocks === undefined)) return;
+  throw new LoramuxError(
+    'ERR_ADAPTER_INVALID',
+    `expected dense factors in \`merged_adapters\`, but ${name} stores blocks of them: combine it by \`adapters\``,
+    { field: 'merged_adapters' },
+  );
 }
 
 /** Only factors of linear modules are merged; what the other variants bring was refused before. */

@@ -2,7 +2,7 @@ import type { AdapterVariant } from '../../core/adapter.js';
 import { LoramuxError } from '../../core/errors.js';
 
 /** Variants whose whole effect is a delta that scales with its weight and adds to others. */
-const SUMMABLE: ReadonlySet<AdapterVariant> = new Set<AdapterVariant>(['lora', 'rslora']);
+const SUMMABLE: ReadonlySet<AdapterVariant> = new Set<AdapterVariant>(['lora', 'rslora', 'bdlora']);
 
 /**
  * Refuses an adapter in a list or a merge when a weighted delta is not all that it does. `what` names the request's

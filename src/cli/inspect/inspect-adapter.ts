@@ -138,7 +138,7 @@ function groupModules(tensors: readonly NativeTensorInfo[]): ModuleGroup[] {
   const groups = new Map<string, { layers: Set<number>; ranks: Set<number> }>();
   for (const { name, shape } of tensors) {
     const parsed = parseTensorName(name);
-    if (parsed.kind === 'refused') continue;
+    if (parsed.kind !== 'part') continue;
     const [, , layer, inLayer] = LAYER.exec(parsed.module) ?? [];
     const type = inLayer ?? parsed.module;
     const group = groups.get(type) ?? { layers: new Set(), ranks: new Set() };

@@ -36,6 +36,8 @@ test('takes PEFT defaults for missing keys', () => {
     loraBias: false,
     bias: 'none',
     invocation: null,
+    blockDiagonal: null,
+    trainedWith: [],
     rankPattern: [],
     alphaPattern: [],
     targets: { kind: 'default' },
@@ -105,6 +107,52 @@ test('refuses lora_bias with DoRA', () => {
     offendersOf({ lora_bias: true, use_dora: true }).map((o) => o.key),
     ['lora_bias'],
   );
+});
+
+test('reads the blocks of block-diagonal LoRA', () => {
+  const blocks = { target_modules_bd_a: ['o_proj'], target_modules_bd_b: null, nblocks: 4 };
+  assert.deepEqual(parse({ use_bdlora: blocks }).blockDiagonal, { blocks: 4, a: ['o_proj'], b: [], strict: true });
+  for (const wrong of [
+    true,
+    2,
+    { nblocks: 0 },
+    { nblocks: 1.5 },
+    { match_strict: 1 },
+    { target_modules_bd_a: 'q' },
+    { x: 1 },
+  ]) {
+    assert.deepEqual(
+      offendersOf({ use_bdlora: wrong }).map((o) => o.key),
+      ['use_bdlora'],
+    );
+  }
+  assert.deepEqual(
+    offendersOf({ use_bdlora: blocks, lora_bias: true }).map((o) => o.key),
+    ['lora_bias'],
+  );
+});
+
+test('methods that matter in training only are noted', () => {
+  assert.deepEqual(parse({ velora_config: { num_groups: 4 } }).trainedWith, ['velora']);
+  assert.deepEqual(parse({ monteclora_config: { num_samples: 2 } }).trainedWith, ['monteclora']);
+  assert.deepEqual(
+    offendersOf({ velora_config: true }).map((o) => o.key),
+    ['velora_config'],
+  );
+});
+
+test('refuses two methods at once', () => {
+  const on = { alora_invocation_tokens: [1], use_dora: true, use_bdlora: { nblocks: 2 }, velora_config: { x: 1 } };
+  const pairs = Object.entries(on).flatMap(([key, value], at) =>
+    Object.entries(on)
+      .slice(at + 1)
+      .map(([other, second]) => [other, { [key]: value, [other]: second }] as const),
+  );
+  for (const [second, fields] of pairs)
+    assert.ok(
+      offendersOf(fields).some(({ key }) => key === second),
+      second,
+    );
 });
 
 for (const key of REFUSED_KEYS.keys()) {

@@ -195,3 +195,42 @@ for (const [what, extra, fields, expected] of [
     );
   });
 }
+
+test('a block-diagonal factor has its blocks below one another, and none of them may be left over', async () => {
+  const prefix = `${PREFIX}${Q_TARGET}`;
+  const tensors = (a: number[], b: number[]) => [
+    tensor(`${prefix}.lora_A.weight`, a),
+    tensor(`${prefix}.lora_B.weight`, b),
+  ];
+  const planned = (fields: object, a: number[], b: number[]) => {
+    const all = { peft_type: 'LORA', target_modules: [Q_TARGET], r: 4, lora_alpha: 8, use_bdlora: fields };
+    const config = parseAdapterConfig(new TextEncoder().encode(JSON.stringify(all)), 'adapter_config.json');
+    return planAdapter({ file: 'f', configFile: 'c', tensors: tensors(a, b), config, base: tinyBase(), firstMatches });
+  };
+  const blocks = { target_modules_bd_a: ['q'], nblocks: 2 };
+  const { modules, variant } = await planned(blocks, [4, HIDDEN / 2], [HIDDEN, 4]);
+  assert.deepEqual([modules[0]?.aBlocks, modules[0]?.bBlocks, variant], [2, undefined, ['lora', 'bdlora']]);
+  const refused: readonly (readonly [fields: object, a: number[], b: number[], reason: RegExp])[] = [
+    [blocks, [4, HIDDEN], [HIDDEN, 4], /in_features \/ 2 blocks/],
+    [{ ...blocks, nblocks: 3 }, [4, HIDDEN / 2], [HIDDEN, 4], /nblocks that divides/],
+    [{ ...blocks, target_modules_bd_b: ['proj'] }, [4, HIDDEN / 2], [HIDDEN, 2], /not in both/],
+    [{ nblocks: 2 }, [4, HIDDEN], [HIDDEN, 4], /match_strict/],
+  ];
+  for (const [fields, a, b, reason] of refused) await assert.rejects(planned(fields, a, b), reason);
+});
+
+test('what a method of training kept is left out beside its key, and refused without it', async () => {
+  const buffer = tensor(`${PREFIX}${Q_TARGET}.lora_velora_embed`, [8]);
+  assert.deepEqual((await plan([buffer], { velora_config: { num_groups: 4 } })).moduleCounts, {
+    inFile: 1,
+    applied: 1,
+  });
+  assert.deepEqual(
+    (await offendersOf([buffer], {})).map((o) => o.tensor),
+    [buffer.name],
+  );
+  assert.deepEqual(
+    (await offendersOf([buffer], { monteclora_config: { x: 1 } })).map((o) => o.tensor),
+    [buffer.name],
+  );
+});
