@@ -71,6 +71,8 @@ export const MATRIX: readonly MatrixRow[] = [
   { id: 'K01', what: 'trainable tokens, ids in no order and given twice', takes: begins('trainable-tokens-list') },
   { id: 'K02', what: 'of these on a tied head', takes: on(TIED, begins('trainable-tokens-list')) },
   { id: 'K03', what: 'trainable tokens of embedding and head, different ids', takes: begins('trainable-tokens-dict') },
+  { id: 'V01', what: 'MiCA, VeLoRA, MonteCLoRA: plain once trained', takes: begins('trained-with') },
+  { id: 'V02', what: 'block-diagonal LoRA', takes: begins('block-diagonal') },
 ];
 
 const HOSTILE_CONFIG = /^adapter-(config-|bad-pattern|alpha-is-text|unknown-switch|other-task|missing-config)/;
@@ -97,9 +99,9 @@ export const REFUSED: readonly RefusedRow[] = [
 export const ELSEWHERE: readonly (readonly [id: string, what: string, where: string])[] = [
   ['L13, D04', 'GPT-2 `Conv1D`', 'no decoder of that family is served'],
   ['L14', 'factors on parts of fused projections', 'every row: q, k, v and gate, up are fused in every graph'],
-  ['A01–A03', 'aLoRA', 'refused; `docs/adapters.md`'],
+  ['A01–A03', 'aLoRA', '`tests/synthetic/activated.test.ts`'],
   ['C01–C04, D06', 'merges, weighted lists, strength', '`tests/synthetic/composition.test.ts`'],
-  ['V01, V02', 'MiCA, VeLoRA, MonteCLoRA, BD-LoRA, QALoRA', '`docs/adapters.md`'],
+  ['V02', 'QALoRA', 'refused: no base here is quantised the way its factors assume; `docs/adapters.md`'],
   ['X01–X03', 'mixed ranks, orders, chunks', 'the verdict of every row; `tests/synthetic/peft-parity.test.ts`'],
   ['X04', 'load, unload and replace under traffic', '`tests/model/hot.test.ts`'],
 ];
