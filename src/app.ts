@@ -18,6 +18,9 @@ import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
 import { registerInfo } from './server/lorax/info-route.js';
 import { registerLoraxProbes } from './server/lorax/probe-routes.js';
 import { LORAX_WORDING } from './server/lorax/wording.js';
+import type { OpenAiSettings } from './server/openai/deps.js';
+import { OPENAI_PREFIX, registerOpenAi } from './server/openai/routes.js';
+import { OPENAI_WORDING } from './server/openai/wording.js';
 import { registerMethodNotAllowed } from './server/plugins/errors.js';
 import { registerSameOrigin } from './server/plugins/same-origin.js';
 import { registerMetrics } from './server/routes/metrics.js';
@@ -33,6 +36,7 @@ export interface AppDeps {
   readonly metrics: Metrics;
   readonly logger: FastifyBaseLogger;
   readonly version: string;
+  readonly openai: OpenAiSettings;
   /** Milliseconds since the epoch, monotonic; the process's own clock by default. */
   readonly now?: () => number;
   /** Random by default; below 2^53. */
@@ -50,7 +54,7 @@ function randomSeed(): bigint {
   return randomBytes(8).readBigUInt64LE() >> 11n;
 }
 
-/** The public app: LoRAX routes and probes. Does not listen. */
+/** The public app: LoRAX's routes, OpenAI's, and probes. Does not listen. */
 export function buildApp(deps: AppDeps): FastifyInstance {
   const { engine, lifecycle, metrics, version } = deps;
   const now = deps.now ?? monotonicNow;
@@ -58,6 +62,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     logger: deps.logger,
     lifecycle,
     wording: LORAX_WORDING,
+    wordingBelow: { [OPENAI_PREFIX]: OPENAI_WORDING },
     onRequestEnd: (end) => metrics.requestEnded(end),
     model: engine.limits.modelId,
   });
@@ -75,14 +80,17 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     maxBufferedBytes: deps.maxBufferedBytes ?? MAX_BUFFERED_BYTES,
   });
   const health = new Health({ engine, lifecycle, now });
+  const drawSeed = deps.drawSeed ?? randomSeed;
   const routes = routesOf(app, () => {
     registerProbes(app, health, version);
     registerLoraxProbes(app, { health, generation });
     registerMetrics(app, metrics);
     registerInfo(app, engine, version);
-    registerGenerateRoutes(app, { engine, generation, drawSeed: deps.drawSeed ?? randomSeed });
+    registerGenerateRoutes(app, { engine, generation, drawSeed });
   });
   registerMethodNotAllowed(app, routes, LORAX_WORDING);
+  const { tokenizer, openai } = deps;
+  registerOpenAi(app, { engine, generation, tokenizer, drawSeed, version, settings: openai });
   return app;
 }
 

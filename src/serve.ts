@@ -85,7 +85,9 @@ export async function serve(config: Config, memoryBytes: number, version: string
     isReady: () => lifecycle.ready,
     isDraining: () => lifecycle.draining,
   });
-  const app = buildApp({ engine, tokenizer, lifecycle, metrics, logger, version });
+  const { servedNames, maxChoices, maxBestOf, vllmLoraApi } = config;
+  const openai = { servedNames, maxChoices, maxBestOf, vllmLoraApi };
+  const app = buildApp({ engine, tokenizer, lifecycle, metrics, logger, version, openai });
   const uploads = { directory: sources.directory, limits: sources.fetch.limits };
   const admin = buildAdminApp({ boundTo: config.adminHost, engine, lifecycle, metrics, logger, version, uploads });
   const close = async (): Promise<void> => {

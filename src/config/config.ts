@@ -26,6 +26,14 @@ export interface Config {
   /** Requests waiting at most; the next one is refused. */
   readonly maxQueue: number;
   readonly drainTimeoutMs: number;
+  /** Further names of the base model on OpenAI's routes; the first is the one that replies say. */
+  readonly servedNames: readonly string[];
+  /** Largest `n` of one request. */
+  readonly maxChoices: number;
+  /** Largest `best_of` of one request. */
+  readonly maxBestOf: number;
+  /** Whether vLLM's routes that load and unload adapters are served, and to whom. */
+  readonly vllmLoraApi: 'off' | 'on' | 'loopback';
   readonly cacheDir: string;
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
   /** Hub to fetch models and adapters from; null = the hub client's own default. */

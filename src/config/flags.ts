@@ -1,7 +1,18 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Config, HostFacts } from './config.js';
-import { bytes, choice, duration, hostList, httpUrl, integer, onOff, text, type ValueParser } from './values.js';
+import {
+  bytes,
+  choice,
+  duration,
+  hostList,
+  httpUrl,
+  integer,
+  nameList,
+  onOff,
+  text,
+  type ValueParser,
+} from './values.js';
 
 /** What a default may depend on. */
 export interface DefaultContext {
@@ -170,6 +181,38 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     fallback: () => 30_000,
     defaultText: '30s',
     help: 'how long a stop waits for running requests: 250ms, 30s, 2m',
+  },
+  servedNames: {
+    flag: 'served-model-name',
+    value: 'NAMES',
+    parse: nameList,
+    fallback: () => [],
+    defaultText: "the model's own name",
+    help: 'NAME or NAME,NAME…: further names of the base on OpenAI routes, the first for replies',
+  },
+  maxChoices: {
+    flag: 'max-choices',
+    value: 'N',
+    parse: integer(1, 128),
+    fallback: () => 16,
+    defaultText: '16',
+    help: 'largest n of one OpenAI request',
+  },
+  maxBestOf: {
+    flag: 'max-best-of',
+    value: 'N',
+    parse: integer(1, 128),
+    fallback: () => 2,
+    defaultText: '2',
+    help: 'largest best_of of one request',
+  },
+  vllmLoraApi: {
+    flag: 'vllm-lora-api',
+    value: 'WHO',
+    parse: choice(['off', 'on', 'loopback']),
+    fallback: ({ env }) => (/^(?:true|1)$/i.test(env.VLLM_ALLOW_RUNTIME_LORA_UPDATING ?? '') ? 'on' : 'off'),
+    defaultText: 'off, or on with VLLM_ALLOW_RUNTIME_LORA_UPDATING=true',
+    help: 'on, or loopback for callers on this machine: the routes of vLLM that load and unload adapters',
   },
   cacheDir: {
     flag: 'cache-dir',

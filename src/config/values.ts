@@ -97,6 +97,14 @@ export const onOff: ValueParser<boolean> = (value, origin) => {
   return value === 'on';
 };
 
+/** Model names separated by commas: 1 to 256 characters each, no control characters and no spaces around them. */
+export const nameList: ValueParser<readonly string[]> = (value, origin) => {
+  const names = value.split(',');
+  const isName = (name: string): boolean => /^[^\p{Cc}]{1,256}$/u.test(name) && name.trim() === name;
+  if (!names.every(isName)) throw refuse(origin, 'NAME or NAME,NAME…', value);
+  return names;
+};
+
 const HOST_NAME = /^(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_][a-z0-9_-]{0,62})*$/;
 
 /** Hosts separated by commas: names, addresses, IPv6 in brackets, each with a port or, if `needsPort` is false, none. */

@@ -50,6 +50,8 @@ export interface ErrorDetails {
   readonly field?: string;
   readonly file?: string;
   readonly bytes?: { readonly needed: number; readonly free: number; readonly evictable: number };
+  /** Tokens of a request that is too long; `newTokens` is null when the prompt alone is. */
+  readonly context?: { readonly limit: number; readonly promptTokens: number; readonly newTokens: number | null };
 }
 
 /** An error as it crosses threads and wires. */

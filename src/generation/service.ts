@@ -2,7 +2,7 @@ import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { NativeTokenizer } from '../engine/binding.js';
 import { fitPrompt } from './fit-prompt.js';
 import { Generation, type GenerationDeps } from './generation.js';
-import type { GeneratedToken, GenerationResult, GenerationSpec, PromptToken } from './spec.js';
+import type { GeneratedToken, GenerationEvent, GenerationResult, GenerationSpec, PromptToken } from './spec.js';
 
 export interface ServiceDeps extends GenerationDeps {
   readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'>;
@@ -96,7 +96,7 @@ export interface Completion {
 }
 
 /** Reads a generation to its end. Throws the error that ended it. */
-export async function collect(generation: Generation): Promise<Completion> {
+export async function collect(generation: AsyncIterable<GenerationEvent>): Promise<Completion> {
   const tokens: GeneratedToken[] = [];
   let prompt: readonly PromptToken[] = [];
   let result: GenerationResult | null = null;

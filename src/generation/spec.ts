@@ -23,8 +23,10 @@ export interface GenerationSpec {
   readonly composition?: Composition;
   readonly caller: Caller;
   readonly prompt: Prompt;
-  /** Keep only the last n prompt tokens; null = keep all. */
+  /** Keep only n prompt tokens; null = keep all. */
   readonly truncate: number | null;
+  /** Where a truncated prompt loses its tokens: at its beginning or its end. */
+  readonly truncateSide: 'left' | 'right';
   /** null = up to the model length. */
   readonly maxNewTokens: number | null;
   /** Strings that end the generation wherever they appear; none is empty. */
@@ -51,6 +53,7 @@ export interface GenerationSpec {
 export const PLAIN_SPEC = {
   caller: ANYONE,
   truncate: null,
+  truncateSide: 'left',
   stop: [],
   includeStop: true,
   ignoreEos: false,

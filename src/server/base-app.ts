@@ -9,6 +9,8 @@ export interface BaseAppOptions {
   readonly logger: FastifyBaseLogger;
   readonly lifecycle: Lifecycle;
   readonly wording: ErrorWording;
+  /** Where it differs: wordings by the prefix of the paths that they are for. */
+  readonly wordingBelow?: Readonly<Record<string, ErrorWording>>;
   readonly onRequestEnd: RequestEndListener;
   /** How long a client may take to send a request; a minute by default. */
   readonly requestTimeoutMs?: number;
@@ -23,7 +25,8 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/;
 
 /** What both listeners share: JSON bodies without lost digits, JSON errors, request ids, one log line a request. */
 export function createBaseApp(options: BaseAppOptions): FastifyInstance {
-  const { logger, lifecycle, wording, onRequestEnd, model, requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
+  const { logger, lifecycle, wording, wordingBelow = {}, onRequestEnd, model } = options;
+  const { requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
   // Unlike those of the other app and of earlier runs.
   const prefix = randomBytes(4).toString('hex');
   let count = 0;
@@ -39,8 +42,11 @@ export function createBaseApp(options: BaseAppOptions): FastifyInstance {
     },
     // Adapter names of two parts are longer than the default.
     routerOptions: { maxParamLength: 1024 },
-    frameworkErrors: (error, _request, reply: FastifyReply) => {
-      const { status, body } = wording.refusal(error.statusCode ?? 400, error.message);
+    // Before any route, and so before any plugin's own handlers.
+    frameworkErrors: (error, { url }, reply: FastifyReply) => {
+      const prefix = Object.keys(wordingBelow).find((each) => url.startsWith(`${each}/`));
+      const spoken = prefix === undefined ? wording : (wordingBelow[prefix] ?? wording);
+      const { status, body } = spoken.refusal(error.statusCode ?? 400, error.message);
       return reply.code(status).type('application/json').send(body);
     },
   });
@@ -62,13 +68,13 @@ export function createBaseApp(options: BaseAppOptions): FastifyInstance {
   return app;
 }
 
-/** Collects the routes that `register` adds, with their methods. */
+/** Collects the routes that `register` adds, with their methods, by their paths below the app's own prefix. */
 export function routesOf(app: FastifyInstance, register: () => void): ReadonlyMap<string, ReadonlySet<string>> {
   const routes = new Map<string, Set<string>>();
-  app.addHook('onRoute', ({ url, method }) => {
-    const methods = routes.get(url) ?? new Set();
+  app.addHook('onRoute', ({ routePath, method }) => {
+    const methods = routes.get(routePath) ?? new Set();
     for (const each of [method].flat()) methods.add(each);
-    routes.set(url, methods);
+    routes.set(routePath, methods);
   });
   register();
   return new Map(routes);

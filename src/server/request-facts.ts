@@ -13,6 +13,8 @@ export interface RequestFacts {
   prompts: number;
   /** Adapter names as asked for; joined when there are several. */
   adapter: string | null;
+  /** Whom the caller works for, as the caller says; for the log only. */
+  user: string | null;
   servedBy: ServedBy | null;
   code: ErrorCode | null;
   results: readonly GenerationResult[];
@@ -31,6 +33,7 @@ export function newFacts(): RequestFacts {
     stream: false,
     prompts: 0,
     adapter: null,
+    user: null,
     servedBy: null,
     code: null,
     results: [],

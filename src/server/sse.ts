@@ -20,7 +20,7 @@ export class SseStream {
   readonly #timers: SseTimers;
   #keepAlive: NodeJS.Timeout;
 
-  /** Status 200 and `headers` go out with the first event. */
+  /** Status 200 and `headers` go out with the first event. Their content type wins over `text/event-stream`. */
   constructor(
     response: ServerResponse,
     headers: Readonly<Record<string, number | string | string[] | undefined>>,
@@ -28,12 +28,14 @@ export class SseStream {
   ) {
     this.#response = response;
     this.#timers = timers;
-    for (const [name, value] of Object.entries(headers)) if (value !== undefined) response.setHeader(name, value);
-    response.writeHead(200, {
+    const all = {
       'content-type': 'text/event-stream',
       'cache-control': 'no-cache',
       'x-accel-buffering': 'no',
-    });
+      ...headers,
+    };
+    for (const [name, value] of Object.entries(all)) if (value !== undefined) response.setHeader(name, value);
+    response.writeHead(200);
     this.#keepAlive = setInterval(() => this.#comment(), timers.keepAliveMs).unref();
   }
 

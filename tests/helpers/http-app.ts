@@ -41,10 +41,16 @@ export interface TestApp {
   readonly uploads: string;
 }
 
-export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBufferedBytes'>> & { engine?: ScriptedEngine };
+export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBufferedBytes'>> & {
+  openai?: Partial<AppDeps['openai']>;
+  engine?: ScriptedEngine;
+};
 
 /** Both real apps over a scripted engine and a byte tokenizer; closed when the test ends. */
-export function startApp(test: TestContext, { engine = new ScriptedEngine(), ...overrides }: Overrides = {}): TestApp {
+export function startApp(
+  test: TestContext,
+  { engine = new ScriptedEngine(), openai = {}, ...overrides }: Overrides = {},
+): TestApp {
   const lifecycle = new Lifecycle();
   lifecycle.markReady();
   let atMs = 0;
@@ -62,7 +68,12 @@ export function startApp(test: TestContext, { engine = new ScriptedEngine(), ...
   const lines: string[] = [];
   const logger = pino({ level: 'debug' }, { write: (line: string) => lines.push(line) });
   const shared = { engine, lifecycle, metrics, logger, version: '0.0.0', now: overrides.now ?? monotonicNow };
-  const app = buildApp({ ...shared, tokenizer: new ByteTokenizer(), ...overrides });
+  const app = buildApp({
+    ...shared,
+    tokenizer: new ByteTokenizer(),
+    openai: { servedNames: [], maxChoices: 16, maxBestOf: 2, vllmLoraApi: 'off', ...openai },
+    ...overrides,
+  });
   const directory = mkdtempSync(join(tmpdir(), 'loramux-uploads-'));
   const limits = { maxBytes: 2 ** 20, maxFiles: 20, totalMs: 10_000, stallMs: 1_000, retry: DEFAULT_RETRY };
   const admin = buildAdminApp({ ...shared, boundTo: '127.0.0.1', uploads: { directory, limits } });

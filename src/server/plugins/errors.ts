@@ -5,6 +5,7 @@ import { LoramuxError } from '../../core/errors.js';
 export interface ErrorReply {
   readonly status: number;
   readonly body: string;
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** How one surface words its errors. */
@@ -29,9 +30,9 @@ function replyTo(thrown: FastifyError, wording: ErrorWording): ErrorReply {
   return wording.refusal(status, FRAMEWORK_MESSAGES[thrown.code] ?? thrown.message);
 }
 
-function send(reply: FastifyReply, { status, body }: ErrorReply): FastifyReply {
+function send(reply: FastifyReply, { status, body, headers = {} }: ErrorReply): FastifyReply {
   if (status === 429 || status === 503) reply.header('retry-after', RETRY_AFTER_S);
-  return reply.code(status).type('application/json').send(body);
+  return reply.code(status).headers(headers).type('application/json').send(body);
 }
 
 /** Answers every failure of `app` in JSON, logs those that are our fault, and notes the code for the log line. */

@@ -13,6 +13,7 @@ export interface RequestEnd {
 export type RequestEndListener = (end: RequestEnd) => void;
 
 const MAX_USER_AGENT = 200;
+const MAX_USER = 128;
 
 function statusOf(reply: FastifyReply): number {
   return reply.raw.writableEnded ? reply.raw.statusCode : 499;
@@ -50,6 +51,7 @@ function logFields(request: FastifyRequest, end: RequestEnd, model: string): Rec
     ttft_ms: rounded(durations?.timeToFirstToken),
     tpot_ms: rounded(durations?.timePerOutputToken),
     total_ms: rounded(seconds * 1_000),
+    user: facts.user?.slice(0, MAX_USER),
     client_ip: request.ip,
     user_agent: request.headers['user-agent']?.slice(0, MAX_USER_AGENT),
   };

@@ -26,6 +26,10 @@ test('defaults come from the host', () => {
     maxSequences: 64,
     maxQueue: 1024,
     drainTimeoutMs: 30_000,
+    servedNames: [],
+    maxChoices: 16,
+    maxBestOf: 2,
+    vllmLoraApi: 'off',
     cacheDir: '/home/u/.cache/loramux',
     logLevel: 'info',
     hubEndpoint: null,
@@ -43,6 +47,12 @@ test('defaults come from the host', () => {
   assert.equal(small.adapterMemoryBytes, 64 * 2 ** 20);
   assert.equal(small.kvMemoryBytes, 64 * 2 ** 20);
   assert.equal(small.cacheDir, '/xdg/loramux');
+});
+
+test("vLLM's variable turns its routes on", () => {
+  const decided = (value: string): string =>
+    parseConfig([], { ...HOME, VLLM_ALLOW_RUNTIME_LORA_UPDATING: value }, FACTS).vllmLoraApi;
+  assert.deepEqual(['true', '1', 'True', 'false', '0', ''].map(decided), ['on', 'on', 'on', 'off', 'off', 'off']);
 });
 
 test('the demo adapters come with the demo model only', () => {
@@ -69,6 +79,10 @@ const VALUES: Readonly<Record<string, readonly [string, unknown]>> = {
   'max-sequences': ['2', 2],
   'max-queue': ['9', 9],
   'drain-timeout': ['250ms', 250],
+  'served-model-name': ['org/base,small', ['org/base', 'small']],
+  'max-choices': ['4', 4],
+  'max-best-of': ['3', 3],
+  'vllm-lora-api': ['loopback', 'loopback'],
   'cache-dir': ['c', 'c'],
   'log-level': ['silent', 'silent'],
   'hub-endpoint': ['http://localhost:9/', 'http://localhost:9'],

@@ -8,6 +8,7 @@ import { CONFIG_KEYS, FLAGS, variableOf } from '../../../src/config/flags.js';
 import { type ErrorCode, LoramuxError } from '../../../src/core/errors.js';
 import { createInstruments } from '../../../src/metrics/families.js';
 import { UNSUPPORTED_FIELDS } from '../../../src/server/lorax/unsupported.js';
+import { OPENAI_PREFIX } from '../../../src/server/openai/routes.js';
 import { startApp } from '../../helpers/http-app.js';
 import { ROOT } from '../../helpers/paths.js';
 
@@ -71,19 +72,21 @@ function registeredRoutes(): Set<string> {
     for (const [, method = '', path = ''] of read('src', 'server', file).matchAll(
       /\bapp\.(get|post|put|patch|delete)(?:<[^(]*>)?\('([^']+)'/g,
     )) {
-      routes.add(`${method.toUpperCase()} ${path.replace(/:(\w+)/g, '{$1}')}`);
+      const prefix = file.startsWith('openai') ? OPENAI_PREFIX : '';
+      routes.add(`${method.toUpperCase()} ${prefix}${path.replace(/:(\w+)/g, '{$1}').replace('*', '{id}')}`);
     }
   }
   return routes;
 }
 
 test('the table of routes has every route, on the listeners that have it', async (t) => {
-  const { app, admin } = startApp(t);
+  const { app, admin } = startApp(t, { openai: { vllmLoraApi: 'on' } });
+  await app.ready();
   const rows = table(API, 'Routes');
   assert.deepEqual(rows.map(([route]) => plain(route)).sort(), [...registeredRoutes()].sort());
   for (const [route, listener] of rows) {
     const [method = '', path = ''] = plain(route).split(' ');
-    const url = path.replace(/\{(\w+)\}/g, ':$1');
+    const url = path.replace(/(?<=^\/v1\/.*)\{id\}/, '*').replace(/\{(\w+)\}/g, ':$1');
     for (const [name, server] of [
       ['public', app],
       ['admin', admin],

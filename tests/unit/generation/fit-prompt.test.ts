@@ -5,7 +5,7 @@ import { LIMITS } from '../../helpers/scripted-engine.js';
 
 const ids = (length: number): Uint32Array => Uint32Array.from({ length }, (_, at) => at);
 const fit = (length: number, maxNewTokens: number | null, truncate: number | null = null) =>
-  fitPrompt({ truncate, maxNewTokens }, ids(length), LIMITS);
+  fitPrompt({ truncate, truncateSide: 'left', maxNewTokens }, ids(length), LIMITS);
 
 test('without a limit the answer may fill the model length', () => {
   assert.equal(fit(10, null).maxNewTokens, 54);

@@ -69,6 +69,7 @@ test('a thousand adapters leave the exposition valid, bounded and quick', async 
       stream: false,
       prompts: 1,
       adapter: null,
+      user: null,
       servedBy: null,
       code: null,
       results: [],

@@ -1,0 +1,24 @@
+import { type GenerationSpec, PLAIN_SPEC } from '../../generation/spec.js';
+import type { CommonCall } from './common-fields.js';
+
+/** What the common fields say about a generation; prompt, length and log-probabilities are the route's. */
+export function commonSpec(call: CommonCall, route: string): Omit<GenerationSpec, 'prompt' | 'maxNewTokens'> {
+  const { model, constraint } = call;
+  return {
+    ...PLAIN_SPEC,
+    route,
+    adapter: model.adapter,
+    ...(model.composition === undefined ? {} : { composition: model.composition }),
+    truncate: call.truncate,
+    truncateSide: call.truncateSide,
+    stop: call.stop,
+    includeStop: call.includeStop,
+    ignoreEos: call.ignoreEos,
+    stopTokenIds: call.stopTokenIds,
+    minNewTokens: call.minTokens,
+    skipSpecialTokens: call.skipSpecialTokens,
+    sampling: call.sampling,
+    constraint: constraint?.constraint ?? null,
+    cacheSalt: call.cacheSalt,
+  };
+}

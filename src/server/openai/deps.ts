@@ -1,0 +1,29 @@
+import type { EngineClient } from '../../core/engine-client.js';
+import type { NativeTokenizer } from '../../engine/binding.js';
+import type { GenerationService } from '../../generation/service.js';
+import type { BaseNames } from './model-name.js';
+import type { RequestIds } from './request-ids.js';
+import type { SeedSource } from './sampling.js';
+
+/** What the operator decides about OpenAI's routes. */
+export interface OpenAiSettings {
+  /** Further names of the base model; the first is what replies say. Empty = its own name only. */
+  readonly servedNames: readonly string[];
+  /** Largest `n`. */
+  readonly maxChoices: number;
+  /** Largest `best_of`. */
+  readonly maxBestOf: number;
+  /** Whether vLLM's routes for adapters are there, for everyone or for callers on this machine. */
+  readonly vllmLoraApi: 'off' | 'on' | 'loopback';
+}
+
+/** What OpenAI's routes work with. */
+export interface OpenAiDeps extends Omit<OpenAiSettings, 'servedNames'> {
+  readonly engine: EngineClient;
+  readonly generation: GenerationService;
+  readonly tokenizer: Pick<NativeTokenizer, 'decode' | 'isSpecial'>;
+  readonly drawSeed: SeedSource;
+  readonly version: string;
+  readonly base: BaseNames;
+  readonly requestIds: RequestIds;
+}

@@ -1,0 +1,60 @@
+import type { FastifyInstance } from 'fastify';
+import type { EngineClient } from '../../core/engine-client.js';
+import { BASE_NAME } from '../../core/names.js';
+import type { OpenAiDeps } from './deps.js';
+import { adapterCard, allCards, baseCard, type CardContext } from './model-cards.js';
+import { readModel, unknownModel } from './model-name.js';
+
+/** Gateways may ask many times a second; loads and evictions are seen at once, aliases after this time. */
+const KEPT_MS = 1_000;
+
+type ByPath = { Params: { '*': string } };
+
+/** `GET /v1/models` and `GET /v1/models/{id}`, whose id may hold a slash, plain or as `%2F`. */
+export function registerModels(app: FastifyInstance, { engine, base, vllmLoraApi }: OpenAiDeps): void {
+  const startedAt = Math.floor(Date.now() / 1_000);
+  const context: CardContext = { base, limits: engine.limits, startedAt, showPaths: vllmLoraApi !== 'off' };
+  const list = new ModelList(engine, context);
+
+  app.get('/models', async (_request, reply) => reply.type('application/json').send(await list.body()));
+
+  app.get<ByPath>('/models/*', async (request) => {
+    const id = request.params['*'];
+    const model = readModel(id, base);
+    if (model.adapter === BASE_NAME) return baseCard(id === '' ? base[0] : id, context);
+    const adapter = await engine.admin({ op: 'get', name: model.adapter });
+    if (model.digest !== null && adapter.digest?.startsWith(model.digest) !== true) throw unknownModel(id);
+    return adapterCard(model.shown, adapter, context);
+  });
+}
+
+/** The list as JSON text, made again only when it may have changed. */
+class ModelList {
+  readonly #engine: EngineClient;
+  readonly #context: CardContext;
+  #kept: { readonly body: Promise<string>; readonly atMs: number } | null = null;
+
+  constructor(engine: EngineClient, context: CardContext) {
+    this.#engine = engine;
+    this.#context = context;
+    engine.onTelemetry(({ kind }) => {
+      if (kind === 'adapter-load' || kind === 'adapter-evict') this.#kept = null;
+    });
+  }
+
+  body(): Promise<string> {
+    const now = performance.now();
+    if (this.#kept !== null && now - this.#kept.atMs < KEPT_MS) return this.#kept.body;
+    const kept = { body: this.#make(), atMs: now };
+    this.#kept = kept;
+    kept.body.catch(() => {
+      if (this.#kept === kept) this.#kept = null;
+    });
+    return kept.body;
+  }
+
+  async #make(): Promise<string> {
+    const { adapters } = await this.#engine.admin({ op: 'list' });
+    return JSON.stringify({ object: 'list', data: allCards(adapters, this.#context) });
+  }
+}
