@@ -37,6 +37,8 @@ export interface AppDeps {
   readonly logger: FastifyBaseLogger;
   readonly version: string;
   readonly openai: OpenAiSettings;
+  /** Largest `best_of` of a LoRAX call. */
+  readonly maxBestOf: number;
   /** Milliseconds since the epoch, monotonic; the process's own clock by default. */
   readonly now?: () => number;
   /** Random by default; below 2^53. */
@@ -57,6 +59,7 @@ function randomSeed(): bigint {
 /** The public app: LoRAX's routes, OpenAI's, and probes. Does not listen. */
 export function buildApp(deps: AppDeps): FastifyInstance {
   const { engine, lifecycle, metrics, version } = deps;
+  const { maxBestOf } = deps;
   const now = deps.now ?? monotonicNow;
   const app = createBaseApp({
     logger: deps.logger,
@@ -85,8 +88,8 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     registerProbes(app, health, version);
     registerLoraxProbes(app, { health, generation });
     registerMetrics(app, metrics);
-    registerInfo(app, engine, version);
-    registerGenerateRoutes(app, { engine, generation, drawSeed });
+    registerInfo(app, engine, version, maxBestOf);
+    registerGenerateRoutes(app, { engine, generation, drawSeed, maxBestOf });
   });
   registerMethodNotAllowed(app, routes, LORAX_WORDING);
   const { tokenizer, openai } = deps;

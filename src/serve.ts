@@ -87,7 +87,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
   });
   const { servedNames, maxChoices, maxBestOf, vllmLoraApi } = config;
   const openai = { servedNames, maxChoices, maxBestOf, vllmLoraApi };
-  const app = buildApp({ engine, tokenizer, lifecycle, metrics, logger, version, openai });
+  const app = buildApp({ engine, tokenizer, lifecycle, metrics, logger, version, maxBestOf, openai });
   const uploads = { directory: sources.directory, limits: sources.fetch.limits };
   const admin = buildAdminApp({ boundTo: config.adminHost, engine, lifecycle, metrics, logger, version, uploads });
   const close = async (): Promise<void> => {

@@ -41,7 +41,7 @@ export interface TestApp {
   readonly uploads: string;
 }
 
-export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBufferedBytes'>> & {
+export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'maxBufferedBytes'>> & {
   openai?: Partial<AppDeps['openai']>;
   engine?: ScriptedEngine;
 };
@@ -71,6 +71,7 @@ export function startApp(
   const app = buildApp({
     ...shared,
     tokenizer: new ByteTokenizer(),
+    maxBestOf: 4,
     openai: { servedNames: [], maxChoices: 16, maxBestOf: 2, vllmLoraApi: 'off', ...openai },
     ...overrides,
   });

@@ -2,7 +2,7 @@ import type { AdminCall, AdminReplies, EngineState } from '../../src/core/adapte
 import type { EngineClient, EngineLimits, Submission } from '../../src/core/engine-client.js';
 import { type ErrorCode, LoramuxError } from '../../src/core/errors.js';
 import { BASE_NAME } from '../../src/core/names.js';
-import type { GenerateRequest, SequenceEvent, ServedBy } from '../../src/core/request.js';
+import type { GenerateRequest, PromptLogprobs, SequenceEvent, ServedBy, TopLogprobs } from '../../src/core/request.js';
 import type { Telemetry } from '../../src/core/telemetry.js';
 import { SPECIAL } from './byte-tokenizer.js';
 
@@ -56,8 +56,13 @@ export class ScriptedCall implements Submission {
     return this.#emit({ kind: 'admitted', id, atMs, servedBy: served });
   }
 
-  token(token: number, logprob = -0.5): this {
-    return this.#emit({ kind: 'token', id: this.request.id, token, logprob, top: null });
+  /** The prompt's log-probabilities, before the first token. */
+  prompt(prompt: PromptLogprobs): this {
+    return this.#emit({ kind: 'prompt', id: this.request.id, prompt });
+  }
+
+  token(token: number, logprob = -0.5, top: TopLogprobs | null = null): this {
+    return this.#emit({ kind: 'token', id: this.request.id, token, logprob, top });
   }
 
   /** One token for each byte of `text`. */

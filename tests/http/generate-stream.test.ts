@@ -29,7 +29,8 @@ test('a stream is framed byte for byte as LoRAX frames it', async (t) => {
     'data: {"token":{"id":111,"text":"o","logprob":-0.5,"special":false,"skipped":false},"generated_text":null,"details":null}\n\n' +
       'data: {"token":{"id":107,"text":"k","logprob":-0.5,"special":false,"skipped":false},"generated_text":null,"details":null}\n\n' +
       'data: {"token":{"id":257,"text":"</s>","logprob":-0.5,"special":true,"skipped":false},"generated_text":"ok",' +
-      '"details":{"finish_reason":"eos_token","prompt_tokens":3,"generated_tokens":3,"seed":null}}\n\n',
+      '"details":{"finish_reason":"eos_token","prompt_tokens":3,"generated_tokens":3,"seed":null,' +
+      `"adapter":{"name":"sql","digest":"${'d'.repeat(64)}","tier":"host"}}}\n\n`,
   );
   const expected = {
     'content-type': 'text/event-stream',
@@ -107,6 +108,25 @@ test('what goes wrong later is one error event, then the end', async (t) => {
     metrics.generations.map((summary) => summary.code),
     ['ERR_STEP_FAILED', 'ERR_STEP_FAILED'],
   );
+});
+
+test('the first event leaves with the first token, each later one with its own', async (t) => {
+  const { app, engine } = startApp(t);
+  engine.onSubmit = (call) => call.admit();
+  const pending = open(app, '/generate_stream', { inputs: 'hi' });
+  const call = await engine.call(0);
+  let answered = false;
+  void pending.then(() => {
+    answered = true;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(answered, false, 'nothing is sent before there is a token');
+  for (const token of 'ab') {
+    call.tokens(token);
+    const [chunk] = (await once(await pending, 'data')) as [Buffer];
+    assert.equal(JSON.parse(chunk.toString().slice('data: '.length)).token.text, token);
+  }
+  (await pending).destroy();
 });
 
 test('a client that leaves in the middle of a stream frees its request', async (t) => {

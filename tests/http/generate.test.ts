@@ -42,7 +42,8 @@ test('details list every token, the end token too, which is not in the text', as
       '"skipped_tokens":0,"seed":null,"prefill":[],"tokens":[' +
       '{"id":111,"text":"o","logprob":-0.5,"special":false,"skipped":false},' +
       '{"id":107,"text":"k","logprob":-0.5,"special":false,"skipped":false},' +
-      '{"id":257,"text":"</s>","logprob":-0.5,"special":true,"skipped":false}]}}',
+      '{"id":257,"text":"</s>","logprob":-0.5,"special":true,"skipped":false}],' +
+      `"adapter":{"name":"org/sql","digest":"${'d'.repeat(64)}","tier":"host"}}}`,
   );
   assert.equal(reply.headers['x-adapter-id'], 'org/sql');
   assert.equal(reply.headers['x-adapter-source'], 'local');
@@ -80,6 +81,7 @@ test('a drawn seed is printed, so that the answer can be repeated', async (t) =>
     ...GREEDY_SAMPLING,
     greedy: false,
     temperature: 0.7,
+    penaltyScope: 'sequence',
     seed: 7n,
   });
 });

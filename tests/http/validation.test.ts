@@ -41,6 +41,30 @@ const REFUSED: readonly (readonly [object, string | RegExp])[] = [
   [{ adapter_source: 'hub' }, /`adapter_source` must be local or null/],
   [{ adapter_names: ['a'] }, '`inputs` must be a list of strings, got "hi"'],
   [{ adapter_names: ['a'], adapter_id: 'a' }, 'at most one of `adapter_id` or `adapter_names` may be provided'],
+  [{ best_of: 5, do_sample: true }, '`best_of` must be > 0 and <= 4. Given: 5'],
+  [{ best_of: -1 }, '`best_of` must be > 0 and <= 4. Given: -1'],
+  [{ best_of: 2 }, 'you must use sampling when `best_of` is > 1'],
+  [{ best_of: 2, do_sample: true, seed: 1 }, '`seed` must not be set when `best_of` > 1'],
+  [{ best_of: 'two' }, /`best_of` must be a number or null/],
+  [{ frequency_penalty: 2.1 }, '`frequency_penalty` must be >= -2.0 and <= 2.0'],
+  [{ presence_penalty: -2.1 }, '`presence_penalty` must be >= -2.0 and <= 2.0'],
+  [{ typical_p: 0 }, '`typical_p` must be > 0.0 and < 1.0'],
+  [{ typical_p: 1 }, '`typical_p` must be > 0.0 and < 1.0'],
+  [{ return_k_alternatives: 0 }, '`return_k_alternatives` must be strictly positive'],
+  [{ return_k_alternatives: 129 }, '`return_k_alternatives` must be <= 128. Given: 129'],
+  [{ decoder_input_details: null }, '`decoder_input_details` must be true or false, got null'],
+  [{ response_format: 'json' }, '`response_format` must be an object, got "json"'],
+  [{ response_format: {} }, '`response_format.type` must be a string, got nothing'],
+  [{ response_format: { type: 'yaml' } }, '`response_format.type` must be text, json_object or json_schema'],
+  [
+    { response_format: { type: 'json_schema', schema: '{}' } },
+    '`response_format.schema` must be a JSON Schema object or null',
+  ],
+  [{ response_format: { type: 'text', schema: {} } }, '`response_format.schema` means nothing for text: leave it out'],
+  [
+    { response_format: { type: 'json_schema', json_schema: {} } },
+    'unknown field `response_format.json_schema`: remove it',
+  ],
   [{ nonsense: 1 }, 'unknown field `parameters.nonsense`: remove it'],
 ];
 
@@ -135,7 +159,7 @@ test('everything the LoRAX client sends by default is accepted', async (t) => {
     top_p: null,
     truncate: null,
     typical_p: null,
-    best_of: 1,
+    best_of: null,
     watermark: false,
     details: true,
     decoder_input_details: false,
@@ -153,6 +177,77 @@ test('a list of inputs does not stream', async (t) => {
   assertRefused(await post(app, body, '/generate_stream'), '`adapter_names` is not supported when streaming tokens');
 });
 
+/** LoRAX's rules in the order in which it checks them: a body that breaks one alone, and the message. */
+const ORDER: readonly (readonly [object, string])[] = [
+  [{ best_of: 5 }, '`best_of` must be > 0 and <= 4. Given: 5'],
+  [
+    { adapter_id: 'a', merged_adapters: { ids: [], weights: [] } },
+    'at most one of `adapter_id` or `adapters` may be provided',
+  ],
+  [{ merged_adapters: { ids: [], weights: [1] } }, 'at least one adapter ID must be provided when setting `adapters`'],
+  [{ merged_adapters: { ids: ['a'] } }, 'number of adapter IDs must match number of adapter weights'],
+  [{ best_of: 2 }, 'you must use sampling when `best_of` is > 1'],
+  [{ temperature: -1 }, '`temperature` must be non-negative'],
+  [{ repetition_penalty: 0 }, '`repetition_penalty` must be strictly positive'],
+  [{ frequency_penalty: 3 }, '`frequency_penalty` must be >= -2.0 and <= 2.0'],
+  [{ presence_penalty: 3 }, '`presence_penalty` must be >= -2.0 and <= 2.0'],
+  [{ top_p: 0 }, '`top_p` must be > 0.0 and < 1.0'],
+  [{ typical_p: 0 }, '`typical_p` must be > 0.0 and < 1.0'],
+  [{ top_k: 0 }, '`top_k` must be strictly positive'],
+  [{ return_k_alternatives: 0 }, '`return_k_alternatives` must be strictly positive'],
+  [{ max_new_tokens: 0 }, '`max_new_tokens` must be strictly positive'],
+  [{ stop: Array(11).fill('a') }, '`stop` supports up to 10 stop sequences. Given: 11'],
+  [{ best_of: 2, seed: 1, do_sample: true }, '`seed` must not be set when `best_of` > 1'],
+  [{ truncate: 0 }, '`truncate` must be strictly positive and less than 63. Given: 0'],
+];
+
+test('of two rules that are broken, the one that LoRAX checks first is named', async (t) => {
+  const { app } = startApp(t);
+  let pairs = 0;
+  for (const [at, [first, message]] of ORDER.entries()) {
+    for (const [second] of ORDER.slice(at)) {
+      // A pair that sets one field twice, or gives what the first misses, breaks only one.
+      const keys = Object.keys(first);
+      if (first !== second && Object.keys(second).some((key) => keys.includes(key))) continue;
+      const sampled =
+        message.startsWith('you must') && /temperature|top_|typical|do_sample/.test(JSON.stringify(second));
+      if (sampled) continue;
+      assertRefused(await post(app, { inputs: 'hi', parameters: { ...second, ...first } }), message);
+      pairs += 1;
+    }
+  }
+  assert.ok(pairs > 100, `only ${pairs} pairs`);
+  const empty = { inputs: '', parameters: { truncate: 0 } };
+  assertRefused(await post(app, empty), '`inputs` cannot be empty');
+  const long = { inputs: 'x'.repeat(80), parameters: { max_new_tokens: 1 } };
+  assertRefused(
+    await post(app, long),
+    '`inputs` tokens + `max_new_tokens` must be <= 64. Given: 81 `inputs` tokens and 1 `max_new_tokens`',
+  );
+});
+
+test('streams refuse best_of and decoder_input_details before anything else', async (t) => {
+  const { app } = startApp(t);
+  for (const best_of of [0, 2, 100]) {
+    const body = { inputs: 'hi', parameters: { best_of, decoder_input_details: true, temperature: -1 } };
+    assertRefused(await post(app, body, '/generate_stream'), '`best_of` != 1 is not supported when streaming tokens');
+  }
+  assertRefused(
+    await post(app, { inputs: 'hi', stream: true, parameters: { decoder_input_details: true, top_k: 0 } }, '/'),
+    '`decoder_input_details` == true is not supported when streaming tokens',
+  );
+});
+
+test('best_of 0 means one; a server that allows one refuses more in its own words', async (t) => {
+  const { app, engine } = startApp(t, { maxBestOf: 1 });
+  assert.equal((await post(app, { inputs: 'hi', parameters: { best_of: 0 } })).statusCode, 200);
+  assert.equal(engine.calls.length, 1);
+  assertRefused(
+    await post(app, { inputs: 'hi', parameters: { best_of: 2 } }),
+    '`best_of` != 1 is not allowed for this endpoint',
+  );
+});
+
 /** Sampling rule: what is given, and whether it means greedy. */
 const SAMPLING: readonly (readonly [object, boolean])[] = [
   [{}, true],
@@ -165,6 +260,8 @@ const SAMPLING: readonly (readonly [object, boolean])[] = [
   [{ top_k: 5 }, false],
   [{ top_p: 1 }, true],
   [{ top_p: 0.9 }, false],
+  [{ typical_p: 0.9 }, false],
+  [{ frequency_penalty: 1, presence_penalty: 1 }, true],
   [{ repetition_penalty: 1.3 }, true],
   [{ seed: 5 }, true],
 ];

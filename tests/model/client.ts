@@ -80,7 +80,13 @@ export async function tryGenerate(url: string, ask: Ask, signal?: AbortSignal): 
   const body = { inputs: ask.prompt, parameters: { adapter_id: ask.adapter, ...parametersOf(ask) } };
   const response = await postJson(`${url}/generate`, body, signal);
   if (response.status !== 200) return { failure: await failureOf(response) };
-  return { answer: (await response.json()) as Answer };
+  return { answer: withoutAdapter((await response.json()) as Answer) };
+}
+
+/** Where the adapter was when a request came differs between equal answers. */
+function withoutAdapter({ generated_text, details }: Answer): Answer {
+  const { adapter: _, ...rest } = details as Answer['details'] & { readonly adapter?: unknown };
+  return { generated_text, details: rest };
 }
 
 /** `POST /generate` that must succeed. */
@@ -101,7 +107,7 @@ export async function generateList(
     parameters: { adapter_names: asks.map(({ adapter }) => adapter), ...parametersOf(common) },
   });
   assert.equal(response.status, 200, await response.clone().text());
-  return (await response.json()) as readonly Answer[];
+  return ((await response.json()) as readonly Answer[]).map(withoutAdapter);
 }
 
 /** `data:` lines of a response, parsed, as they come. */

@@ -2,25 +2,18 @@ import {
   invalidField,
   type JsonObject,
   readBoolean,
-  readInteger,
-  readNumber,
   readObject,
   readOptionalString,
   readString,
   readStrings,
-  readUint64,
 } from '../fields.js';
 import { readAdapterChoice, refuseSeveralChoices } from './adapter-choice.js';
 import { type AdapterChoice, readAdapterName } from './adapter-members.js';
+import { type CallRules, checkBounds, checkRoute, type GenerateParameters, readParameters } from './parameters.js';
 import { refuseUnknownFields } from './unsupported.js';
 
-/** Stop strings of one request. */
-export const MAX_STOP_SEQUENCES = 10;
 /** Prompts of one call with `adapter_names`. */
 export const MAX_INPUTS = 256;
-
-const MAX_INT32 = 2 ** 31 - 1;
-const MAX_UINT32 = 2 ** 32 - 1;
 
 const BODY_FIELDS: ReadonlySet<string> = new Set(['inputs', 'parameters', 'stream']);
 const PARAMETER_FIELDS: ReadonlySet<string> = new Set([
@@ -28,36 +21,27 @@ const PARAMETER_FIELDS: ReadonlySet<string> = new Set([
   'adapter_names',
   'adapter_source',
   'adapters',
+  'best_of',
+  'decoder_input_details',
   'details',
   'do_sample',
+  'frequency_penalty',
   'ignore_eos_token',
   'max_new_tokens',
   'merged_adapters',
+  'presence_penalty',
   'repetition_penalty',
+  'response_format',
   'return_full_text',
+  'return_k_alternatives',
   'seed',
   'stop',
   'temperature',
   'top_k',
   'top_p',
   'truncate',
+  'typical_p',
 ]);
-
-/** `parameters` of a generate call, checked; null = not given. */
-export interface GenerateParameters {
-  readonly doSample: boolean;
-  readonly temperature: number | null;
-  readonly topK: number | null;
-  readonly topP: number | null;
-  readonly repetitionPenalty: number | null;
-  readonly seed: bigint | null;
-  readonly stop: readonly string[];
-  readonly maxNewTokens: number | null;
-  readonly ignoreEosToken: boolean;
-  readonly details: boolean;
-  readonly returnFullText: boolean;
-  readonly truncate: number | null;
-}
 
 /** A prompt and the adapters it is for. */
 export interface Prompt extends AdapterChoice {
@@ -72,8 +56,8 @@ export interface GenerateCall {
   readonly parameters: GenerateParameters;
 }
 
-/** Which route the body came to. */
-export interface BodyContext {
+/** Which route the body came to, and what this server allows. */
+export interface BodyContext extends Pick<CallRules, 'maxBestOf'> {
   /** What the route does; null where `stream` of the body decides. */
   readonly streaming: boolean | null;
   /** Longest prompt in tokens, for the message about `truncate`. */
@@ -81,8 +65,8 @@ export interface BodyContext {
 }
 
 /**
- * Checks a LoRAX GenerateRequest completely, in LoRAX's order and with its messages (first failure wins). Throws
- * ERR_VALIDATION naming the field.
+ * Checks a LoRAX GenerateRequest completely: the types of all fields, then LoRAX's rules in its order and with its
+ * messages (first failure wins). Throws ERR_VALIDATION naming the field.
  */
 export function parseGenerateBody(body: unknown, context: BodyContext): GenerateCall {
   const object = readObject('body', body);
@@ -91,17 +75,20 @@ export function parseGenerateBody(body: unknown, context: BodyContext): Generate
   const fields = object.parameters === undefined ? {} : readObject('parameters', object.parameters);
   refuseUnknownFields(fields, PARAMETER_FIELDS, 'parameters');
   refuseForeignSource(fields.adapter_source);
+  const parameters = readParameters(fields);
+  const inputs = readInputs(object.inputs, fields, streaming);
+  checkRoute(parameters, { streaming, maxBestOf: context.maxBestOf });
   refuseSeveralChoices(fields);
   const choice = readAdapterChoice(fields);
-  const parameters = readParameters(fields);
-  const prompts = readPrompts(object.inputs, fields, choice, streaming);
+  checkBounds(parameters);
+  const prompts = 'names' in inputs ? pair(inputs) : [readPrompt('inputs', inputs.text, choice)];
   if (parameters.truncate !== null && (parameters.truncate < 1 || parameters.truncate > context.maxInputLength)) {
     throw invalidField(
       'truncate',
       `\`truncate\` must be strictly positive and less than ${context.maxInputLength}. Given: ${parameters.truncate}`,
     );
   }
-  return { streaming, prompts, list: Array.isArray(object.inputs), parameters };
+  return { streaming, prompts, list: 'names' in inputs, parameters };
 }
 
 /** Where the route itself says what happens, `stream` may only say the same. */
@@ -121,75 +108,34 @@ function refuseForeignSource(value: unknown): void {
   );
 }
 
-function readParameters(fields: JsonObject): GenerateParameters {
-  const parameters = {
-    doSample: readBoolean('do_sample', fields.do_sample, false),
-    temperature: readNumber('temperature', fields.temperature),
-    topK: readInteger('top_k', fields.top_k, MAX_INT32),
-    topP: readNumber('top_p', fields.top_p),
-    repetitionPenalty: readNumber('repetition_penalty', fields.repetition_penalty),
-    seed: readUint64('seed', fields.seed),
-    stop: fields.stop === undefined ? [] : readStrings('stop', fields.stop),
-    maxNewTokens: readInteger('max_new_tokens', fields.max_new_tokens, MAX_UINT32),
-    ignoreEosToken: readBoolean('ignore_eos_token', fields.ignore_eos_token, false),
-    details: readBoolean('details', fields.details, false),
-    returnFullText:
-      fields.return_full_text === null ? false : readBoolean('return_full_text', fields.return_full_text, false),
-    truncate: readInteger('truncate', fields.truncate, MAX_UINT32),
-  };
-  checkBounds(parameters);
-  return parameters;
-}
+/** `inputs` by its type: one text, or with `adapter_names` a list of them. */
+type Inputs = { readonly text: string } | { readonly texts: readonly string[]; readonly names: readonly string[] };
 
-function checkBounds(parameters: GenerateParameters): void {
-  const { temperature, repetitionPenalty, topP, topK, maxNewTokens, stop } = parameters;
-  if (temperature !== null && temperature < 0) {
-    throw invalidField('temperature', '`temperature` must be non-negative');
-  }
-  if (repetitionPenalty !== null && repetitionPenalty <= 0) {
-    throw invalidField('repetition_penalty', '`repetition_penalty` must be strictly positive');
-  }
-  if (topP !== null && (topP <= 0 || topP > 1)) {
-    throw invalidField('top_p', '`top_p` must be > 0.0 and < 1.0');
-  }
-  if (topK !== null && topK <= 0) throw invalidField('top_k', '`top_k` must be strictly positive');
-  if (maxNewTokens !== null && maxNewTokens <= 0)
-    throw invalidField('max_new_tokens', '`max_new_tokens` must be strictly positive');
-  if (stop.length > MAX_STOP_SEQUENCES) {
-    throw invalidField('stop', `\`stop\` supports up to ${MAX_STOP_SEQUENCES} stop sequences. Given: ${stop.length}`);
-  }
-  if (stop.includes('')) throw invalidField('stop', '`stop` must not hold an empty string');
-}
-
-function readPrompts(
-  inputs: unknown,
-  fields: JsonObject,
-  choice: AdapterChoice,
-  streaming: boolean,
-): readonly Prompt[] {
+function readInputs(inputs: unknown, fields: JsonObject, streaming: boolean): Inputs {
   const names = fields.adapter_names;
   if (names !== undefined && names !== null) {
+    refuseSeveralChoices(fields);
     if (streaming) throw invalidField('adapter_names', '`adapter_names` is not supported when streaming tokens');
-    return pair(readStrings('inputs', inputs), readStrings('adapter_names', names));
+    return { texts: readStrings('inputs', inputs), names: readStrings('adapter_names', names) };
   }
   if (Array.isArray(inputs)) {
     throw invalidField('inputs', 'a list of `inputs` needs `parameters.adapter_names` with one name for each');
   }
-  return [readPrompt('inputs', readString('inputs', inputs), choice)];
+  return { text: readString('inputs', inputs) };
 }
 
-function pair(inputs: readonly string[], names: readonly string[]): readonly Prompt[] {
-  if (inputs.length !== names.length) {
+function pair({ texts, names }: Extract<Inputs, { names: unknown }>): readonly Prompt[] {
+  if (texts.length !== names.length) {
     throw invalidField(
       'adapter_names',
-      `number of \`adapter_names\` must match number of \`inputs\`. Given: ${names.length} and ${inputs.length}`,
+      `number of \`adapter_names\` must match number of \`inputs\`. Given: ${names.length} and ${texts.length}`,
     );
   }
-  if (inputs.length === 0) throw invalidField('inputs', '`inputs` cannot be empty');
-  if (inputs.length > MAX_INPUTS) {
-    throw invalidField('inputs', `\`inputs\` supports up to ${MAX_INPUTS} prompts. Given: ${inputs.length}`);
+  if (texts.length === 0) throw invalidField('inputs', '`inputs` cannot be empty');
+  if (texts.length > MAX_INPUTS) {
+    throw invalidField('inputs', `\`inputs\` supports up to ${MAX_INPUTS} prompts. Given: ${texts.length}`);
   }
-  return inputs.map((text, at) =>
+  return texts.map((text, at) =>
     readPrompt(`inputs[${at}]`, text, { adapter: readAdapterName(`adapter_names[${at}]`, names[at] ?? '') }),
   );
 }

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import type { EngineClient, EngineLimits } from '../../core/engine-client.js';
-import { MAX_STOP_SEQUENCES } from './generate-body.js';
+import { MAX_STOP_SEQUENCES } from './parameters.js';
 
 /** What the weights are called in LoRAX's reply. */
 const DTYPES: Readonly<Record<string, string>> = { f32: 'torch.float32', w8: 'int8', w4: 'int4' };
@@ -11,7 +11,7 @@ export function deviceType({ device }: EngineLimits): string {
 }
 
 /** `GET /info`, LoRAX's fields in LoRAX's order; what has no counterpart here is null or neutral. */
-export function registerInfo(app: FastifyInstance, engine: EngineClient, version: string): void {
+export function registerInfo(app: FastifyInstance, engine: EngineClient, version: string, maxBestOf: number): void {
   const { limits } = engine;
   app.get('/info', () => ({
     model_id: limits.modelId,
@@ -20,7 +20,7 @@ export function registerInfo(app: FastifyInstance, engine: EngineClient, version
     model_device_type: deviceType(limits),
     model_pipeline_tag: 'text-generation',
     max_concurrent_requests: limits.maxQueue + limits.maxSequences,
-    max_best_of: 1,
+    max_best_of: maxBestOf,
     max_stop_sequences: MAX_STOP_SEQUENCES,
     max_input_length: limits.maxModelLen - 1,
     max_total_tokens: limits.maxModelLen,

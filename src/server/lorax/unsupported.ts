@@ -8,13 +8,6 @@ import { invalidField, type JsonObject } from '../fields.js';
 const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
   api_token: [],
   apply_chat_template: [false],
-  best_of: [1],
-  decoder_input_details: [false],
-  frequency_penalty: [0],
-  presence_penalty: [0],
-  response_format: [{ type: 'text' }],
-  return_k_alternatives: [],
-  typical_p: [1],
   watermark: [false],
 };
 
