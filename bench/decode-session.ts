@@ -60,6 +60,7 @@ export class DecodeSession {
       kvBlocks: 2048,
       blockSize: this.engine.blockSize,
       maxModelLen: 1024,
+      vocabSize: this.vocabSize,
     });
     const leases = [];
     for (const [row, adapter] of adapters.entries()) {

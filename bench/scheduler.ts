@@ -38,6 +38,7 @@ function measure(repetitionPenalty: number): Float64Array {
     kvBlocks: SEQUENCES * Math.ceil(MODEL_LENGTH / BLOCK_SIZE),
     blockSize: BLOCK_SIZE,
     maxModelLen: MODEL_LENGTH,
+    vocabSize: 49_152,
   });
   for (let id = 0; id < SEQUENCES; id += 1) {
     const servedBy = { adapter: '__base__', digest: null, tierAtArrival: null };
@@ -48,6 +49,7 @@ function measure(repetitionPenalty: number): Float64Array {
   const output = {
     tokens: new Uint32Array(SEQUENCES).fill(7),
     logprobs: new Float32Array(SEQUENCES).fill(Number.NaN),
+    top: { indptr: new Int32Array(SEQUENCES + 1), ids: new Uint32Array(0), logprobs: new Float32Array(0) },
     logits: null,
     runSeconds: 0,
     sampleSeconds: 0,

@@ -20,7 +20,8 @@ use loramux_native::kernels::attention::PAGE;
 use loramux_native::kernels::simd::Dtype;
 use loramux_native::sampler::RowSampling;
 use loramux_native::session::context::{StepBatch, StepContext};
-use loramux_native::session::engine::{Engine, EngineOptions, StepRequest};
+use loramux_native::session::engine::{Engine, EngineOptions};
+use loramux_native::session::step::StepRequest;
 use toy::adapter::{Adapter, Rows};
 use toy::{HEAD_SITE, LIMITS, NORMS, Toy, VOCAB, Variant, runtime_ready};
 
@@ -62,25 +63,14 @@ fn batch_of(parts: &[Part<'_>], adapter_table: Vec<Vec<(u32, f32)>>) -> StepBatc
 }
 
 fn greedy(slot: i32) -> (RowSampling, i32) {
-    let row = RowSampling {
-        greedy: true,
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        repetition_penalty: 1.0,
-        seed: 0,
-        choice: 0,
-        position: 0,
-        logprob: false,
-        history: Vec::new(),
-    };
-    (row, slot)
+    (RowSampling::default(), slot)
 }
 
 fn request(batch: StepBatch, slots: &[i32]) -> StepRequest {
     let slots: Vec<i32> = (0..batch.logits_rows.len()).map(|i| slots.get(i).copied().unwrap_or(-1)).collect();
     let (sampling, slots) = slots.into_iter().map(greedy).unzip();
-    StepRequest { batch, sampling, slots, return_logits: true }
+    let rows = batch.logits_rows.len();
+    StepRequest { batch, sampling, slots, scores: vec![None; rows], return_logits: (0..rows).collect() }
 }
 
 /// Logits of every row of the batch.
@@ -349,7 +339,7 @@ fn a_negative_token_is_what_its_slot_sampled_last() {
     let tokens = prompt(&mut Rng(7), 9);
     let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[3], entry: -1 }], vec![]);
     batch.logits_rows = vec![8];
-    let sampled = engine.step(&request(batch, &[6])).unwrap().sampled[0].token as i32;
+    let sampled = engine.step(&request(batch, &[6])).unwrap().tokens[0] as i32;
     let decode = |token: i32| batch_of(&[Part { tokens: &[token], past: 9, pages: &[3], entry: -1 }], vec![]);
     let remembered = logits(&mut engine, decode(-(6 + 1)));
     assert_eq!(bits(&remembered[0]), bits(&logits(&mut engine, decode(sampled))[0]));
@@ -368,7 +358,7 @@ fn a_step_may_ask_for_no_logits_at_all() {
         let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[3], entry: -1 }], vec![]);
         batch.logits_rows.clear();
         let result = engine.step(&request(batch, &[])).unwrap();
-        assert!(result.sampled.is_empty() && result.logits.unwrap().is_empty());
+        assert!(result.tokens.is_empty() && result.logits.is_none());
     }
 }
 

@@ -1,4 +1,6 @@
-/** The step ABI: what one forward pass is given and what it gives back. T rows, N sequences, S segments, L logits rows. */
+import type { LogprobOptions } from './request.js';
+
+/** The step ABI: what one forward pass is given and what it gives back. T rows, N sequences, S segments, L logits rows, M of them sampled. */
 
 /** One adapter in force for a segment, with its strength. */
 export interface AdapterTerm {
@@ -7,24 +9,64 @@ export interface AdapterTerm {
   readonly weight: number;
 }
 
-/** Sampling of one logits row, flattened for the native side. */
+/** Penalties of one row, as `SamplingParams` describes them. */
+export interface RowPenalties {
+  readonly repetition: number;
+  readonly presence: number;
+  readonly frequency: number;
+  readonly scope: 'output' | 'sequence';
+  /** Ids of prompt and output. */
+  readonly history: Uint32Array;
+  /** How many of them are the prompt. */
+  readonly promptLength: number;
+}
+
+/** What is added to logits: `values[i]` to that of `ids[i]`; each id below the vocabulary size, at most once. */
+export interface RowBias {
+  readonly ids: Uint32Array;
+  readonly values: Float32Array;
+}
+
+/** Sampling of one logits row, flattened for the native side. Null costs nothing. */
 export interface RowSampling {
   readonly greedy: boolean;
   readonly temperature: number;
   readonly topK: number;
   readonly topP: number;
-  readonly repetitionPenalty: number;
+  readonly minP: number;
+  readonly typicalP: number;
+  /** Null when all of them are off. */
+  readonly penalties: RowPenalties | null;
+  readonly bias: RowBias | null;
+  /** Ids that must not be chosen; those beyond the vocabulary are ignored. */
+  readonly banned: Uint32Array | null;
   readonly seed: bigint;
   /** Which of a request's parallel choices this row belongs to. */
   readonly choice: number;
   /** Absolute position of the token being sampled: prompt length for the first one. */
   readonly position: number;
-  readonly logprob: boolean;
+  readonly logprobs: LogprobOptions | null;
   /** Sequence slot whose `lastSampled` entry receives the token; -1 = none. */
   readonly slot: number;
-  /** Ids the repetition penalty looks at (prompt and output); empty when the penalty is 1. */
-  readonly history: Uint32Array;
 }
+
+/** Greedy, with everything else off. */
+export const GREEDY_ROW: RowSampling = {
+  greedy: true,
+  temperature: 1,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  typicalP: 1,
+  penalties: null,
+  bias: null,
+  banned: null,
+  seed: 0n,
+  choice: 0,
+  position: 0,
+  logprobs: null,
+  slot: -1,
+};
 
 export interface StepBatch {
   /** int32 [T]; a negative value −(s+1) stands for what sequence slot s sampled last. */
@@ -45,21 +87,34 @@ export interface StepBatch {
   readonly adapterTable: readonly (readonly AdapterTerm[])[];
   /** int32 [L], ascending: rows that need logits. */
   readonly logitsRows: Int32Array;
-  /** [L]. */
+  /** [M]: of the logits rows that are sampled, in order. */
   readonly sampling: readonly RowSampling[];
-  /** Also hand back the raw logits (tests). */
-  readonly returnLogits: boolean;
+  /** int32 [L]: the token whose raw log-probability is wanted; −1 = the row is sampled. */
+  readonly scoredTokens: Int32Array;
+  /** int32 [L]: how many of the likeliest tokens are wanted beside a scored one; 0 where the row is sampled. */
+  readonly scoredTops: Int32Array;
+  /** int32 [R]: indices of `logitsRows` whose logits come back, ascending. */
+  readonly returnLogits: Int32Array;
+}
+
+/** The likeliest tokens of each logits row: those of row i lie from indptr[i] to indptr[i+1], likeliest first. */
+export interface TopLists {
+  /** int32 [L+1]. */
+  readonly indptr: Int32Array;
+  readonly ids: Uint32Array;
+  readonly logprobs: Float32Array;
 }
 
 /** In `StepOutput.tokens`: the row had no logit above −∞ to choose, as after an adapter that overflowed. */
 export const NO_TOKEN = 0xffff_ffff;
 
 export interface StepOutput {
-  /** uint32 [L]; NO_TOKEN where nothing could be chosen. */
+  /** uint32 [L]: sampled or scored; NO_TOKEN where no logit was above −∞. */
   readonly tokens: Uint32Array;
-  /** float32 [L]; NaN where not asked for. */
+  /** float32 [L]: of `tokens`; NaN where not asked for. */
   readonly logprobs: Float32Array;
-  /** float32 [L, V] when asked for, before any processing. */
+  readonly top: TopLists;
+  /** float32 [R, V], before any processing; null when R is 0. */
   readonly logits: Float32Array | null;
   /** Seconds spent in the session run and in sampling. */
   readonly runSeconds: number;

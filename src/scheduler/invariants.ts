@@ -1,6 +1,7 @@
 import type { StepBatch } from '../core/step.js';
 import { blocksFor } from './policy.js';
 import { type AdapterEntry, BASE_ENTRY, compareEntries } from './row-adapters.js';
+import { penalises } from './row-sampling.js';
 import type { Sequence } from './sequence.js';
 import type { SchedulerSnapshot, SequenceSnapshot } from './snapshot.js';
 import { blockAt } from './step-batch.js';
@@ -177,8 +178,11 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
     logitsRows.push(row - 1);
     violations.equal(sampling?.position, sequence.length, `${what}: sampled position`);
     violations.equal(sampling?.slot, entry.slot, `${what}: sampled slot`);
-    const penalised = sequence.request.sampling.repetitionPenalty !== 1;
-    violations.equal(sampling?.history.length, penalised ? sequence.length : 0, `${what}: length of the history`);
+    const history = penalises(sequence.request.sampling) ? sequence.length : undefined;
+    violations.equal(sampling?.penalties?.history.length, history, `${what}: length of the history`);
+    const bans = sequence.generated < sequence.request.minNewTokens;
+    violations.equal(sampling?.banned, bans ? sequence.stopIds : null, `${what}: banned ids`);
+    violations.equal(sampling?.choice, sequence.request.choice, `${what}: choice`);
   }
   violations.equalAll(batch.cuSeqlens, cuSeqlens, 'cuSeqlens');
   violations.equalAll(batch.contextLens, contextLens, 'contextLens');

@@ -13,9 +13,19 @@ export interface SchedulerLimits {
   readonly blockSize: number;
   /** Longest prompt plus output. */
   readonly maxModelLen: number;
+  /** Logits of one row; token ids are below it. */
+  readonly vocabSize: number;
 }
 
-const LIMIT_NAMES = ['maxSequences', 'maxBatchTokens', 'maxQueue', 'kvBlocks', 'blockSize', 'maxModelLen'] as const;
+const LIMIT_NAMES = [
+  'maxSequences',
+  'maxBatchTokens',
+  'maxQueue',
+  'kvBlocks',
+  'blockSize',
+  'maxModelLen',
+  'vocabSize',
+] as const;
 
 /**
  * Refuses limits that cannot work.

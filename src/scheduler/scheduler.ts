@@ -1,7 +1,8 @@
 import { type ErrorRecord, LoramuxError } from '../core/errors.js';
-import type { GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
+import type { GenerateRequest, SequenceEvent, ServedBy, TopLogprobs } from '../core/request.js';
 import { NO_TOKEN, type StepBatch, type StepOutput } from '../core/step.js';
 import { BlockPool } from './block-pool.js';
+import { checkSampling } from './check-sampling.js';
 import { planStep } from './planner.js';
 import { checkLimits, checkRequest, finishReason, type SchedulerLimits } from './policy.js';
 import { WaitingQueue } from './queue.js';
@@ -53,7 +54,7 @@ export class Scheduler {
    * Accepts a request. `adapters` is what its rows run under, or null while some adapter is loading: then
    * `adapterReady` or `fail` must follow. `servedBy` comes back in the `admitted` event.
    * Errors: ERR_QUEUE_FULL; ERR_PROMPT_TOO_LONG if it could never fit; ERR_VALIDATION for an empty prompt or output,
-   * or an id in use. A refused request leaves no trace.
+   * sampling that cannot be, or an id in use. A refused request leaves no trace.
    */
   enqueue(request: GenerateRequest, adapters: RowAdapters | null, nowMs: number, servedBy: ServedBy): void {
     this.#check(request);
@@ -78,6 +79,7 @@ export class Scheduler {
 
   #check(request: GenerateRequest): void {
     checkRequest(request, this.#limits);
+    checkSampling(request, this.#limits.vocabSize);
     if (this.#live.has(request.id)) {
       throw new LoramuxError(
         'ERR_VALIDATION',
@@ -149,10 +151,13 @@ export class Scheduler {
     return plan;
   }
 
-  /** The plan as arrays for the native step; they are reused, so valid until the next `buildBatch`. */
-  buildBatch(plan: StepPlan, options: { readonly returnLogits: boolean } = { returnLogits: false }): StepBatch {
+  /**
+   * The plan as arrays for the native step; they are reused, so valid until the next `buildBatch`. `wantsLogits` tells
+   * by request id whose sampled rows hand their logits back.
+   */
+  buildBatch(plan: StepPlan, wantsLogits: (requestId: number) => boolean = () => false): StepBatch {
     this.#expectInFlight(plan);
-    return this.#builder.build(plan, options.returnLogits);
+    return this.#builder.build(plan, wantsLogits);
   }
 
   /**
@@ -162,11 +167,13 @@ export class Scheduler {
    */
   commit(plan: StepPlan, output: StepOutput, nowMs: number): SequenceEvent[] {
     this.#expectInFlight(plan);
-    if (output.tokens.length !== plan.sampledRows || output.logprobs.length !== plan.sampledRows) {
+    const { tokens, logprobs, top } = output;
+    const rows = [tokens.length, logprobs.length, top.indptr.length - 1];
+    if (rows.some((count) => count !== plan.sampledRows)) {
       throw new LoramuxError(
         'ERR_NATIVE',
-        `expected a step output of ${plan.sampledRows} tokens and logprobs, got ${output.tokens.length} and ` +
-          `${output.logprobs.length}: roll the step back and report a fault of the engine`,
+        `expected a step output of ${plan.sampledRows} tokens, logprobs and lists of tokens, got ${rows.join(', ')}: ` +
+          'roll the step back and report a fault of the engine',
       );
     }
     const events: SequenceEvent[] = [];
@@ -178,10 +185,8 @@ export class Scheduler {
       for (const block of newBlocks) sequence.blocks.push(block);
       sequence.computed += count;
       if (samples) {
-        const token = output.tokens[sampled] as number;
-        const logprob = sequence.request.logprobs !== null ? (output.logprobs[sampled] as number) : Number.NaN;
+        if (!sequence.ended) this.#accept(sequence, output, sampled, events);
         sampled += 1;
-        if (!sequence.ended) this.#accept(sequence, token, logprob, events);
       }
       if (sequence.ended) this.#release(sequence);
     }
@@ -270,7 +275,9 @@ export class Scheduler {
     this.#admissions = admission + 1;
   }
 
-  #accept(sequence: Sequence, token: number, logprob: number, events: SequenceEvent[]): void {
+  /** Takes what row `row` of the output sampled. */
+  #accept(sequence: Sequence, output: StepOutput, row: number, events: SequenceEvent[]): void {
+    const token = output.tokens[row] as number;
     if (token === NO_TOKEN) {
       this.#live.delete(sequence.id);
       sequence.ended = true;
@@ -278,7 +285,10 @@ export class Scheduler {
       return;
     }
     sequence.append(token);
-    events.push({ kind: 'token', id: sequence.id, token, logprob, top: null });
+    const { logprobs } = sequence.request;
+    const logprob = logprobs === null ? Number.NaN : (output.logprobs[row] as number);
+    const top = logprobs === null || logprobs.top === 0 ? null : topOf(output, row);
+    events.push({ kind: 'token', id: sequence.id, token, logprob, top });
     const reason = finishReason(sequence.request, sequence.generated, token);
     if (reason === null) return;
     sequence.ended = true;
@@ -322,10 +332,17 @@ function errorEvent(id: number, error: ErrorRecord | LoramuxError): SequenceEven
   return { kind: 'error', id, error: error instanceof LoramuxError ? error.toRecord() : error };
 }
 
+/** A copy of a row's list: it goes to another thread, which must not be sent all of them each time. */
+function topOf({ top: { indptr, ids, logprobs } }: StepOutput, row: number): TopLogprobs {
+  const [begin, end] = [indptr[row], indptr[row + 1]];
+  return { ids: ids.slice(begin, end), logprobs: logprobs.slice(begin, end) };
+}
+
 /** One row's logits were not finite: that request's trouble alone. */
 function noToken({ request, length }: Sequence): LoramuxError {
   return new LoramuxError(
     'ERR_STEP_FAILED',
-    `expected finite logits at position ${length}, adapter ${request.adapter} gave none: check its weights and scaling`,
+    `expected finite logits at position ${length}, adapter ${request.adapter} gave none that may be chosen: check its ` +
+      'weights and scaling, and what the request forbids',
   );
 }

@@ -1,4 +1,5 @@
-import type { GenerateRequest, ServedBy } from '../core/request.js';
+import type { GenerateRequest, SamplingParams, ServedBy } from '../core/request.js';
+import type { RowBias } from '../core/step.js';
 import type { RowAdapters } from './row-adapters.js';
 
 /**
@@ -13,6 +14,9 @@ export class Sequence {
   /** null = an adapter is still loading. */
   adapters: RowAdapters | null;
   servedBy: ServedBy;
+  /** As the native side takes them, made once. */
+  readonly bias: RowBias | null;
+  readonly stopIds: Uint32Array;
 
   /** Tokens whose K/V is in the cache. */
   computed = 0;
@@ -40,6 +44,8 @@ export class Sequence {
     servedBy: ServedBy,
   ) {
     this.request = request;
+    this.bias = rowBias(request.sampling.logitBias);
+    this.stopIds = Uint32Array.from(request.stopIds);
     this.servedBy = servedBy;
     this.adapters = adapters;
     this.arrival = arrival;
@@ -105,4 +111,9 @@ export class Sequence {
     this.computed = 0;
     this.prefillLength = 0;
   }
+}
+
+function rowBias(logitBias: SamplingParams['logitBias']): RowBias | null {
+  if (logitBias.size === 0) return null;
+  return { ids: Uint32Array.from(logitBias.keys()), values: Float32Array.from(logitBias.values()) };
 }

@@ -1,9 +1,8 @@
 import type { AdapterTerm, RowSampling, StepBatch } from '../core/step.js';
 import { blocksFor } from './policy.js';
 import { BASE_ENTRY } from './row-adapters.js';
+import { rowSampling } from './row-sampling.js';
 import type { PlanEntry, Segment, StepPlan } from './step-plan.js';
-
-const NO_HISTORY = new Uint32Array(0);
 
 /** An int32 array that only ever grows; `view` hands out its front part. */
 class GrowableInt32 {
@@ -27,13 +26,18 @@ export class StepBatchBuilder {
   readonly #segmentIndptr = new GrowableInt32();
   readonly #segmentAdapters = new GrowableInt32();
   readonly #logitsRows = new GrowableInt32();
+  readonly #scoredTokens = new GrowableInt32();
+  readonly #scoredTops = new GrowableInt32();
 
   constructor(blockSize: number) {
     this.#blockSize = blockSize;
   }
 
-  /** Reads the plan and its sequences, changes neither. Segments of one entry share its place in the table. */
-  build(plan: StepPlan, returnLogits: boolean): StepBatch {
+  /**
+   * Reads the plan and its sequences, changes neither. Segments of one entry share its place in the table.
+   * `wantsLogits` tells by request id whose logits come back.
+   */
+  build(plan: StepPlan, wantsLogits: (requestId: number) => boolean): StepBatch {
     const { entries } = plan;
     const tokens = this.#tokens.view(plan.rows);
     const slotMapping = this.#slotMapping.view(plan.rows);
@@ -46,6 +50,7 @@ export class StepBatchBuilder {
     const maxBlocks = this.#widestTable(entries);
     const blockTables = this.#blockTables.view(entries.length * maxBlocks).fill(-1);
     const sampling: RowSampling[] = [];
+    const returnLogits: number[] = [];
 
     let row = 0;
     for (const [index, entry] of entries.entries()) {
@@ -55,7 +60,8 @@ export class StepBatchBuilder {
       row = this.#fillRows(tokens, slotMapping, row, entry);
       if (entry.samples) {
         logitsRows[sampling.length] = row - 1;
-        sampling.push(rowSampling(entry));
+        if (wantsLogits(entry.sequence.id)) returnLogits.push(sampling.length);
+        sampling.push(rowSampling(entry.sequence, entry.slot));
       }
     }
     cuSeqlens[entries.length] = row;
@@ -72,7 +78,9 @@ export class StepBatchBuilder {
       adapterTable,
       logitsRows,
       sampling,
-      returnLogits,
+      scoredTokens: this.#scoredTokens.view(plan.sampledRows).fill(-1),
+      scoredTops: this.#scoredTops.view(plan.sampledRows).fill(0),
+      returnLogits: Int32Array.from(returnLogits),
     };
   }
 
@@ -130,21 +138,4 @@ function fillSegments(
 export function blockAt(entry: PlanEntry, index: number): number {
   const owned = entry.sequence.blocks;
   return (index < owned.length ? owned[index] : entry.newBlocks[index - owned.length]) as number;
-}
-
-function rowSampling({ sequence, slot }: PlanEntry): RowSampling {
-  const params = sequence.request.sampling;
-  return {
-    greedy: params.greedy,
-    temperature: params.temperature,
-    topK: params.topK,
-    topP: params.topP,
-    repetitionPenalty: params.repetitionPenalty,
-    seed: params.seed,
-    choice: 0,
-    position: sequence.length,
-    logprob: sequence.request.logprobs !== null,
-    slot,
-    history: params.repetitionPenalty === 1 ? NO_HISTORY : sequence.tokens(),
-  };
 }

@@ -11,7 +11,7 @@ import type { StepPlan } from '../scheduler/step-plan.js';
 import { type Claim, claim, notYetServedBy, tryClaim } from './claim.js';
 import { LeaseBook } from './lease-book.js';
 import { ProbeBook } from './probe-book.js';
-import { sampledLogits } from './sampled-logits.js';
+import { returnedLogits } from './returned-logits.js';
 
 /** Steps that may fail one after another before the engine is given up. */
 const MAX_FAILED_STEPS = 3;
@@ -167,11 +167,10 @@ export class EngineLoop {
     const { scheduler, engine, now, onLogits } = this.#deps;
     this.#leases.stepBegins();
     try {
-      const returnLogits = onLogits !== undefined || this.#probes.wantsLogits(plan);
-      const batch = scheduler.buildBatch(plan, { returnLogits });
+      const batch = scheduler.buildBatch(plan, (id) => onLogits !== undefined || this.#probes.has(id));
       const plannedMs = now();
       const output = await engine.step(batch);
-      for (const [id, logits] of sampledLogits(plan, output)) {
+      for (const [id, logits] of returnedLogits(plan, batch, output)) {
         this.#probes.take(id, logits);
         onLogits?.(id, logits);
       }

@@ -1,7 +1,7 @@
 import { AdapterProver } from '../adapters/proof.js';
 import { AdapterRegistry } from '../adapters/registry.js';
 import type { EngineLimits } from '../core/engine-client.js';
-import type { StepBatch } from '../core/step.js';
+import { GREEDY_ROW, type StepBatch } from '../core/step.js';
 import { loadBinding, type NativeEngine } from '../engine/binding.js';
 import { sizeEngine } from '../engine/engine-sizing.js';
 import type { FromWorker, WorkerStart } from '../messages/worker-messages.js';
@@ -49,6 +49,7 @@ export async function openEngine(
     kvBlocks,
     blockSize: engine.blockSize,
     maxModelLen,
+    vocabSize: manifest.config.vocabSize,
   });
   const probe = (promptIds: Uint32Array, handle: number | null): Promise<Float32Array> => loop.probe(promptIds, handle);
   const registry = new AdapterRegistry({
@@ -103,22 +104,10 @@ async function warmUp(engine: NativeEngine): Promise<void> {
     segmentAdapters: Int32Array.of(-1),
     adapterTable: [],
     logitsRows: Int32Array.of(0),
-    sampling: [
-      {
-        greedy: true,
-        temperature: 1,
-        topK: 0,
-        topP: 1,
-        repetitionPenalty: 1,
-        seed: 0n,
-        choice: 0,
-        position: 1,
-        logprob: false,
-        slot: -1,
-        history: new Uint32Array(0),
-      },
-    ],
-    returnLogits: false,
+    sampling: [GREEDY_ROW],
+    scoredTokens: Int32Array.of(-1),
+    scoredTops: Int32Array.of(0),
+    returnLogits: new Int32Array(0),
   };
   await engine.step(batch);
 }

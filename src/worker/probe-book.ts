@@ -1,7 +1,6 @@
 import { type Deferred, deferred } from '../adapters/deferred.js';
 import { LoramuxError } from '../core/errors.js';
 import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST, type SequenceEvent } from '../core/request.js';
-import type { StepPlan } from '../scheduler/step-plan.js';
 
 /**
  * Requests of the engine's own, which ask for the logits after a prompt. They are scheduled like anybody's; only what
@@ -27,10 +26,9 @@ export class ProbeBook {
     return { request, logits: waiting.promise };
   }
 
-  /** True when the step must hand back its logits. */
-  wantsLogits(plan: StepPlan): boolean {
-    if (this.#waiting.size === 0) return false;
-    return plan.entries.some(({ sequence, samples }) => samples && this.#waiting.has(sequence.id));
+  /** True when the step must hand back the logits of this request. */
+  has(requestId: number): boolean {
+    return this.#waiting.has(requestId);
   }
 
   /** Keeps the logits [V] of a request if it is one of its own. Call it before the step is committed. */

@@ -7,6 +7,7 @@ import { loadBinding, type NativeEngine, type NativeTokenizer } from '../../src/
 import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
 import { type Claim, claim } from '../../src/worker/claim.js';
+import { returnedLogits } from '../../src/worker/returned-logits.js';
 
 export interface DirectOptions {
   readonly model: PreparedModel;
@@ -95,7 +96,8 @@ export class DirectEngine {
 
   /** Runs requests together to their ends. Outcomes in the order of the requests. */
   async run(requests: readonly GenerateRequest[], options: { readonly logits?: boolean } = {}): Promise<Outcome[]> {
-    const limits = { ...this.sizes, blockSize: this.engine.blockSize, maxQueue: requests.length + 1 };
+    const { vocabSize } = this.model.manifest.config;
+    const limits = { ...this.sizes, blockSize: this.engine.blockSize, maxQueue: requests.length + 1, vocabSize };
     const scheduler = new Scheduler(limits);
     const outcomes = new Map<number, Outcome>();
     const claims: Claim[] = [];
@@ -109,17 +111,13 @@ export class DirectEngine {
     for (let step = 0; ; step += 1) {
       const plan = scheduler.plan(step);
       if (plan === null) break;
-      const batch = scheduler.buildBatch(plan, { returnLogits: options.logits === true });
+      const batch = scheduler.buildBatch(plan, () => options.logits === true);
       assert.deepEqual(checkBatch(batch, plan, limits), []);
       const output = await this.engine.step(batch);
-      const sampled = plan.entries.filter((entry) => entry.samples);
-      sampled.forEach((entry, row) => {
-        const outcome = outcomes.get(entry.sequence.id);
-        outcome?.distinctAdaptersSeen.add(plan.distinctAdapters);
-        if (output.logits === null) return;
-        const width = output.logits.length / sampled.length;
-        outcome?.logits.push(output.logits.slice(row * width, (row + 1) * width));
-      });
+      for (const { sequence } of plan.entries.filter((entry) => entry.samples)) {
+        outcomes.get(sequence.id)?.distinctAdaptersSeen.add(plan.distinctAdapters);
+      }
+      for (const [id, logits] of returnedLogits(plan, batch, output)) outcomes.get(id)?.logits.push(logits.slice());
       for (const event of scheduler.commit(plan, output, step)) {
         if (event.kind === 'token') outcomes.get(event.id)?.tokens.push(event.token);
         if (event.kind === 'error') failures.push(event);

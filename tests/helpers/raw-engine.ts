@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { PreparedModel } from '../../src/core/model-manifest.js';
-import type { RowSampling, StepBatch } from '../../src/core/step.js';
+import { GREEDY_ROW, type RowSampling, type StepBatch } from '../../src/core/step.js';
 import {
   loadBinding,
   type NativeAdapterFile,
@@ -42,19 +42,7 @@ export function rawOptions(model: PreparedModel, options: Partial<NativeEngineOp
   };
 }
 
-export const GREEDY: RowSampling = {
-  greedy: true,
-  temperature: 1,
-  topK: 0,
-  topP: 1,
-  repetitionPenalty: 1,
-  seed: 0n,
-  choice: 0,
-  position: 1,
-  logprob: true,
-  slot: -1,
-  history: new Uint32Array(0),
-};
+export const GREEDY: RowSampling = { ...GREEDY_ROW, position: 1, logprobs: { of: 'processed', top: 0 } };
 
 /** One sequence from position 0 on, whose last row needs logits; base rows, or all rows of one adapter. */
 export function promptBatch(tokens: readonly number[], handle: number | null = null): StepBatch {
@@ -72,7 +60,9 @@ export function promptBatch(tokens: readonly number[], handle: number | null = n
     adapterTable: handle === null ? [] : [[{ adapter: handle, weight: 1 }]],
     logitsRows: Int32Array.of(rows - 1),
     sampling: [GREEDY],
-    returnLogits: true,
+    scoredTokens: Int32Array.of(-1),
+    scoredTops: Int32Array.of(0),
+    returnLogits: Int32Array.of(0),
   };
 }
 

@@ -7,6 +7,7 @@ mod adapter_plan;
 mod engine;
 mod job;
 mod merge;
+mod row_sampling;
 mod step;
 mod tokenizer;
 

@@ -1,31 +1,16 @@
 //! The step ABI's JavaScript objects and their plain forms.
 
+use super::row_sampling::RowSamplingObject;
 use crate::error::{Code, Error, Result};
-use crate::sampler::RowSampling;
 use crate::session::context::StepBatch;
-use crate::session::engine::{StepRequest, StepResult};
-use napi::bindgen_prelude::{BigInt, Float32Array, Int32Array, Uint32Array};
+use crate::session::step::{Score, StepRequest, StepResult};
+use napi::bindgen_prelude::{Float32Array, Int32Array, Uint32Array};
 use napi_derive::napi;
 
 #[napi(object, object_to_js = false)]
 pub struct AdapterTermObject {
     pub adapter: u32,
     pub weight: f64,
-}
-
-#[napi(object, object_to_js = false)]
-pub struct RowSamplingObject {
-    pub greedy: bool,
-    pub temperature: f64,
-    pub top_k: u32,
-    pub top_p: f64,
-    pub repetition_penalty: f64,
-    pub seed: BigInt,
-    pub choice: u32,
-    pub position: u32,
-    pub logprob: bool,
-    pub slot: i32,
-    pub history: Uint32Array,
 }
 
 #[napi(object, object_to_js = false)]
@@ -41,13 +26,24 @@ pub struct StepBatchObject {
     pub adapter_table: Vec<Vec<AdapterTermObject>>,
     pub logits_rows: Int32Array,
     pub sampling: Vec<RowSamplingObject>,
-    pub return_logits: bool,
+    pub scored_tokens: Int32Array,
+    pub scored_tops: Int32Array,
+    pub return_logits: Int32Array,
+}
+
+/// The likeliest tokens of each row, one row after the other.
+#[napi(object, object_from_js = false)]
+pub struct TopListsObject {
+    pub indptr: Int32Array,
+    pub ids: Uint32Array,
+    pub logprobs: Float32Array,
 }
 
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct StepOutputObject {
     pub tokens: Uint32Array,
     pub logprobs: Float32Array,
+    pub top: TopListsObject,
     pub logits: Option<Float32Array>,
     pub run_seconds: f64,
     pub sample_seconds: f64,
@@ -57,32 +53,14 @@ impl StepBatchObject {
     /// A copy that no longer depends on the caller's arrays.
     #[allow(clippy::cast_possible_truncation)]
     pub fn into_request(self) -> Result<StepRequest> {
+        let scores = scores(&self.scored_tokens, &self.scored_tops)?;
         let mut slots = Vec::with_capacity(self.sampling.len());
         let mut sampling = Vec::with_capacity(self.sampling.len());
         for row in self.sampling {
-            let positive = |name: &str, value: f64| {
-                // Judged as float32: what underflows to 0 would divide by it.
-                let narrowed = value as f32;
-                if narrowed.is_finite() && narrowed > 0.0 {
-                    Ok(narrowed)
-                } else {
-                    Err(Error::new(Code::StepFailed, format!("sampling.{name}: expected a finite float32 above 0, got {value}")))
-                }
-            };
             slots.push(row.slot);
-            sampling.push(RowSampling {
-                greedy: row.greedy,
-                temperature: positive("temperature", row.temperature)?,
-                top_k: row.top_k as usize,
-                top_p: positive("topP", row.top_p)?,
-                repetition_penalty: positive("repetitionPenalty", row.repetition_penalty)?,
-                seed: row.seed.get_u64().1,
-                choice: row.choice,
-                position: row.position,
-                logprob: row.logprob,
-                history: row.history.to_vec(),
-            });
+            sampling.push(row.into_sampling()?);
         }
+        let return_logits = self.return_logits.iter().map(|&row| usize::try_from(row).unwrap_or(usize::MAX)).collect();
         let terms = |list: Vec<AdapterTermObject>| list.into_iter().map(|term| (term.adapter, term.weight as f32)).collect();
         Ok(StepRequest {
             batch: StepBatch {
@@ -99,16 +77,35 @@ impl StepBatchObject {
             },
             sampling,
             slots,
-            return_logits: self.return_logits,
+            scores,
+            return_logits,
         })
     }
+}
+
+/// What is scored on each logits row; nothing on those that are sampled.
+fn scores(tokens: &[i32], tops: &[i32]) -> Result<Vec<Option<Score>>> {
+    if tokens.len() != tops.len() {
+        let (tokens, tops) = (tokens.len(), tops.len());
+        return Err(Error::new(Code::StepFailed, format!("scoredTops: expected {tokens} entries as scoredTokens has, got {tops}")));
+    }
+    let score = |(&token, &top): (&i32, &i32)| match (u32::try_from(token), usize::try_from(top)) {
+        (Ok(token), Ok(top)) => Ok(Some(Score { token, top })),
+        (Err(_), Ok(0)) if token == -1 => Ok(None),
+        _ => Err(Error::new(
+            Code::StepFailed,
+            format!("scoredTokens: expected a token and 0 or more alternatives, or −1 and 0, got {token} and {top}"),
+        )),
+    };
+    tokens.iter().zip(tops).map(score).collect()
 }
 
 impl From<StepResult> for StepOutputObject {
     fn from(result: StepResult) -> Self {
         Self {
-            tokens: result.sampled.iter().map(|s| s.token).collect::<Vec<_>>().into(),
-            logprobs: result.sampled.iter().map(|s| s.logprob).collect::<Vec<_>>().into(),
+            tokens: result.tokens.into(),
+            logprobs: result.logprobs.into(),
+            top: TopListsObject { indptr: result.top.indptr.into(), ids: result.top.ids.into(), logprobs: result.top.logprobs.into() },
             logits: result.logits.map(Into::into),
             run_seconds: result.run_seconds,
             sample_seconds: result.sample_seconds,

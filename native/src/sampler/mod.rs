@@ -1,9 +1,18 @@
-//! From a row of logits to a token. Order: repetition penalty, temperature, top-k, top-p, draw.
+//! From a row of logits to a token. Order: penalties, bias, what is forbidden, temperature, top-k, top-p, min-p,
+//! typical-p, draw.
 //!
 //! Probabilities are summed in double precision, so that the TypeScript reference in tests/reference/ draws the same
-//! tokens. Log-probabilities are those after all processing. A NaN logit counts as −∞; infinite ones share everything.
+//! tokens. A NaN logit counts as −∞; infinite ones share everything.
 
+mod candidates;
+mod forbid;
+mod logprobs;
+mod penalties;
 pub mod rng;
+
+use candidates::Candidates;
+use logprobs::LogSoftmax;
+pub use penalties::{Penalties, Scope};
 
 /// How one row is sampled; mirrors `RowSampling` of `src/core/step.ts`.
 #[derive(Debug, Clone)]
@@ -12,13 +21,54 @@ pub struct RowSampling {
     pub temperature: f32,
     pub top_k: usize,
     pub top_p: f32,
-    pub repetition_penalty: f32,
+    pub min_p: f32,
+    pub typical_p: f32,
+    pub penalties: Option<Penalties>,
+    /// Added to the logits of these ids.
+    pub bias: Vec<(u32, f32)>,
+    /// Ids that must not be chosen.
+    pub banned: Vec<u32>,
     pub seed: u64,
     pub choice: u32,
     pub position: u32,
-    pub logprob: bool,
-    /// Ids seen in prompt and output; needed when the penalty is not 1.
-    pub history: Vec<u32>,
+    pub logprobs: Option<Logprobs>,
+}
+
+impl Default for RowSampling {
+    /// Greedy, with everything else off.
+    fn default() -> Self {
+        Self {
+            greedy: true,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            typical_p: 1.0,
+            penalties: None,
+            bias: Vec::new(),
+            banned: Vec::new(),
+            seed: 0,
+            choice: 0,
+            position: 0,
+            logprobs: None,
+        }
+    }
+}
+
+impl RowSampling {
+    /// Whether logits are changed before temperature, apart from a mask.
+    fn adjusts(&self) -> bool {
+        self.penalties.is_some() || !self.bias.is_empty() || !self.banned.is_empty()
+    }
+}
+
+/// Which log-probabilities of a row are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logprobs {
+    /// The model's own, before any processing; else those after all of it.
+    pub raw: bool,
+    /// How many of the likeliest tokens are reported beside the chosen one.
+    pub top: usize,
 }
 
 /// Stands for a token where no logit was above −∞, as after an adapter that overflowed.
@@ -31,137 +81,110 @@ pub struct Sampled {
     pub logprob: f32,
 }
 
+impl Sampled {
+    const NONE: Self = Self { token: NO_TOKEN, logprob: f32::NAN };
+}
+
 /// Buffers reused between rows.
 #[derive(Default)]
 pub struct Sampler {
-    logits: Vec<f32>,
-    order: Vec<u32>,
-    weights: Vec<f64>,
+    processed: Vec<f32>,
+    candidates: Candidates,
+    ids: Vec<u32>,
+    likeliest: Vec<(u32, f32)>,
 }
 
 impl Sampler {
-    /// Chooses a token from `logits` [V]; ids at or above `token_count` ≥ 1 are never chosen. Where no logit is above −∞
-    /// it is [`NO_TOKEN`]: one row's trouble must not fail the step of the others.
+    /// Chooses a token from `logits` [V]; ids at or above `token_count` ≥ 1 are never chosen, nor those whose bit of
+    /// `mask` (bit `id % 32` of word `id / 32`) is 0. Where no logit is above −∞ it is [`NO_TOKEN`]: one row's trouble
+    /// must not fail the step of the others.
     #[must_use]
-    pub fn sample(&mut self, logits: &[f32], token_count: usize, row: &RowSampling) -> Sampled {
-        self.logits.clear();
-        let usable = &logits[..token_count.min(logits.len())];
-        self.logits.extend(usable.iter().map(|&logit| if logit.is_nan() { f32::NEG_INFINITY } else { logit }));
-        penalise(&mut self.logits, row);
-        if !row.greedy {
-            self.logits.iter_mut().for_each(|logit| *logit /= row.temperature);
+    pub fn sample(&mut self, logits: &[f32], token_count: usize, row: &RowSampling, mask: Option<&[u32]>) -> Sampled {
+        self.likeliest.clear();
+        let own = &logits[..token_count.min(logits.len())];
+        if row.greedy && !row.adjusts() && mask.is_none() {
+            return self.pick(own, own, row);
         }
-        if highest(&self.logits) == f32::NEG_INFINITY {
-            return Sampled { token: NO_TOKEN, logprob: f32::NAN };
-        }
-        if row.greedy {
-            let token = argmax(&self.logits);
-            let logprob = if row.logprob { log_softmax_at(&self.logits, token) } else { f32::NAN };
-            return Sampled { token, logprob };
-        }
-        self.draw(row)
+        let mut processed = std::mem::take(&mut self.processed);
+        processed.clear();
+        processed.extend(own.iter().map(|&logit| if logit.is_nan() { f32::NEG_INFINITY } else { logit }));
+        self.adjust(&mut processed, row, mask);
+        let sampled = if row.greedy { self.pick(own, &processed, row) } else { self.draw(own, &mut processed, row) };
+        self.processed = processed;
+        sampled
     }
 
-    /// Draws from `self.logits`, penalised and tempered.
-    fn draw(&mut self, row: &RowSampling) -> Sampled {
-        let logits = &self.logits;
-        let k = if row.top_k == 0 { logits.len() } else { row.top_k.min(logits.len()) };
-        self.order.clear();
-        self.order.extend(0..u32::try_from(logits.len()).unwrap_or(u32::MAX));
-        // Highest first, lowest id first among equals: the same order in every implementation.
-        let rank = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        if k < self.order.len() {
-            self.order.select_nth_unstable_by(k, rank);
-            self.order.truncate(k);
+    /// The model's own log-probability of `token` given `logits` [V], among ids below `token_count`. Where no logit is
+    /// above −∞ the token is [`NO_TOKEN`].
+    #[must_use]
+    pub fn score(&mut self, logits: &[f32], token_count: usize, token: u32, top: usize) -> Sampled {
+        self.likeliest.clear();
+        let own = &logits[..token_count.min(logits.len())];
+        if logprobs::highest(own) == f32::NEG_INFINITY {
+            return Sampled::NONE;
         }
-        let filtered = k < logits.len() || row.top_p < 1.0;
-        if filtered {
-            self.order.sort_unstable_by(rank);
+        Sampled { token, logprob: self.report(own, token, top) }
+    }
+
+    /// The likeliest tokens of the row handled last and their log-probabilities, likeliest first, the lowest id first
+    /// among equals: as many as were asked for, or as many as there were above −∞.
+    #[must_use]
+    pub fn likeliest(&self) -> &[(u32, f32)] {
+        &self.likeliest
+    }
+
+    /// Penalties, bias, what is forbidden.
+    fn adjust(&mut self, logits: &mut [f32], row: &RowSampling, mask: Option<&[u32]>) {
+        if let Some(penalties) = &row.penalties {
+            penalties.apply(logits, &mut self.ids);
         }
-        let top = highest(logits);
-        self.weights.clear();
-        self.weights.extend(self.order.iter().map(|&id| weight(logits[id as usize], top)));
-        let mut total: f64 = self.weights.iter().sum();
-        if row.top_p < 1.0 {
-            let keep = nucleus(&self.weights, total * f64::from(row.top_p));
-            self.weights.truncate(keep);
-            total = self.weights.iter().sum();
-        }
-        let goal = rng::uniform(row.seed, row.choice, row.position) * total;
-        let mut reached = 0.0;
-        let mut chosen = self.weights.len() - 1;
-        for (i, weight) in self.weights.iter().enumerate() {
-            reached += weight;
-            if reached > goal {
-                chosen = i;
-                break;
+        for &(id, bias) in &row.bias {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit += bias;
             }
         }
-        #[allow(clippy::cast_possible_truncation)]
-        let logprob = if row.logprob { (self.weights[chosen] / total).ln() as f32 } else { f32::NAN };
-        Sampled { token: self.order[chosen], logprob }
-    }
-}
-
-/// How many of the descending `weights` it takes to reach `goal`; at least one.
-fn nucleus(weights: &[f64], goal: f64) -> usize {
-    let mut reached = 0.0;
-    for (i, weight) in weights.iter().enumerate() {
-        reached += weight;
-        if reached >= goal {
-            return i + 1;
+        forbid::ids(logits, &row.banned);
+        if let Some(mask) = mask {
+            forbid::unless_set(logits, mask);
         }
     }
-    weights.len()
-}
 
-/// Divides positive and multiplies negative logits of seen tokens, once per distinct id. Source: CTRL (arXiv 1909.05858).
-fn penalise(logits: &mut [f32], row: &RowSampling) {
-    #[allow(clippy::float_cmp)]
-    if row.repetition_penalty == 1.0 {
-        return;
+    /// The highest of `processed`.
+    fn pick(&mut self, own: &[f32], processed: &[f32], row: &RowSampling) -> Sampled {
+        let Some(token) = logprobs::argmax(processed) else { return Sampled::NONE };
+        let logprob = match row.logprobs {
+            Some(Logprobs { raw, top }) => self.report(if raw { own } else { processed }, token, top),
+            None => f32::NAN,
+        };
+        Sampled { token, logprob }
     }
-    let mut seen: Vec<u32> = row.history.clone();
-    seen.sort_unstable();
-    seen.dedup();
-    for id in seen {
-        if let Some(logit) = logits.get_mut(id as usize) {
-            *logit = if *logit > 0.0 { *logit / row.repetition_penalty } else { *logit * row.repetition_penalty };
+
+    /// Draws from `processed`, which the temperature changes.
+    fn draw(&mut self, own: &[f32], processed: &mut [f32], row: &RowSampling) -> Sampled {
+        for logit in processed.iter_mut() {
+            *logit /= row.temperature;
         }
-    }
-}
-
-/// The highest logit; the lowest id among equals.
-fn argmax(logits: &[f32]) -> u32 {
-    let top = highest(logits);
-    #[allow(clippy::float_cmp)]
-    let index = logits.iter().position(|&logit| logit == top).unwrap_or(0);
-    u32::try_from(index).unwrap_or(0)
-}
-
-fn highest(logits: &[f32]) -> f32 {
-    // Sixteen maxima side by side, which the compiler keeps in vector registers; a plain fold is one long chain.
-    let (blocks, rest) = logits.as_chunks::<16>();
-    let mut tops = [f32::NEG_INFINITY; 16];
-    for block in blocks {
-        for (top, &logit) in tops.iter_mut().zip(block) {
-            *top = if logit > *top { logit } else { *top };
+        if logprobs::highest(processed) == f32::NEG_INFINITY {
+            return Sampled::NONE;
         }
+        self.candidates.select(processed, row);
+        let (token, logprob) = self.candidates.draw(rng::uniform(row.seed, row.choice, row.position));
+        let logprob = match row.logprobs {
+            Some(Logprobs { raw: true, top }) => self.report(own, token, top),
+            Some(Logprobs { raw: false, top }) => {
+                self.candidates.likeliest(processed, top, &mut self.ids, &mut self.likeliest);
+                logprob
+            }
+            None => f32::NAN,
+        };
+        Sampled { token, logprob }
     }
-    tops.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
-}
 
-/// `e^(logit − top)`, and 1 for the top itself where it is infinite.
-fn weight(logit: f32, top: f32) -> f64 {
-    #[allow(clippy::float_cmp)]
-    if logit == top { 1.0 } else { f64::from(logit - top).exp() }
-}
-
-fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
-    let top = highest(logits);
-    let chosen = logits[token as usize];
-    let total: f64 = logits.iter().map(|&logit| weight(logit, top)).sum();
-    #[allow(clippy::cast_possible_truncation, clippy::float_cmp)]
-    let logprob = if chosen == top { -total.ln() } else { f64::from(chosen - top) - total.ln() } as f32;
-    logprob
+    /// Log-probability of `token` under the softmax of `logits`, whose `top` likeliest are kept.
+    fn report(&mut self, logits: &[f32], token: u32, top: usize) -> f32 {
+        let Some(softmax) = LogSoftmax::of(logits) else { return f32::NAN };
+        logprobs::likeliest(logits, top, &mut self.ids);
+        self.likeliest.extend(self.ids.iter().map(|&id| (id, softmax.at(logits[id as usize]))));
+        logits.get(token as usize).map_or(f32::NEG_INFINITY, |&logit| softmax.at(logit))
+    }
 }

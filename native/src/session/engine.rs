@@ -1,7 +1,8 @@
 //! One base model, ready to step: the session, its operators' state, the resident adapters.
 
-use super::context::{ContextSlot, StepBatch, StepContext, StepLimits};
+use super::context::{ContextSlot, StepContext, StepLimits};
 use super::runtime;
+use super::step::{StepRequest, StepResult};
 use crate::adapters::compile::{self, AdapterPlan};
 use crate::adapters::safetensors::File;
 use crate::adapters::store::AdapterStore;
@@ -11,7 +12,7 @@ use crate::kv::pages::KvPages;
 use crate::kv::rope::Rope;
 use crate::manifest::{Manifest, Precision};
 use crate::ops::{self, OpEnv};
-use crate::sampler::{RowSampling, Sampled, Sampler};
+use crate::sampler::Sampler;
 use crate::weights::Weights;
 use ort::session::Session;
 use ort::value::TensorRef;
@@ -47,23 +48,6 @@ impl EngineOptions {
             None => Ok(()),
         }
     }
-}
-
-/// One step's work: the batch, and for each of its logits rows how to sample and where the token is remembered.
-pub struct StepRequest {
-    pub batch: StepBatch,
-    pub sampling: Vec<RowSampling>,
-    /// Sequence slot that remembers the sampled token, or −1. [L]
-    pub slots: Vec<i32>,
-    pub return_logits: bool,
-}
-
-/// What came out; `logits` f32 [L, V] when asked for.
-pub struct StepResult {
-    pub sampled: Vec<Sampled>,
-    pub logits: Option<Vec<f32>>,
-    pub run_seconds: f64,
-    pub sample_seconds: f64,
 }
 
 /// The parts that other threads use while a step runs.
@@ -149,11 +133,7 @@ impl Engine {
     /// # Errors
     /// `ERR_STEP_FAILED` when the batch is not what it should be or the session fails; nothing is remembered then.
     pub fn step(&mut self, request: &StepRequest) -> Result<StepResult> {
-        let rows = request.batch.logits_rows.len();
-        if request.sampling.len() != rows || request.slots.len() != rows {
-            let (sampling, slots) = (request.sampling.len(), request.slots.len());
-            return Err(Error::new(Code::StepFailed, format!("sampling: expected {rows} rows, got {sampling} with {slots} slots")));
-        }
+        request.check(self.shared.manifest.config.vocab_size)?;
         self.check_slots(&request.slots)?;
         let context = StepContext::build(&request.batch, &self.limits, &self.shared.adapters)?;
         let ids = self.resolve_tokens(&request.batch.tokens)?;
@@ -178,25 +158,32 @@ impl Engine {
         let started = Instant::now();
         let (shape, logits) = outputs["logits"].try_extract_tensor::<f32>().map_err(failed)?;
         let width = self.shared.manifest.config.vocab_size;
-        let count = request.sampling.len();
         if logits.len() != logits_rows.len() * width {
             return Err(Error::new(Code::StepFailed, format!("expected logits [{}, {width}], got {shape}", logits_rows.len())));
         }
-        let mut sampled = Vec::with_capacity(count);
-        for (row, sampling) in logits.chunks_exact(width).zip(&request.sampling) {
-            sampled.push(self.sampler.sample(row, self.token_count, sampling));
+        let mut result = StepResult::with_rows(request.scores.len());
+        let mut sampled = request.sampling.iter().zip(&request.slots);
+        for (row, score) in logits.chunks_exact(width).zip(&request.scores) {
+            let token = if let Some(score) = score {
+                self.sampler.score(row, self.token_count, score.token, score.top)
+            } else {
+                // As many as `check` counted.
+                let Some((sampling, &slot)) = sampled.next() else { break };
+                let token = self.sampler.sample(row, self.token_count, sampling, None);
+                if let Some(last) = usize::try_from(slot).ok().and_then(|slot| self.last_sampled.get_mut(slot)) {
+                    *last = token.token;
+                }
+                token
+            };
+            result.push(token, self.sampler.likeliest());
         }
-        for (token, &slot) in sampled.iter().zip(&request.slots) {
-            if let Some(last) = usize::try_from(slot).ok().and_then(|slot| self.last_sampled.get_mut(slot)) {
-                *last = token.token;
-            }
+        if !request.return_logits.is_empty() {
+            let rows = request.return_logits.iter().map(|&row| &logits[row * width..(row + 1) * width]);
+            result.logits = Some(rows.flatten().copied().collect());
         }
-        Ok(StepResult {
-            sampled,
-            logits: request.return_logits.then(|| logits[..count * width].to_vec()),
-            run_seconds,
-            sample_seconds: started.elapsed().as_secs_f64(),
-        })
+        result.run_seconds = run_seconds;
+        result.sample_seconds = started.elapsed().as_secs_f64();
+        Ok(result)
     }
 
     fn check_slots(&self, slots: &[i32]) -> Result<()> {

@@ -3,3 +3,4 @@
 pub mod context;
 pub mod engine;
 pub mod runtime;
+pub mod step;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { GenerateRequest } from '../../../src/core/request.js';
-import type { StepBatch, StepOutput } from '../../../src/core/step.js';
+import type { StepBatch, StepOutput, TopLists } from '../../../src/core/step.js';
 import { type RowAdapters, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 
 /** Ids are 0 … 22: few, so that stop ids come up. */
@@ -12,8 +12,11 @@ interface Fed {
   readonly entry: string;
 }
 
-/** The token that follows what was fed: FNV-1a over all of it, so that any wrong cell or entry changes it. */
-function nextToken(fed: readonly Fed[]): number {
+/**
+ * The token that follows what was fed: FNV-1a over all of it, so that any wrong cell or entry changes it. `banned`
+ * ones make way for the next.
+ */
+function nextToken(fed: readonly Fed[], banned: ArrayLike<number>): number {
   let hash = 0x811c9dc5;
   const mix = (value: number): void => {
     hash = Math.imul(hash ^ (value + 1), 0x01000193) >>> 0;
@@ -22,12 +25,14 @@ function nextToken(fed: readonly Fed[]): number {
     for (const character of entry) mix(character.charCodeAt(0));
     mix(token);
   }
-  return (hash >>> 7) % VOCABULARY;
+  let token = (hash >>> 7) % VOCABULARY;
+  while (Array.from(banned).includes(token)) token = (token + 1) % VOCABULARY;
+  return token;
 }
 
 /** What a request must answer when nothing else is in the world. */
 export function soloRun(
-  request: Pick<GenerateRequest, 'promptIds' | 'maxNewTokens' | 'stopIds'>,
+  request: Pick<GenerateRequest, 'promptIds' | 'maxNewTokens' | 'minNewTokens' | 'stopIds'>,
   { entry, from }: RowAdapters,
 ): { readonly tokens: number[]; readonly reason: 'length' | 'eos_token' } {
   const fed: Fed[] = [];
@@ -37,7 +42,7 @@ export function soloRun(
   for (const token of request.promptIds) feed(token);
   const output: number[] = [];
   for (;;) {
-    const token = nextToken(fed);
+    const token = nextToken(fed, output.length < request.minNewTokens ? request.stopIds : []);
     feed(token);
     output.push(token);
     if (output.length === request.maxNewTokens) return { tokens: output, reason: 'length' };
@@ -65,18 +70,19 @@ export class FakeModel {
       assert.ok(sampling);
       const prefix = this.#read(batch, row);
       assert.equal(sampling.position, prefix.length, 'sampled position');
-      if (sampling.repetitionPenalty !== 1) {
+      if (sampling.penalties !== null) {
         assert.deepEqual(
-          [...sampling.history],
+          [...sampling.penalties.history],
           prefix.map(({ token }) => token),
           'history',
         );
       }
-      return nextToken(prefix);
+      return nextToken(prefix, sampling.banned ?? []);
     });
     return {
       tokens,
       logprobs: Float32Array.from(tokens, (token) => -token),
+      top: topOf(batch, tokens),
       logits: null,
       runSeconds: 0,
       sampleSeconds: 0,
@@ -112,6 +118,16 @@ export class FakeModel {
       return cell;
     });
   }
+}
+
+/** As many alternatives as were asked for: the token itself, then ids from 0 on. */
+function topOf({ sampling }: StepBatch, tokens: Uint32Array): TopLists {
+  const lists = sampling.map(({ logprobs }, row) =>
+    Array.from({ length: logprobs?.top ?? 0 }, (_, rank) => (rank === 0 ? (tokens[row] as number) : rank - 1)),
+  );
+  const ids = Uint32Array.from(lists.flat());
+  const ends = lists.map((_, row) => lists.slice(0, row + 1).flat().length);
+  return { indptr: Int32Array.of(0, ...ends), ids, logprobs: Float32Array.from(ids, (id) => -id) };
 }
 
 function entryOfRow(batch: StepBatch, row: number): string {

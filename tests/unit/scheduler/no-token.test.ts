@@ -6,7 +6,15 @@ import { Scheduler } from '../../../src/scheduler/scheduler.js';
 import { makeRequest, SERVED_BY } from './requests.js';
 
 test('a row without finite logits ends its own request alone and frees what it held', () => {
-  const limits = { maxSequences: 4, maxBatchTokens: 16, maxQueue: 4, kvBlocks: 8, blockSize: 4, maxModelLen: 32 };
+  const limits = {
+    maxSequences: 4,
+    maxBatchTokens: 16,
+    maxQueue: 4,
+    kvBlocks: 8,
+    blockSize: 4,
+    maxModelLen: 32,
+    vocabSize: 23,
+  };
   const scheduler = new Scheduler(limits);
   scheduler.enqueue(makeRequest(1, 3, 4), oneAdapter(7), 0, SERVED_BY);
   scheduler.enqueue(makeRequest(2, 3, 4), BASE_ROWS, 0, SERVED_BY);
@@ -17,6 +25,7 @@ test('a row without finite logits ends its own request alone and frees what it h
   const output: StepOutput = {
     tokens: Uint32Array.from([5, 5]),
     logprobs: new Float32Array(2),
+    top: { indptr: new Int32Array(3), ids: new Uint32Array(0), logprobs: new Float32Array(0) },
     logits: null,
     runSeconds: 0,
     sampleSeconds: 0,

@@ -30,6 +30,7 @@ interface Scripted {
   readonly loadTicks: number;
   readonly loadFails: boolean;
   readonly stopId: number | null;
+  readonly minNew: number;
   readonly penalty: boolean;
   readonly abort: Moment | null;
 }
@@ -64,7 +65,12 @@ const limits = fc
     kvBlocks: fc.integer({ min: 3, max: 10 }),
     blockSize: fc.integer({ min: 1, max: 4 }),
   })
-  .map(({ spareRows, ...rest }) => ({ ...rest, maxBatchTokens: rest.maxSequences + spareRows, maxModelLen: 20 }));
+  .map(({ spareRows, ...rest }) => ({
+    ...rest,
+    maxBatchTokens: rest.maxSequences + spareRows,
+    maxModelLen: 20,
+    vocabSize: VOCABULARY,
+  }));
 
 /** The base, one adapter, or up to three with weights; some begin within the prompt, or never. */
 const terms = fc.uniqueArray(fc.record({ adapter: fc.nat(3), weight: fc.constantFrom(1, 1, 0.5, -0.1) }), {
@@ -86,6 +92,7 @@ const scripted: fc.Arbitrary<Scripted> = fc.record({
   loadTicks: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.integer({ min: 1, max: 12 })),
   loadFails: fc.oneof({ weight: 4, arbitrary: fc.constant(false) }, fc.constant(true)),
   stopId: fc.option(fc.nat(VOCABULARY - 1)),
+  minNew: fc.nat(4),
   penalty: fc.boolean(),
   abort: fc.option(moment, { freq: 5 }),
 });
@@ -240,8 +247,9 @@ class Run {
   }
 }
 
-function toRequest(id: number, { prompt, maxNew, stopId, penalty }: Scripted) {
-  const request = makeRequest(id, prompt, maxNew, { stopIds: stopId === null ? [] : [stopId] });
+function toRequest(id: number, { prompt, maxNew, minNew, stopId, penalty }: Scripted) {
+  const minNewTokens = Math.min(minNew, maxNew);
+  const request = makeRequest(id, prompt, maxNew, { stopIds: stopId === null ? [] : [stopId], minNewTokens });
   return { ...request, sampling: { ...request.sampling, repetitionPenalty: penalty ? 1.2 : 1 } };
 }
 

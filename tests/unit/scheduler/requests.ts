@@ -11,7 +11,7 @@ import type { SchedulerLimits } from '../../../src/scheduler/policy.js';
 import { BASE_ROWS, oneAdapter, type RowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../../src/scheduler/scheduler.js';
 import type { StepPlan } from '../../../src/scheduler/step-plan.js';
-import { FakeModel } from './fake-model.js';
+import { FakeModel, VOCABULARY } from './fake-model.js';
 
 export const SERVED_BY: ServedBy = { adapter: '__base__', digest: null, tierAtArrival: null };
 
@@ -35,7 +35,16 @@ export function makeRequest(
 }
 
 export function makeLimits(rest: Partial<SchedulerLimits> = {}): SchedulerLimits {
-  return { maxSequences: 4, maxBatchTokens: 16, maxQueue: 8, kvBlocks: 32, blockSize: 4, maxModelLen: 64, ...rest };
+  return {
+    maxSequences: 4,
+    maxBatchTokens: 16,
+    maxQueue: 8,
+    kvBlocks: 32,
+    blockSize: 4,
+    maxModelLen: 64,
+    vocabSize: VOCABULARY,
+    ...rest,
+  };
 }
 
 /** A handle, −1 for the base, null for an adapter that is loading. */

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { LoramuxError } from '../../../src/core/errors.js';
+import { type GenerateRequest, GREEDY_SAMPLING } from '../../../src/core/request.js';
 import { BASE_ROWS, oneAdapter } from '../../../src/scheduler/row-adapters.js';
-import { soloRun } from './fake-model.js';
+import { soloRun, VOCABULARY } from './fake-model.js';
 import { Harness, makeRequest, rowsOf, SERVED_BY } from './requests.js';
 
 const FAILURE = { code: 'ERR_STEP_FAILED', message: 'the step failed' } as const;
@@ -235,11 +236,12 @@ describe('plan, commit, rollback', () => {
     harness.enqueue(1, 2, 4);
     const plan = harness.scheduler.plan(0);
     assert.ok(plan);
-    const output = { logits: null, runSeconds: 0, sampleSeconds: 0 };
+    const top = { indptr: Int32Array.of(0, 0), ids: new Uint32Array(0), logprobs: new Float32Array(0) };
+    const output = { top, logits: null, runSeconds: 0, sampleSeconds: 0 };
     const empty = { ...output, tokens: new Uint32Array(0), logprobs: new Float32Array(0) };
     assert.throws(() => harness.scheduler.commit(plan, empty, 0), {
       code: 'ERR_NATIVE',
-      message: /of 1 tokens.*got 0/,
+      message: /of 1 tokens.*got 0, 0, 1/,
     });
     assert.deepEqual(harness.scheduler.rollback(plan, FAILURE), [{ kind: 'error', id: 1, error: FAILURE }]);
     harness.check();
@@ -262,6 +264,73 @@ describe('plan, commit, rollback', () => {
     assert.deepEqual(harness.eventsOf(1).at(1), { kind: 'token', id: 1, token, logprob: -(token ?? 0), top: null });
     const other = harness.eventsOf(2).at(1);
     assert.ok(other?.kind === 'token' && Number.isNaN(other.logprob));
+  });
+
+  test('the likeliest tokens come beside a token, those of its own row', () => {
+    const harness = new Harness();
+    const tops = [2, 0, 3];
+    for (const [id, top] of tops.entries()) {
+      const request = makeRequest(id, 2, 1, { logprobs: { of: 'raw', top } });
+      harness.scheduler.enqueue(request, BASE_ROWS, 0, SERVED_BY);
+    }
+    harness.step();
+    for (const [id, top] of tops.entries()) {
+      const event = harness.eventsOf(id).at(1);
+      assert.ok(event?.kind === 'token');
+      const ids = [event.token, 0, 1].slice(0, top);
+      const wanted = { ids: Uint32Array.from(ids), logprobs: Float32Array.from(ids, (token) => -token) };
+      assert.deepEqual(event.top, top === 0 ? null : wanted);
+      assert.equal(event.top?.ids.buffer.byteLength ?? 0, 4 * top, 'a copy, not a view of all lists');
+    }
+  });
+
+  test('sampling that cannot be is refused at the door, by name', () => {
+    const refused: readonly (readonly [Partial<GenerateRequest>, RegExp])[] = [
+      ...(
+        [
+          [{ temperature: 0 }, /temperature.*got 0/],
+          [{ temperature: Number.NaN }, /temperature.*got NaN/],
+          [{ temperature: 1e-60 }, /temperature/],
+          [{ temperature: 1e60 }, /temperature/],
+          [{ topK: -1 }, /topK.*got -1/],
+          [{ topK: 0.5 }, /topK/],
+          [{ topP: 0 }, /topP/],
+          [{ topP: 1.01 }, /topP/],
+          [{ minP: -0.1 }, /minP/],
+          [{ minP: Number.NaN }, /minP/],
+          [{ typicalP: 0 }, /typicalP/],
+          [{ repetitionPenalty: 0 }, /repetitionPenalty/],
+          [{ presencePenalty: Number.POSITIVE_INFINITY }, /presencePenalty/],
+          [{ frequencyPenalty: Number.NaN }, /frequencyPenalty/],
+          [{ logitBias: new Map([[VOCABULARY, 1]]) }, /logitBias.*below 23.*got 23/],
+          [{ logitBias: new Map([[1.5, 1]]) }, /logitBias/],
+          [{ logitBias: new Map([[1, Number.NaN]]) }, /logitBias.*got NaN/],
+          [{ seed: -1n }, /seed/],
+          [{ seed: 2n ** 64n }, /seed/],
+        ] as const
+      ).map(([change, message]) => [{ sampling: { ...GREEDY_SAMPLING, ...change } }, message] as const),
+      [{ choice: -1 }, /choice/],
+      [{ minNewTokens: 5 }, /minNewTokens.*\(4\).*got 5/],
+      [{ stopIds: [-1] }, /stopIds/],
+      [{ logprobs: { of: 'raw', top: VOCABULARY + 1 } }, /logprobs.top/],
+      [{ promptLogprobs: { top: -1 } }, /promptLogprobs.top/],
+    ];
+    const harness = new Harness();
+    for (const [change, message] of refused) {
+      const enqueue = () => harness.scheduler.enqueue(makeRequest(1, 2, 4, change), BASE_ROWS, 0, SERVED_BY);
+      assert.throws(enqueue, { code: 'ERR_VALIDATION', message });
+    }
+    assert.deepEqual(harness.scheduler.snapshot().liveIds, []);
+  });
+
+  test('stop ids are banned until enough tokens are there', () => {
+    const harness = new Harness();
+    const stopIds = Array.from({ length: VOCABULARY - 1 }, (_, id) => id);
+    harness.scheduler.enqueue(makeRequest(1, 2, 9, { stopIds, minNewTokens: 3 }), BASE_ROWS, 0, SERVED_BY);
+    harness.runToEnd();
+    const tokens = harness.tokensOf(1);
+    assert.deepEqual(tokens.slice(0, 3), [22, 22, 22]);
+    assert.deepEqual(tokens, soloRun(makeRequest(1, 2, 9, { stopIds, minNewTokens: 3 }), BASE_ROWS).tokens);
   });
 
   test('a stop id ends the generation after it was reported', () => {

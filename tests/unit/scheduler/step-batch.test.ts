@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GREEDY_SAMPLING } from '../../../src/core/request.js';
-import type { StepBatch } from '../../../src/core/step.js';
+import { GREEDY_ROW, type StepBatch } from '../../../src/core/step.js';
 import { BASE_ROWS, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Harness, makeRequest, rowsOf, SERVED_BY } from './requests.js';
 
@@ -104,44 +104,60 @@ test('sequences that begin on the base keep its rows at their head; the adapter 
   assert.deepEqual(batch.adapterTable, [[{ adapter: 5, weight: 1 }]]);
 });
 
-test('sampling carries the request’s parameters, and the history only for a penalty', () => {
+test('sampling carries what the request says; what is off is null', () => {
   const harness = new Harness();
-  const sampling = {
-    ...GREEDY_SAMPLING,
-    greedy: false,
-    temperature: 0.7,
-    topK: 40,
-    topP: 0.9,
-    repetitionPenalty: 1.3,
-    seed: 2n ** 63n,
-  };
-  harness.scheduler.enqueue(
-    makeRequest(1, 3, 4, { sampling, logprobs: { of: 'processed', top: 0 } }),
-    BASE_ROWS,
-    0,
-    SERVED_BY,
-  );
+  const own = { temperature: 0.7, topK: 40, topP: 0.9, minP: 0.1, typicalP: 0.8, seed: 2n ** 63n };
+  const penalties = { repetitionPenalty: 1.3, presencePenalty: 0.5, frequencyPenalty: -0.25 };
+  const logitBias = new Map([
+    [7, -1.5],
+    [3, 100],
+  ]);
+  const logprobs = { of: 'processed', top: 2 } as const;
+  const request = makeRequest(1, 3, 4, {
+    sampling: { ...GREEDY_SAMPLING, ...own, ...penalties, greedy: false, penaltyScope: 'sequence', logitBias },
+    choice: 5,
+    stopIds: [2, 4],
+    minNewTokens: 1,
+    logprobs,
+  });
+  harness.scheduler.enqueue(request, BASE_ROWS, 0, SERVED_BY);
   harness.enqueue(2, 3, 4);
-  const prompt = [...makeRequest(1, 3, 4).promptIds];
+  const prompt = [...request.promptIds];
 
   const first = nextBatch(harness).batch.sampling;
-  const history = Uint32Array.from(prompt);
-  const { greedy, temperature, topK, topP, repetitionPenalty, seed } = sampling;
-  const given = { greedy, temperature, topK, topP, repetitionPenalty, seed };
-  assert.deepEqual(first[0], { ...given, choice: 0, position: 3, logprob: true, slot: 0, history });
-  assert.equal(first[1]?.history.length, 0);
+  assert.deepEqual(first[0], {
+    greedy: false,
+    ...own,
+    penalties: {
+      repetition: 1.3,
+      presence: 0.5,
+      frequency: -0.25,
+      scope: 'sequence',
+      history: Uint32Array.from(prompt),
+      promptLength: 3,
+    },
+    bias: { ids: Uint32Array.of(7, 3), values: Float32Array.of(-1.5, 100) },
+    banned: Uint32Array.of(2, 4),
+    choice: 5,
+    position: 3,
+    logprobs,
+    slot: 0,
+  });
+  assert.deepEqual(first[1], { ...GREEDY_ROW, position: 3, slot: 1 });
 
-  const second = nextBatch(harness).batch.sampling;
-  assert.equal(second[0]?.position, 4);
-  assert.deepEqual([...(second[0]?.history ?? [])], [...prompt, harness.tokensOf(1)[0]]);
+  const [second] = nextBatch(harness).batch.sampling;
+  assert.equal(second?.position, 4);
+  assert.equal(second?.banned, null, 'one token is there');
+  assert.deepEqual([...(second?.penalties?.history ?? [])], [...prompt, harness.tokensOf(1)[0]]);
 });
 
-test('raw logits are handed on only when asked for', () => {
+test('raw logits come back only of the requests that want them', () => {
   const harness = new Harness();
-  harness.enqueue(1, 3, 4);
+  for (const id of [1, 2, 3]) harness.enqueue(id, 3, 4);
   harness.step((plan) => {
-    assert.equal(harness.scheduler.buildBatch(plan).returnLogits, false);
-    assert.equal(harness.scheduler.buildBatch(plan, { returnLogits: true }).returnLogits, true);
+    assert.deepEqual([...harness.scheduler.buildBatch(plan).returnLogits], []);
+    const { returnLogits } = harness.scheduler.buildBatch(plan, (id) => id !== 2);
+    assert.deepEqual([...returnLogits], [0, 2]);
   });
 });
 
