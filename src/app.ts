@@ -21,6 +21,7 @@ import { LORAX_WORDING } from './server/lorax/wording.js';
 import type { OpenAiSettings } from './server/openai/deps.js';
 import { OPENAI_PREFIX, registerOpenAi } from './server/openai/routes.js';
 import { OPENAI_WORDING } from './server/openai/wording.js';
+import { type AccessRules, ADMIN_ACCESS, PUBLIC_ACCESS } from './server/plugins/access.js';
 import { registerMethodNotAllowed } from './server/plugins/errors.js';
 import { registerSameOrigin } from './server/plugins/same-origin.js';
 import { registerMetrics } from './server/routes/metrics.js';
@@ -39,6 +40,7 @@ export interface AppDeps {
   readonly openai: OpenAiSettings;
   /** Largest `best_of` of a LoRAX call. */
   readonly maxBestOf: number;
+  readonly access: AccessRules;
   /** Milliseconds since the epoch, monotonic; the process's own clock by default. */
   readonly now?: () => number;
   /** Random by default; below 2^53. */
@@ -66,6 +68,8 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     lifecycle,
     wording: LORAX_WORDING,
     wordingBelow: { [OPENAI_PREFIX]: OPENAI_WORDING },
+    access: deps.access,
+    accessByMethod: PUBLIC_ACCESS,
     onRequestEnd: (end) => metrics.requestEnded(end),
     model: engine.limits.modelId,
   });
@@ -105,6 +109,7 @@ export interface AdminAppDeps {
   readonly metrics: Metrics;
   readonly logger: FastifyBaseLogger;
   readonly version: string;
+  readonly access: AccessRules;
   readonly uploads: UploadOptions;
   readonly now?: () => number;
 }
@@ -116,6 +121,8 @@ export function buildAdminApp(deps: AdminAppDeps): FastifyInstance {
     logger,
     lifecycle,
     wording: ADMIN_WORDING,
+    access: deps.access,
+    accessByMethod: ADMIN_ACCESS,
     // Uploads take their time; one that stands still is ended by its route.
     requestTimeoutMs: uploads.limits.totalMs,
     onRequestEnd: (end) => metrics.requestEnded(end),

@@ -52,6 +52,8 @@ async function run(config: Config, memoryBytes: number, version: string, demoAda
       finish().catch(fail);
     });
   }
+  // Without keys SIGHUP keeps its meaning: the terminal is gone.
+  if (config.apiKeys !== null) process.on('SIGHUP', () => server?.reloadKeys());
   server = await serve(config, memoryBytes, version);
   console.log(`listening on ${server.url}`);
   console.log(`admin on ${server.adminUrl}`);

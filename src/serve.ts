@@ -6,9 +6,11 @@ import { buildAdminApp, buildApp, monotonicNow } from './app.js';
 import type { Config } from './config/config.js';
 import { loadBinding } from './engine/binding.js';
 import { WorkerEngineClient } from './engine/worker-client.js';
+import { startKeys } from './keys-start.js';
 import { Metrics } from './metrics/metrics.js';
 import { prepareModel } from './model/prepare-model.js';
 import { createProgressDisplay } from './model/progress.js';
+
 import { Lifecycle } from './server/lifecycle.js';
 import { sourcesStart } from './sources-start.js';
 
@@ -27,6 +29,8 @@ export interface RunningServer {
   readonly logger: Logger;
   /** Resolves when somebody asked for a drain over HTTP; `stop` then carries it out. */
   readonly drainRequested: Promise<void>;
+  /** Reads the file of API keys now instead of within two seconds; does nothing where no keys are configured. */
+  reloadKeys(): void;
   /**
    * Refuses new work, lets what runs finish within the drain timeout, then frees everything. Idempotent.
    */
@@ -40,6 +44,7 @@ export interface RunningServer {
 export async function serve(config: Config, memoryBytes: number, version: string): Promise<RunningServer> {
   // Standard output belongs to the ready lines.
   const logger = pino({ level: config.logLevel, base: null }, pino.destination({ fd: 2, sync: false }));
+  const keys = startKeys(config, (level, event, text) => logger[level]({ event }, text));
   const binding = loadBinding();
   const progress = createProgressDisplay();
   const model = await prepareModel({
@@ -87,9 +92,11 @@ export async function serve(config: Config, memoryBytes: number, version: string
   });
   const { servedNames, maxChoices, maxBestOf, vllmLoraApi } = config;
   const openai = { servedNames, maxChoices, maxBestOf, vllmLoraApi };
-  const app = buildApp({ engine, tokenizer, lifecycle, metrics, logger, version, maxBestOf, openai });
+  const access = { keys: keys?.ring ?? null, publicMetrics: config.publicMetrics };
+  const shared = { engine, lifecycle, metrics, logger, version, access };
+  const app = buildApp({ ...shared, tokenizer, maxBestOf, openai });
   const uploads = { directory: sources.directory, limits: sources.fetch.limits };
-  const admin = buildAdminApp({ boundTo: config.adminHost, engine, lifecycle, metrics, logger, version, uploads });
+  const admin = buildAdminApp({ ...shared, boundTo: config.adminHost, uploads });
   const close = async (): Promise<void> => {
     const apps = [app, admin];
     const cut = setTimeout(() => {
@@ -98,6 +105,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
     await Promise.all(apps.map((each) => each.close()));
     clearTimeout(cut);
     metrics.close();
+    keys?.close();
     await engine.close();
   };
   try {
@@ -107,6 +115,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
     await close();
     throw error;
   }
+  keys?.watch();
   lifecycle.markReady();
 
   let stopped: Promise<void> | null = null;
@@ -123,6 +132,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
     modelId: engine.limits.modelId,
     logger,
     drainRequested: new Promise((resolve) => lifecycle.onDrain(resolve)),
+    reloadKeys: () => keys?.reload(),
     stop: () => {
       stopped ??= stop();
       return stopped;

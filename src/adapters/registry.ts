@@ -94,6 +94,11 @@ export class AdapterRegistry {
     this.#loads = new LoadRunner({ loader, store: this.#store, emit, warn, now, nextTicket });
   }
 
+  /** The adapter that an alias stands for now; null for any other name. ERR_ADAPTER_NOT_FOUND when it leads nowhere. */
+  aliased(name: string): string | null {
+    return this.#aliases.has(name) ? this.#aliases.holderOf(name) : null;
+  }
+
   /** A lease if the adapter is resident and no overdue load goes first; null otherwise, then use `acquire`. */
   tryAcquire(name: string): AdapterLease | null {
     const digest = this.#aliases.digestOf(name);

@@ -12,6 +12,12 @@ export interface Config {
   readonly adminHost: string;
   /** 0 = any free port. */
   readonly adminPort: number;
+  /** File of API keys; null = none are configured. */
+  readonly apiKeys: string | null;
+  /** Keys are required of listeners that other machines reach; false: none are, whatever is reached. */
+  readonly auth: boolean;
+  /** Metrics are read without a key. */
+  readonly publicMetrics: boolean;
   readonly precision: 'f32' | 'w8' | 'w4' | 'auto';
   readonly device: 'auto' | 'cpu';
   readonly threads: number;

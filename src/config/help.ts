@@ -12,6 +12,7 @@ export function helpText(): string {
     'Usage: loramux [serve] [flags]',
     '       loramux inspect DIR [flags]   what an adapter is, and whether it fits the base',
     '       loramux verify [flags]        check that mixing adapters changes no answer',
+    '       loramux key add NAME [flags]  make an API key; key remove NAME ends it',
     '',
     'Serves one base language model with any number of LoRA adapters mixed in one batch.',
     '',

@@ -72,7 +72,10 @@ export function parseConfig(argv: readonly string[], env: Environment, facts: Co
   const { values, positionals } = readCommandLine(argv, flagsOf(CONFIG_KEYS));
   const [command = 'serve', ...rest] = positionals;
   if (command !== 'serve') {
-    throw configError(`unknown command "${command}": expected serve, inspect or verify as the first word`, command);
+    throw configError(
+      `unknown command "${command}": expected serve, inspect, verify or key as the first word`,
+      command,
+    );
   }
   if (rest[0] !== undefined) throw configError(`serve takes flags only, got "${rest[0]}"`, rest[0]);
   return parseSettings(CONFIG_KEYS, values, env, facts);

@@ -5,6 +5,7 @@
 const TABLE = {
   ERR_VALIDATION: { status: 422, retryable: false },
   ERR_BAD_REQUEST: { status: 400, retryable: false },
+  ERR_UNAUTHORIZED: { status: 401, retryable: false },
   ERR_FORBIDDEN: { status: 403, retryable: false },
   ERR_CONFIG: { status: 500, retryable: false },
   ERR_PROMPT_TOO_LONG: { status: 422, retryable: false },

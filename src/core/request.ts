@@ -76,6 +76,8 @@ export interface GenerateRequest {
   readonly id: number;
   /** Adapter name, or `__base__`; of a composition the names of its members, joined by commas. */
   readonly adapter: string;
+  /** Patterns (core/name-pattern.ts) one of which an adapter behind an alias must match; without it any may answer. */
+  readonly allowed?: readonly string[];
   /** Several adapters instead of one, or one at another strength. */
   readonly composition?: Composition;
   /** [promptLength], at least one id, each below the vocabulary size. */

@@ -1,3 +1,4 @@
+import { requireUse } from '../core/caller.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { NativeTokenizer } from '../engine/binding.js';
 import { fitPrompt } from './fit-prompt.js';
@@ -25,7 +26,7 @@ export class GenerationService {
   async start(spec: GenerationSpec, signal: AbortSignal): Promise<Generation> {
     try {
       const receivedMs = this.#deps.now();
-      checkCaller(spec);
+      requireUse(spec.caller, spec.composition?.members.map(({ name }) => name) ?? [spec.adapter]);
       const ids = await this.#encode(spec);
       if (signal.aborted) throw new LoramuxError('ERR_ABORTED', 'the client left before the prompt was submitted');
       return this.#submit(spec, ids, receivedMs, signal);
@@ -51,6 +52,7 @@ export class GenerationService {
     const request = {
       id: this.#nextId++,
       adapter: spec.adapter,
+      ...(spec.caller.adapters === null ? {} : { allowed: spec.caller.adapters }),
       ...(spec.composition === undefined ? {} : { composition: spec.composition }),
       promptIds,
       maxNewTokens,
@@ -68,15 +70,6 @@ export class GenerationService {
     signal.addEventListener('abort', () => generation.abort(), { once: true });
     return generation;
   }
-}
-
-/** Every adapter that the request names must be the caller's to use. ERR_FORBIDDEN names the first that is not. */
-function checkCaller({ caller, adapter, composition }: GenerationSpec): void {
-  const names = composition?.members.map(({ name }) => name) ?? [adapter];
-  const denied = names.find((name) => !caller.mayUse(name));
-  if (denied === undefined) return;
-  const message = `this API key may not use ${denied}: ask for a key whose scopes cover it, or name another adapter`;
-  throw new LoramuxError('ERR_FORBIDDEN', message, { field: 'adapter' });
 }
 
 function checkIds(ids: Uint32Array, vocabSize: number): Uint32Array {

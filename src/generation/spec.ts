@@ -1,4 +1,4 @@
-import { ANYONE, type Caller } from '../core/caller.js';
+import type { Caller } from '../core/caller.js';
 import type { Composition } from '../core/composition.js';
 import type { Constraint } from '../core/constraint.js';
 import {
@@ -21,6 +21,7 @@ export interface GenerationSpec {
   /** Adapter name, or `__base__`; of a composition the names of its members, joined by commas. */
   readonly adapter: string;
   readonly composition?: Composition;
+  /** Who asks: `request.caller` of HTTP routes. */
   readonly caller: Caller;
   readonly prompt: Prompt;
   /** Keep only n prompt tokens; null = keep all. */
@@ -49,9 +50,8 @@ export interface GenerationSpec {
   readonly cacheSalt: string | null;
 }
 
-/** The fields of a spec that most leave as they are. */
+/** The fields of a spec that most leave as they are; `caller` is never among them. */
 export const PLAIN_SPEC = {
-  caller: ANYONE,
   truncate: null,
   truncateSide: 'left',
   stop: [],

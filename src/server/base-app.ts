@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
 import { parseJsonBody } from './json-body.js';
 import type { Lifecycle } from './lifecycle.js';
+import { type AccessByMethod, type AccessRules, registerAccess } from './plugins/access.js';
 import { type ErrorWording, registerErrors } from './plugins/errors.js';
 import { type RequestEndListener, registerRequestEnd } from './plugins/request-end.js';
 
@@ -11,6 +12,9 @@ export interface BaseAppOptions {
   readonly wording: ErrorWording;
   /** Where it differs: wordings by the prefix of the paths that they are for. */
   readonly wordingBelow?: Readonly<Record<string, ErrorWording>>;
+  readonly access: AccessRules;
+  /** What routes of this listener ask for unless they say otherwise. */
+  readonly accessByMethod: AccessByMethod;
   readonly onRequestEnd: RequestEndListener;
   /** How long a client may take to send a request; a minute by default. */
   readonly requestTimeoutMs?: number;
@@ -52,6 +56,7 @@ export function createBaseApp(options: BaseAppOptions): FastifyInstance {
   });
   registerRequestEnd(app, model, onRequestEnd);
   registerErrors(app, wording);
+  registerAccess(app, options.access, options.accessByMethod);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(/^application\/(?:[\w.-]+\+)?json\b/, { parseAs: 'buffer' }, (_request, body, done) => {
     try {

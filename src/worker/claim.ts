@@ -3,10 +3,10 @@ import { leaseAll, tryLeaseAll } from '../adapters/composition/lease-all.js';
 import { acquireMerged, tryAcquireMerged } from '../adapters/composition/merge-source.js';
 import { requireSummable } from '../adapters/composition/summable.js';
 import { lastOccurrence } from '../adapters/invocation.js';
-import type { AdapterRegistry } from '../adapters/registry.js';
 import { BASE_NAME } from '../core/names.js';
 import type { GenerateRequest, ServedBy } from '../core/request.js';
 import { BASE_ROWS, oneAdapter, type RowAdapters, rowAdapters } from '../scheduler/row-adapters.js';
+import { allowedAliases, type ClaimRegistry } from './allowed-aliases.js';
 
 /** The adapters of one request, held: what its rows run under, and whom its reply names. */
 export interface Claim {
@@ -16,12 +16,11 @@ export interface Claim {
   release(): void;
 }
 
-type Registry = Pick<AdapterRegistry, 'tryAcquire' | 'acquire' | 'identify' | 'derive'>;
-
 /** Claims the adapters of a request if all are resident; null otherwise, then use `claim`. Errors: as `claim`. */
-export function tryClaim(registry: Registry, request: GenerateRequest): Claim | null {
+export function tryClaim(all: ClaimRegistry, request: GenerateRequest): Claim | null {
   if (request.adapter === BASE_NAME) return BASE_CLAIM;
-  const { adapter, composition } = request;
+  const { adapter, composition, allowed } = request;
+  const registry = allowedAliases(all, allowed);
   if (composition?.kind === 'merge') {
     const lease = tryAcquireMerged(registry, composition);
     return lease === null ? null : claimOf(request, [lease]);
@@ -33,11 +32,13 @@ export function tryClaim(registry: Registry, request: GenerateRequest): Claim | 
 
 /**
  * Claims the adapters of a request, waiting for those that are not resident.
- * Errors: those of `AdapterRegistry.acquire`, `leaseAll` and `acquireMerged`; ERR_ADAPTER_INVALID for an adapter that cannot be combined.
+ * Errors: those of `AdapterRegistry.acquire`, `leaseAll` and `acquireMerged`; ERR_FORBIDDEN for an alias of an adapter
+ * that the caller may not use; ERR_ADAPTER_INVALID for an adapter that cannot be combined.
  */
-export async function claim(registry: Registry, request: GenerateRequest, signal: AbortSignal): Promise<Claim> {
+export async function claim(all: ClaimRegistry, request: GenerateRequest, signal: AbortSignal): Promise<Claim> {
   if (request.adapter === BASE_NAME) return BASE_CLAIM;
-  const { adapter, composition } = request;
+  const { adapter, composition, allowed } = request;
+  const registry = allowedAliases(all, allowed);
   if (composition?.kind === 'merge') return claimOf(request, [await acquireMerged(registry, composition, signal)]);
   const names = composition?.members.map(({ name }) => name) ?? [adapter];
   return claimOf(request, await leaseAll(registry, names, signal));

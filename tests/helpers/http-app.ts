@@ -9,6 +9,7 @@ import { type AppDeps, buildAdminApp, buildApp, monotonicNow } from '../../src/a
 import type { GenerationSummary } from '../../src/generation/observer.js';
 import { Metrics } from '../../src/metrics/metrics.js';
 import { Lifecycle } from '../../src/server/lifecycle.js';
+import { type AccessRules, NO_KEYS } from '../../src/server/plugins/access.js';
 import type { RequestEnd } from '../../src/server/plugins/request-end.js';
 import { ByteTokenizer } from './byte-tokenizer.js';
 import { ScriptedEngine } from './scripted-engine.js';
@@ -44,12 +45,13 @@ export interface TestApp {
 export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'maxBufferedBytes'>> & {
   openai?: Partial<AppDeps['openai']>;
   engine?: ScriptedEngine;
+  access?: AccessRules;
 };
 
 /** Both real apps over a scripted engine and a byte tokenizer; closed when the test ends. */
 export function startApp(
   test: TestContext,
-  { engine = new ScriptedEngine(), openai = {}, ...overrides }: Overrides = {},
+  { engine = new ScriptedEngine(), access = NO_KEYS, openai = {}, ...overrides }: Overrides = {},
 ): TestApp {
   const lifecycle = new Lifecycle();
   lifecycle.markReady();
@@ -67,7 +69,7 @@ export function startApp(
   });
   const lines: string[] = [];
   const logger = pino({ level: 'debug' }, { write: (line: string) => lines.push(line) });
-  const shared = { engine, lifecycle, metrics, logger, version: '0.0.0', now: overrides.now ?? monotonicNow };
+  const shared = { engine, lifecycle, metrics, logger, version: '0.0.0', now: overrides.now ?? monotonicNow, access };
   const app = buildApp({
     ...shared,
     tokenizer: new ByteTokenizer(),

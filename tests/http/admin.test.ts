@@ -4,31 +4,9 @@ import { test } from 'node:test';
 import type { AdapterInfo } from '../../src/core/adapter.js';
 import type { AdapterSource } from '../../src/core/adapter-source.js';
 import { LoramuxError } from '../../src/core/errors.js';
+import { adapterInfo as adapter } from '../helpers/adapter-info.js';
 import { startApp } from '../helpers/http-app.js';
 import { IDLE } from '../helpers/scripted-engine.js';
-
-function adapter(name: string, changes: Partial<AdapterInfo> = {}): AdapterInfo {
-  return {
-    name,
-    aliases: [],
-    digest: 'd'.repeat(64),
-    state: 'ready',
-    tier: 'host',
-    bytes: 100,
-    ranks: { min: 8, max: 8 },
-    variant: ['lora'],
-    modules: { inFile: 4, applied: 4 },
-    proof: { maxLogitDelta: 1.5, probeTokens: 12 },
-    baseModel: 'tiny',
-    source: 'dir:/adapters/x',
-    pins: { rows: 0, operator: false },
-    loadedAt: null,
-    lastUsedAt: null,
-    requests: 0,
-    failure: null,
-    ...changes,
-  };
-}
 
 const OUTCOMES = [
   ['created', null, 201],

@@ -29,6 +29,7 @@ const CODES: readonly (readonly [ErrorCode, number, string, string])[] = [
   ['ERR_PROMPT_TOO_LONG', 422, 'validation', 'Input validation error: why'],
   ['ERR_TOKENIZER', 422, 'validation', 'Input validation error: tokenizer error why'],
   ['ERR_BAD_REQUEST', 400, 'validation', 'why'],
+  ['ERR_FORBIDDEN', 403, 'permission', 'why'],
   ['ERR_QUEUE_FULL', 429, 'overloaded', 'Model is overloaded'],
   ['ERR_DRAINING', 503, 'overloaded', 'Server is shutting down: send the request to another replica'],
   ['ERR_ABORTED', 499, 'incomplete_generation', 'why'],

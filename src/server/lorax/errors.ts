@@ -28,6 +28,8 @@ const SHAPES: Partial<Record<ErrorCode, Shape>> = {
   ERR_TEMPLATE_MISSING: VALIDATION,
   ERR_TOKENIZER: { ...VALIDATION, text: (message) => `Input validation error: tokenizer error ${message}` },
   ERR_BAD_REQUEST: { status: 400, error_type: 'validation', text: (message) => message },
+  ERR_UNAUTHORIZED: { status: 401, error_type: 'authentication', text: (message) => message },
+  ERR_FORBIDDEN: { status: 403, error_type: 'permission', text: (message) => message },
   ERR_QUEUE_FULL: { status: 429, error_type: 'overloaded', text: () => 'Model is overloaded' },
   ERR_DRAINING: {
     status: 503,

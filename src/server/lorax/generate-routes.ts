@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { EngineClient } from '../../core/engine-client.js';
 import { LoramuxError } from '../../core/errors.js';
 import type { GenerationService } from '../../generation/service.js';
-import { routeOf } from '../request-facts.js';
+import { originOf } from '../request-origin.js';
 import { SseStream } from '../sse.js';
 import { answerAll } from './answers.js';
 import { type GenerateCall, parseGenerateBody } from './generate-body.js';
@@ -49,7 +49,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
 
   /** The answers to a call, one body for each prompt; headers are set. */
   async function answer(request: FastifyRequest, reply: FastifyReply, call: GenerateCall): Promise<readonly string[]> {
-    const jobs = call.prompts.map((prompt) => jobOf(routeOf(request), prompt, call, deps.drawSeed));
+    const jobs = call.prompts.map((prompt) => jobOf(originOf(request), prompt, call, deps.drawSeed));
     const answers = await answerAll(deps.generation, jobs, abortOnClose(reply));
     const results = answers.map(({ result }) => result);
     request.facts.results = results;
@@ -64,7 +64,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
 
   /** Streams the answer to a call of one prompt. */
   async function stream(request: FastifyRequest, reply: FastifyReply, call: GenerateCall): Promise<FastifyReply> {
-    const [job] = call.prompts.map((prompt) => jobOf(routeOf(request), prompt, call, deps.drawSeed));
+    const [job] = call.prompts.map((prompt) => jobOf(originOf(request), prompt, call, deps.drawSeed));
     const [spec] = job?.specs ?? [];
     if (job === undefined || spec === undefined) throw new LoramuxError('ERR_VALIDATION', '`inputs` cannot be empty');
     const generation = await deps.generation.start(spec, abortOnClose(reply).signal);

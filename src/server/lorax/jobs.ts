@@ -1,4 +1,5 @@
 import { type GenerationSpec, PLAIN_SPEC } from '../../generation/spec.js';
+import type { RequestOrigin } from '../request-origin.js';
 import type { GenerateCall, Prompt } from './generate-body.js';
 import type { GenerateParameters } from './parameters.js';
 import type { ReplyOptions } from './replies.js';
@@ -17,7 +18,7 @@ export function seedOf({ sampling }: GenerationSpec): bigint | null {
 
 /** The job of one prompt. Each of several generations gets a seed of its own: a reply's seed alone repeats it. */
 export function jobOf(
-  route: string,
+  origin: RequestOrigin,
   { text, adapter, composition }: Prompt,
   { parameters, streaming }: GenerateCall,
   drawSeed: SeedSource,
@@ -27,7 +28,7 @@ export function jobOf(
   const alternatives = (details || streaming) && parameters.alternatives !== null;
   const common = {
     ...PLAIN_SPEC,
-    route,
+    ...origin,
     adapter,
     ...(composition === undefined ? {} : { composition }),
     prompt: { text, addSpecialTokens: true },

@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify';
+import { ANYONE } from '../../core/caller.js';
 import { BASE_NAME } from '../../core/names.js';
 import { GREEDY_SAMPLING } from '../../core/request.js';
 import { collect, type GenerationService } from '../../generation/service.js';
@@ -15,6 +16,8 @@ export interface LoraxProbeDeps {
 /** One token after LoRAX's own prompt. */
 const STARTUP = {
   ...PLAIN_SPEC,
+  // The server's own: whoever asks learns only whether it worked.
+  caller: ANYONE,
   route: '/startup',
   adapter: BASE_NAME,
   prompt: { text: 'Who?', addSpecialTokens: true },
@@ -25,7 +28,7 @@ const STARTUP = {
 /** `GET /` (as `/health`) and `GET /startup`, which generates a token through the queue; its failures are a 500. */
 export function registerLoraxProbes(app: FastifyInstance, { health, generation }: LoraxProbeDeps): void {
   app.get('/', (_request, reply) => answerHealth(reply, health));
-  app.get('/startup', async (_request, reply) => {
+  app.get('/startup', { config: { access: 'infer' } }, async (_request, reply) => {
     const left = new AbortController();
     reply.raw.once('close', () => left.abort());
     try {

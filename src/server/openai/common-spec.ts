@@ -1,12 +1,13 @@
 import { type GenerationSpec, PLAIN_SPEC } from '../../generation/spec.js';
+import type { RequestOrigin } from '../request-origin.js';
 import type { CommonCall } from './common-fields.js';
 
 /** What the common fields say about a generation; prompt, length and log-probabilities are the route's. */
-export function commonSpec(call: CommonCall, route: string): Omit<GenerationSpec, 'prompt' | 'maxNewTokens'> {
+export function commonSpec(call: CommonCall, origin: RequestOrigin): Omit<GenerationSpec, 'prompt' | 'maxNewTokens'> {
   const { model, constraint } = call;
   return {
     ...PLAIN_SPEC,
-    route,
+    ...origin,
     adapter: model.adapter,
     ...(model.composition === undefined ? {} : { composition: model.composition }),
     truncate: call.truncate,

@@ -1,4 +1,5 @@
 import type { GenerationSpec } from '../../generation/spec.js';
+import type { RequestOrigin } from '../request-origin.js';
 import { commonSpec } from './common-spec.js';
 import type { CompletionCall, CompletionPrompt } from './completion-body.js';
 import type { Job } from './runs.js';
@@ -7,34 +8,39 @@ import type { Job } from './runs.js';
  * The generations that a call needs, prompt by prompt. What would come out the same each time is computed once and
  * repeated: greedy answers, and prompts that are only scored.
  */
-export function jobsOf(call: CompletionCall, route: string): readonly Job[] {
+export function jobsOf(call: CompletionCall, origin: RequestOrigin): readonly Job[] {
   const same = call.sampling.greedy || call.maxTokens === 0;
   return call.prompts.flatMap((prompt, at) => {
     const first = at * call.n;
-    if (same) return [jobOf(call, route, prompt, 0, range(first, call.n))];
-    return range(0, call.bestOf).map((choice) => jobOf(call, route, prompt, choice, [first + choice]));
+    if (same) return [jobOf(call, origin, prompt, 0, range(first, call.n))];
+    return range(0, call.bestOf).map((choice) => jobOf(call, origin, prompt, choice, [first + choice]));
   });
 }
 
 /** With `best_of` the indexes are those of candidates, not of the reply's choices. */
 function jobOf(
   call: CompletionCall,
-  route: string,
+  origin: RequestOrigin,
   prompt: CompletionPrompt,
   choice: number,
   indexes: readonly number[],
 ): Job {
   const paths = { prompt: prompt.path, maxTokens: 'max_tokens', constraint: call.constraint?.path ?? null };
-  return { spec: specOf(call, route, prompt, choice), indexes, promptCounted: choice > 0, paths };
+  return { spec: specOf(call, origin, prompt, choice), indexes, promptCounted: choice > 0, paths };
 }
 
-function specOf(call: CompletionCall, route: string, { content }: CompletionPrompt, choice: number): GenerationSpec {
+function specOf(
+  call: CompletionCall,
+  origin: RequestOrigin,
+  { content }: CompletionPrompt,
+  choice: number,
+): GenerationSpec {
   const { maxTokens, echo, logprobs, bestOf, n } = call;
   const scoresPrompt = maxTokens === 0 || (echo && logprobs !== null);
   // The best are found by their log-probabilities.
   const scoresAnswer = logprobs !== null || bestOf > n;
   return {
-    ...commonSpec(call, route),
+    ...commonSpec(call, origin),
     prompt: 'ids' in content ? content : { ...content, addSpecialTokens: call.addSpecialTokens ?? true },
     maxNewTokens: maxTokens,
     choice,

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { abortOnClose } from '../abort-on-close.js';
-import { routeOf } from '../request-facts.js';
+import { originOf } from '../request-origin.js';
 import { type CompletionCall, promptTexts, readCompletionBody } from './completion-body.js';
 import { bestOf, ChoiceWriter } from './completion-choices.js';
 import { jobsOf } from './completion-jobs.js';
@@ -22,7 +22,7 @@ export function registerCompletions(app: FastifyInstance, deps: OpenAiDeps): voi
     const id = `cmpl-${deps.requestIds.claim(call.requestId, request, reply)}`;
     const envelope = envelopeOf(id, 'text_completion', call.model.shown);
     noteFacts(request, call, call.prompts.length * call.n);
-    const jobs = jobsOf(call, routeOf(request));
+    const jobs = jobsOf(call, originOf(request));
     const controller = abortOnClose(reply, jobs.length);
     const runs = await startAll(deps.generation, jobs, call.model, request.facts, controller);
     if (call.stream === null) return answer(request, reply, call, envelope, runs, controller);

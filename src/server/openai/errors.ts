@@ -47,6 +47,7 @@ const SHAPES: Partial<Record<ErrorCode, Shape>> = {
   ERR_TOKENIZER: INVALID_VALUE,
   ERR_BAD_REQUEST: { status: 400, type: INVALID, code: 'invalid_json' },
   ERR_PROMPT_TOO_LONG: { status: 400, type: INVALID, code: 'context_length_exceeded' },
+  ERR_UNAUTHORIZED: { status: 401, type: 'authentication_error', code: 'invalid_api_key' },
   ERR_FORBIDDEN: { status: 403, type: 'permission_error', code: 'model_not_allowed' },
   ERR_ADAPTER_NOT_FOUND: MODEL_NOT_FOUND,
   ERR_ADAPTER_UNLOADED: MODEL_NOT_FOUND,

@@ -1,5 +1,6 @@
 import type { AdapterInfo } from '../../core/adapter.js';
 import type { EngineLimits } from '../../core/engine-client.js';
+import { BASE_NAME } from '../../core/names.js';
 import type { BaseNames } from './model-name.js';
 
 /** One entry of `GET /v1/models`: OpenAI's four fields, vLLM's, and our own in `loramux`. */
@@ -58,11 +59,22 @@ export function adapterCard(id: string, adapter: AdapterInfo, { base, startedAt,
   };
 }
 
+/** A card, and the names that a caller must be allowed to use it: of an alias its own and its adapter's. */
+export interface NamedCard {
+  readonly card: ModelCard;
+  readonly names: readonly string[];
+}
+
 /** All cards: the base first, then the adapters that a request can name, each followed by its aliases. */
-export function allCards(adapters: readonly AdapterInfo[], context: CardContext): readonly ModelCard[] {
+export function allCards(adapters: readonly AdapterInfo[], context: CardContext): readonly NamedCard[] {
   const served = adapters.filter(({ state }) => state !== 'draining' && state !== 'failed');
   return [
-    ...[...new Set(context.base)].map((name) => baseCard(name, context)),
-    ...served.flatMap((adapter) => [adapter.name, ...adapter.aliases].map((id) => adapterCard(id, adapter, context))),
+    ...[...new Set(context.base)].map((name) => ({ card: baseCard(name, context), names: [BASE_NAME] })),
+    ...served.flatMap((adapter) =>
+      [adapter.name, ...adapter.aliases].map((id) => ({
+        card: adapterCard(id, adapter, context),
+        names: [id, adapter.name],
+      })),
+    ),
   ];
 }

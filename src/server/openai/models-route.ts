@@ -1,8 +1,9 @@
 import type { FastifyInstance } from 'fastify';
+import { type Caller, requireUse } from '../../core/caller.js';
 import type { EngineClient } from '../../core/engine-client.js';
 import { BASE_NAME } from '../../core/names.js';
 import type { OpenAiDeps } from './deps.js';
-import { adapterCard, allCards, baseCard, type CardContext } from './model-cards.js';
+import { adapterCard, allCards, baseCard, type CardContext, type NamedCard } from './model-cards.js';
 import { readModel, unknownModel } from './model-name.js';
 
 /** Gateways may ask many times a second; loads and evictions are seen at once, aliases after this time. */
@@ -16,23 +17,33 @@ export function registerModels(app: FastifyInstance, { engine, base, vllmLoraApi
   const context: CardContext = { base, limits: engine.limits, startedAt, showPaths: vllmLoraApi !== 'off' };
   const list = new ModelList(engine, context);
 
-  app.get('/models', async (_request, reply) => reply.type('application/json').send(await list.body()));
+  app.get('/models', async ({ caller }, reply) => reply.type('application/json').send(await list.body(caller)));
 
   app.get<ByPath>('/models/*', async (request) => {
     const id = request.params['*'];
     const model = readModel(id, base);
+    requireUse(request.caller, [model.adapter]);
     if (model.adapter === BASE_NAME) return baseCard(id === '' ? base[0] : id, context);
     const adapter = await engine.admin({ op: 'get', name: model.adapter });
+    // Of an alias, the adapter.
+    requireUse(request.caller, [adapter.name]);
     if (model.digest !== null && adapter.digest?.startsWith(model.digest) !== true) throw unknownModel(id);
     return adapterCard(model.shown, adapter, context);
   });
 }
 
-/** The list as JSON text, made again only when it may have changed. */
+interface KeptList {
+  readonly cards: Promise<readonly NamedCard[]>;
+  /** All of them as JSON text. */
+  readonly body: Promise<string>;
+  readonly atMs: number;
+}
+
+/** The list, made again only when it may have changed. */
 class ModelList {
   readonly #engine: EngineClient;
   readonly #context: CardContext;
-  #kept: { readonly body: Promise<string>; readonly atMs: number } | null = null;
+  #kept: KeptList | null = null;
 
   constructor(engine: EngineClient, context: CardContext) {
     this.#engine = engine;
@@ -42,19 +53,31 @@ class ModelList {
     });
   }
 
-  body(): Promise<string> {
+  /** What the caller may use, as JSON text. */
+  async body(caller: Caller): Promise<string> {
+    const { cards, body } = this.#fresh();
+    if (caller.adapters === null) return body;
+    return listOf((await cards).filter(({ names }) => names.every((name) => caller.mayUse(name))));
+  }
+
+  #fresh(): KeptList {
     const now = performance.now();
-    if (this.#kept !== null && now - this.#kept.atMs < KEPT_MS) return this.#kept.body;
-    const kept = { body: this.#make(), atMs: now };
+    if (this.#kept !== null && now - this.#kept.atMs < KEPT_MS) return this.#kept;
+    const cards = this.#make();
+    const kept = { cards, body: cards.then(listOf), atMs: now };
     this.#kept = kept;
     kept.body.catch(() => {
       if (this.#kept === kept) this.#kept = null;
     });
-    return kept.body;
+    return kept;
   }
 
-  async #make(): Promise<string> {
+  async #make(): Promise<readonly NamedCard[]> {
     const { adapters } = await this.#engine.admin({ op: 'list' });
-    return JSON.stringify({ object: 'list', data: allCards(adapters, this.#context) });
+    return allCards(adapters, this.#context);
   }
+}
+
+function listOf(cards: readonly NamedCard[]): string {
+  return JSON.stringify({ object: 'list', data: cards.map(({ card }) => card) });
 }

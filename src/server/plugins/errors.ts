@@ -32,6 +32,7 @@ function replyTo(thrown: FastifyError, wording: ErrorWording): ErrorReply {
 
 function send(reply: FastifyReply, { status, body, headers = {} }: ErrorReply): FastifyReply {
   if (status === 429 || status === 503) reply.header('retry-after', RETRY_AFTER_S);
+  if (status === 401) reply.header('www-authenticate', 'Bearer');
   return reply.code(status).headers(headers).type('application/json').send(body);
 }
 

@@ -38,6 +38,7 @@ function logFields(request: FastifyRequest, end: RequestEnd, model: string): Rec
     transport: 'http',
     status,
     code: facts.code ?? undefined,
+    key: request.caller.name ?? undefined,
     model,
     adapter: facts.adapter ?? undefined,
     adapter_digest: facts.servedBy?.digest ?? undefined,

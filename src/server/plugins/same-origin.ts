@@ -1,7 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import { LoramuxError } from '../../core/errors.js';
-
-const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/i;
+import { isLoopback } from '../../core/loopback.js';
 
 /**
  * Keeps web pages away: a listener on loopback is within reach of every page that its user opens. A request with an
@@ -10,13 +9,13 @@ const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/i;
  * otherwise.
  */
 export function registerSameOrigin(app: FastifyInstance, boundTo: string): void {
-  const loopbackOnly = LOOPBACK.test(boundTo.includes(':') ? `[${boundTo}]` : boundTo);
+  const loopbackOnly = isLoopback(boundTo);
   app.addHook('onRequest', async ({ headers, hostname }) => {
     const { origin, host } = headers;
     if (origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`) {
       throw forbidden(`no Origin header or this listener's own, got ${origin}`);
     }
-    if (loopbackOnly && !LOOPBACK.test(hostname)) throw forbidden(`a loopback name as Host, got ${hostname}`);
+    if (loopbackOnly && !isLoopback(hostname)) throw forbidden(`a loopback name as Host, got ${hostname}`);
   });
 }
 

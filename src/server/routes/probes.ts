@@ -1,6 +1,9 @@
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { Health } from '../health.js';
 
+/** Probes ask for no key: what polls them has none. */
+const OPEN = { config: { access: 'open' } } as const;
+
 function answer(reply: FastifyReply, ok: boolean): FastifyReply {
   return reply
     .code(ok ? 200 : 503)
@@ -16,13 +19,13 @@ export function answerHealth(reply: FastifyReply, health: Health): FastifyReply 
 
 /** `/livez`, `/readyz` (with `?verbose`), `/startupz`, `/health`, `/ping` and `/version`: answered from cached state. */
 export function registerProbes(app: FastifyInstance, health: Health, version: string): void {
-  app.get('/livez', (_request, reply) => answer(reply, health.alive()));
-  app.get('/startupz', (_request, reply) => answer(reply, health.started()));
-  app.get<{ Querystring: { verbose?: string } }>('/readyz', (request, reply) => {
+  app.get('/livez', OPEN, (_request, reply) => answer(reply, health.alive()));
+  app.get('/startupz', OPEN, (_request, reply) => answer(reply, health.started()));
+  app.get<{ Querystring: { verbose?: string } }>('/readyz', OPEN, (request, reply) => {
     if (request.query.verbose === undefined) return answer(reply, health.ready());
     return reply.code(health.ready() ? 200 : 503).send({ ready: health.ready(), checks: health.checks() });
   });
-  app.get('/health', (_request, reply) => answerHealth(reply, health));
-  app.get('/ping', (_request, reply) => answerHealth(reply, health));
-  app.get('/version', () => ({ version }));
+  app.get('/health', OPEN, (_request, reply) => answerHealth(reply, health));
+  app.get('/ping', OPEN, (_request, reply) => answerHealth(reply, health));
+  app.get('/version', { config: { access: 'key' } }, () => ({ version }));
 }

@@ -1,3 +1,4 @@
+import { ANYONE } from '../../../src/core/caller.js';
 import { BASE_NAME } from '../../../src/core/names.js';
 import { GREEDY_SAMPLING } from '../../../src/core/request.js';
 import type { GenerationObserver, GenerationSummary } from '../../../src/generation/observer.js';
@@ -10,6 +11,7 @@ export const SPEC: GenerationSpec = {
   route: 'test',
   adapter: BASE_NAME,
   ...PLAIN_SPEC,
+  caller: ANYONE,
   prompt: { text: 'hi', addSpecialTokens: false },
   maxNewTokens: null,
   sampling: GREEDY_SAMPLING,
