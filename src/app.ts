@@ -14,6 +14,7 @@ import { ADMIN_WORDING } from './server/admin/wording.js';
 import { createBaseApp, routesOf } from './server/base-app.js';
 import { Health } from './server/health.js';
 import type { Lifecycle } from './server/lifecycle.js';
+import type { RequestSource } from './server/lorax/adapter-origin.js';
 import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
 import { registerInfo } from './server/lorax/info-route.js';
 import { registerLoraxProbes } from './server/lorax/probe-routes.js';
@@ -41,6 +42,8 @@ export interface AppDeps {
   /** Largest `best_of` of a LoRAX call. */
   readonly maxBestOf: number;
   readonly access: AccessRules;
+  /** Where LoRAX calls may have adapters loaded from. */
+  readonly requestSources: readonly RequestSource[];
   /** Milliseconds since the epoch, monotonic; the process's own clock by default. */
   readonly now?: () => number;
   /** Random by default; below 2^53. */
@@ -61,7 +64,7 @@ function randomSeed(): bigint {
 /** The public app: LoRAX's routes, OpenAI's, and probes. Does not listen. */
 export function buildApp(deps: AppDeps): FastifyInstance {
   const { engine, lifecycle, metrics, version } = deps;
-  const { maxBestOf } = deps;
+  const { maxBestOf, requestSources } = deps;
   const now = deps.now ?? monotonicNow;
   const app = createBaseApp({
     logger: deps.logger,
@@ -93,7 +96,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     registerLoraxProbes(app, { health, generation });
     registerMetrics(app, metrics);
     registerInfo(app, engine, version, maxBestOf);
-    registerGenerateRoutes(app, { engine, generation, drawSeed, maxBestOf });
+    registerGenerateRoutes(app, { engine, generation, drawSeed, maxBestOf, requestSources });
   });
   registerMethodNotAllowed(app, routes, LORAX_WORDING);
   const { tokenizer, openai } = deps;

@@ -90,11 +90,11 @@ export async function serve(config: Config, memoryBytes: number, version: string
     isReady: () => lifecycle.ready,
     isDraining: () => lifecycle.draining,
   });
-  const { servedNames, maxChoices, maxBestOf, vllmLoraApi } = config;
+  const { servedNames, maxChoices, maxBestOf, vllmLoraApi, requestSources } = config;
   const openai = { servedNames, maxChoices, maxBestOf, vllmLoraApi };
   const access = { keys: keys?.ring ?? null, publicMetrics: config.publicMetrics };
   const shared = { engine, lifecycle, metrics, logger, version, access };
-  const app = buildApp({ ...shared, tokenizer, maxBestOf, openai });
+  const app = buildApp({ ...shared, tokenizer, maxBestOf, requestSources, openai });
   const uploads = { directory: sources.directory, limits: sources.fetch.limits };
   const admin = buildAdminApp({ ...shared, boundTo: config.adminHost, uploads });
   const close = async (): Promise<void> => {

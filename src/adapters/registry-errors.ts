@@ -25,3 +25,9 @@ export function abortedError(name: string): LoramuxError {
 export function closedError(): LoramuxError {
   return new LoramuxError('ERR_ENGINE_CLOSED', 'the engine is closed: it takes no more requests');
 }
+
+/** ERR_VALIDATION: a request says where the adapter lies, and its name means one from elsewhere. */
+export function otherSource(name: string): LoramuxError {
+  const message = `adapter ${name} is known here from another source: leave \`adapter_source\` out to use that one`;
+  return new LoramuxError('ERR_VALIDATION', message, { field: 'adapter_source' });
+}

@@ -1,6 +1,14 @@
+import { createHash } from 'node:crypto';
 import type { AdapterInfo, AdapterVariant, TierInfo } from '../core/adapter.js';
 import type { AdminCall, AdminReplies, AliasInfo, AliasTarget } from '../core/adapter-admin.js';
-import type { AdapterSource, DirectorySource, FileSource, MergeSource } from '../core/adapter-source.js';
+import {
+  type AdapterSource,
+  type DirectorySource,
+  type FileSource,
+  isSameSource,
+  type MergeSource,
+  type RemoteSource,
+} from '../core/adapter-source.js';
 import { LoramuxError } from '../core/errors.js';
 import { isAdapterName } from '../core/names.js';
 import type { Telemetry } from '../core/telemetry.js';
@@ -20,11 +28,13 @@ import { LoadRunner } from './load-runner.js';
 import { type AdapterBackend, AdapterLoader, unreachable } from './loader.js';
 import type { BaseModel } from './plan.js';
 import type { AdapterProver } from './proof.js';
-import { abortedError, closedError, leavingError, notFound } from './registry-errors.js';
+import { abortedError, closedError, leavingError, notFound, otherSource } from './registry-errors.js';
 import type { RemoteSources } from './sources/remote-sources.js';
 import { VersionStore } from './version-store.js';
 
 const DEFAULT_MAX_FILE_BYTES = 2 * 1024 ** 3;
+/** Adapters that requests located themselves, remembered without being resident. */
+const MAX_IDLE_LOCATED = 256;
 /** Merges that are remembered without being resident. */
 const MAX_IDLE_MERGES = 256;
 
@@ -72,6 +82,8 @@ export class AdapterRegistry {
   readonly #aliases = new AliasTable(this.#records);
   /** Names that the operator unloaded: not found again in the roots until an admin load. */
   readonly #unloaded = new Set<string>();
+  /** Names of records that requests made by saying where their adapter lies. */
+  readonly #located = new Set<string>();
   #nextTicket = 1;
   #closed = false;
 
@@ -184,6 +196,50 @@ export class AdapterRegistry {
     for (const record of idle.slice(0, Math.max(0, idle.length - MAX_IDLE_MERGES))) this.#records.delete(record.name);
     this.#records.set(name, createRecord(name, source));
     return name;
+  }
+
+  /**
+   * The name under which an adapter is acquired that a request says where to find, if it is known already: its own, or
+   * with a token one that no request can spell, so that only those who have the token get what it opened.
+   * Errors: ERR_VALIDATION when the name stands for something else here.
+   */
+  located(name: string, source: RemoteSource): string | null {
+    const known = nameForToken(name, source);
+    const record = this.#records.get(known);
+    if (this.#aliases.has(known) || (record !== undefined && !isSameSource(record.source, source))) {
+      throw otherSource(name);
+    }
+    return record === undefined ? null : known;
+  }
+
+  /**
+   * As `located`, making the adapter known if it is not. Those that are neither resident nor loading are forgotten when
+   * they become many. Errors: as `located`, ERR_ADAPTER_NOT_FOUND for a name that the operator unloaded, and those of
+   * sources that may not be fetched.
+   */
+  async locate(name: string, source: RemoteSource): Promise<string> {
+    const known = nameForToken(name, source);
+    if (this.located(name, source) !== null) return known;
+    if (this.#unloaded.has(known)) throw notFound(name, true);
+    const inRoots = await this.#roots.find(known);
+    const admitted = await this.#admit(source);
+    if (inRoots !== null) throw otherSource(name);
+    if (this.located(name, source) !== null) return known;
+    this.#forgetLocated();
+    this.#located.add(known);
+    this.#records.set(known, createRecord(known, admitted));
+    return known;
+  }
+
+  #forgetLocated(): void {
+    const isIdle = (record: AdapterRecord): boolean => record.versions.size === 0 && record.load === null;
+    for (const name of this.#located) {
+      const record = this.#records.get(name);
+      if (record !== undefined && this.#located.size < MAX_IDLE_LOCATED) break;
+      if (record !== undefined && !isIdle(record)) continue;
+      this.#located.delete(name);
+      this.#records.delete(name);
+    }
   }
 
   /** Every adapter: those known and those in the scanned roots, sorted by name. */
@@ -403,6 +459,7 @@ export class AdapterRegistry {
       if (record.load === null) {
         this.#records.set(name, record);
         this.#unloaded.delete(name);
+        this.#located.delete(name);
         return { record, load: this.#loads.start(record, source, intent) };
       }
       await record.load.settled;
@@ -459,6 +516,13 @@ function requireName(name: string): void {
 
 function directorySource(location: string): DirectorySource {
   return { type: 'dir', location };
+}
+
+/** A digest of the token is part of the name: `#` is in no name that a request or an operator can give. */
+function nameForToken(name: string, source: RemoteSource): string {
+  const token = source.type === 'hub' || source.type === 'http' ? source.token : null;
+  if (token === null) return name;
+  return `${name}#${createHash('sha256').update(token).digest('hex').slice(0, 32)}`;
 }
 
 /** The intent of a load that only requests asked for. A name follows its own directory to whatever it holds. */

@@ -60,6 +60,8 @@ export interface Config {
   readonly adapterHosts: readonly HostRule[];
   /** The same at any address; each with its port. */
   readonly adapterPrivateHosts: readonly HostRule[];
+  /** Where requests may have adapters loaded from by `adapter_source`. */
+  readonly requestSources: readonly ('hub' | 's3')[];
 }
 
 /** What defaults depend on. */

@@ -8,6 +8,7 @@ import {
   hostList,
   httpUrl,
   integer,
+  listOf,
   nameList,
   onOff,
   text,
@@ -325,6 +326,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     fallback: () => [],
     defaultText: 'none',
     help: 'HOST:PORT, separated by commas: the same at any address, private and loopback ones too',
+  },
+  requestSources: {
+    flag: 'request-sources',
+    value: 'SOURCES',
+    parse: listOf(['hub', 's3'], 'none'),
+    fallback: () => ['hub'],
+    defaultText: 'hub',
+    help: 'none, or hub and s3, separated by commas: where a request may have adapters loaded from',
   },
 };
 

@@ -44,6 +44,17 @@ export function choice<T extends string>(
   };
 }
 
+/** Some of `choices`, separated by commas, each once; or the word `none`. */
+export function listOf<T extends string>(choices: readonly T[], none: string): ValueParser<readonly T[]> {
+  return (value, origin) => {
+    if (value === none) return [];
+    const items = value.split(',').map((item) => choices.find((candidate) => candidate === item.trim()));
+    const known = items.filter((item) => item !== undefined);
+    if (known.length === items.length && new Set(known).size === known.length) return known;
+    throw refuse(origin, `${none}, or ${choices.join(' and ')} separated by commas`, value);
+  };
+}
+
 const BYTE_UNITS: Readonly<Record<string, number>> = {
   '': 1,
   B: 1,

@@ -1,3 +1,4 @@
+import type { RemoteSource } from './adapter-source.js';
 import type { Composition } from './composition.js';
 import type { Constraint } from './constraint.js';
 
@@ -80,6 +81,8 @@ export interface GenerateRequest {
   readonly allowed?: readonly string[];
   /** Several adapters instead of one, or one at another strength. */
   readonly composition?: Composition;
+  /** Where adapters that the request names are to be loaded from; the others are the server's own by their names. */
+  readonly adapterSources?: ReadonlyMap<string, RemoteSource>;
   /** [promptLength], at least one id, each below the vocabulary size. */
   readonly promptIds: Uint32Array;
   /** promptLength + maxNewTokens is at most the model length. 0 only with `promptLogprobs`: the prompt is scored, no more. */

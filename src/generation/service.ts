@@ -54,6 +54,7 @@ export class GenerationService {
       adapter: spec.adapter,
       ...(spec.caller.adapters === null ? {} : { allowed: spec.caller.adapters }),
       ...(spec.composition === undefined ? {} : { composition: spec.composition }),
+      ...(spec.adapterSources === undefined ? {} : { adapterSources: spec.adapterSources }),
       promptIds,
       maxNewTokens,
       minNewTokens: spec.minNewTokens,

@@ -1,3 +1,4 @@
+import type { RemoteSource } from '../core/adapter-source.js';
 import type { Caller } from '../core/caller.js';
 import type { Composition } from '../core/composition.js';
 import type { Constraint } from '../core/constraint.js';
@@ -21,6 +22,8 @@ export interface GenerationSpec {
   /** Adapter name, or `__base__`; of a composition the names of its members, joined by commas. */
   readonly adapter: string;
   readonly composition?: Composition;
+  /** As in GenerateRequest. */
+  readonly adapterSources?: ReadonlyMap<string, RemoteSource>;
   /** Who asks: `request.caller` of HTTP routes. */
   readonly caller: Caller;
   readonly prompt: Prompt;

@@ -3,6 +3,7 @@ import { leaseAll, tryLeaseAll } from '../adapters/composition/lease-all.js';
 import { acquireMerged, tryAcquireMerged } from '../adapters/composition/merge-source.js';
 import { requireSummable } from '../adapters/composition/summable.js';
 import { lastOccurrence } from '../adapters/invocation.js';
+import type { AdapterRegistry } from '../adapters/registry.js';
 import { BASE_NAME } from '../core/names.js';
 import type { GenerateRequest, ServedBy } from '../core/request.js';
 import { BASE_ROWS, oneAdapter, type RowAdapters, rowAdapters } from '../scheduler/row-adapters.js';
@@ -16,11 +17,20 @@ export interface Claim {
   release(): void;
 }
 
+/** The registry, which also makes adapters known that requests locate themselves. */
+type Registry = ClaimRegistry & Pick<AdapterRegistry, 'located' | 'locate'>;
+
 /** Claims the adapters of a request if all are resident; null otherwise, then use `claim`. Errors: as `claim`. */
-export function tryClaim(all: ClaimRegistry, request: GenerateRequest): Claim | null {
+export function tryClaim(all: Registry, request: GenerateRequest): Claim | null {
   if (request.adapter === BASE_NAME) return BASE_CLAIM;
-  const { adapter, composition, allowed } = request;
-  const registry = allowedAliases(all, allowed);
+  const registry = allowedAliases(all, request.allowed);
+  const known = new Map<string, string>();
+  for (const [name, source] of request.adapterSources ?? []) {
+    const located = all.located(name, source);
+    if (located === null) return null;
+    known.set(name, located);
+  }
+  const { adapter, composition } = renamed(request, known);
   if (composition?.kind === 'merge') {
     const lease = tryAcquireMerged(registry, composition);
     return lease === null ? null : claimOf(request, [lease]);
@@ -32,16 +42,28 @@ export function tryClaim(all: ClaimRegistry, request: GenerateRequest): Claim | 
 
 /**
  * Claims the adapters of a request, waiting for those that are not resident.
- * Errors: those of `AdapterRegistry.acquire`, `leaseAll` and `acquireMerged`; ERR_FORBIDDEN for an alias of an adapter
+ * Errors: those of `AdapterRegistry.locate`, `acquire`, `leaseAll` and `acquireMerged`; ERR_FORBIDDEN for an alias of an adapter
  * that the caller may not use; ERR_ADAPTER_INVALID for an adapter that cannot be combined.
  */
-export async function claim(all: ClaimRegistry, request: GenerateRequest, signal: AbortSignal): Promise<Claim> {
+export async function claim(all: Registry, request: GenerateRequest, signal: AbortSignal): Promise<Claim> {
   if (request.adapter === BASE_NAME) return BASE_CLAIM;
-  const { adapter, composition, allowed } = request;
-  const registry = allowedAliases(all, allowed);
+  const registry = allowedAliases(all, request.allowed);
+  const known = new Map<string, string>();
+  for (const [name, source] of request.adapterSources ?? []) known.set(name, await all.locate(name, source));
+  const { adapter, composition } = renamed(request, known);
   if (composition?.kind === 'merge') return claimOf(request, [await acquireMerged(registry, composition, signal)]);
   const names = composition?.members.map(({ name }) => name) ?? [adapter];
   return claimOf(request, await leaseAll(registry, names, signal));
+}
+
+/** The adapters of a request by the registry's names for them; replies go on naming them as the request did. */
+function renamed(
+  { adapter, composition }: GenerateRequest,
+  known: ReadonlyMap<string, string>,
+): Pick<GenerateRequest, 'adapter' | 'composition'> {
+  if (composition === undefined) return { adapter: known.get(adapter) ?? adapter };
+  const members = composition.members.map(({ name, weight }) => ({ name: known.get(name) ?? name, weight }));
+  return { adapter, composition: { ...composition, members } };
 }
 
 /** Whom a reply names before the adapters of its request are there. */

@@ -42,7 +42,9 @@ export interface TestApp {
   readonly uploads: string;
 }
 
-export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'maxBufferedBytes'>> & {
+export type Overrides = Partial<
+  Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'requestSources' | 'maxBufferedBytes'>
+> & {
   openai?: Partial<AppDeps['openai']>;
   engine?: ScriptedEngine;
   access?: AccessRules;
@@ -74,6 +76,7 @@ export function startApp(
     ...shared,
     tokenizer: new ByteTokenizer(),
     maxBestOf: 4,
+    requestSources: ['hub', 's3'],
     openai: { servedNames: [], maxChoices: 16, maxBestOf: 2, vllmLoraApi: 'off', ...openai },
     ...overrides,
   });

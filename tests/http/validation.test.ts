@@ -38,7 +38,6 @@ const REFUSED: readonly (readonly [object, string | RegExp])[] = [
   [{ adapter_id: 5 }, '`adapter_id` must be a string, got 5'],
   [{ adapter_id: '../etc' }, /`adapter_id` must be an adapter name/],
   [{ adapter_id: 'a\nb' }, /`adapter_id` must be an adapter name/],
-  [{ adapter_source: 'hub' }, /`adapter_source` must be local or null/],
   [{ adapter_names: ['a'] }, '`inputs` must be a list of strings, got "hi"'],
   [{ adapter_names: ['a'], adapter_id: 'a' }, 'at most one of `adapter_id` or `adapter_names` may be provided'],
   [{ best_of: 5, do_sample: true }, '`best_of` must be > 0 and <= 4. Given: 5'],

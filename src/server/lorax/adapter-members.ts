@@ -1,21 +1,12 @@
 import { type Composition, membersLabel, type WeightedAdapter } from '../../core/composition.js';
-import { BASE_NAME, isAdapterName, LORAX_BASE_NAME } from '../../core/names.js';
+import { BASE_NAME } from '../../core/names.js';
 import { invalidField, readString } from '../fields.js';
+import { type AdapterOrigin, readAdapterName } from './adapter-origin.js';
 
 /** What a prompt runs under: one adapter or the base, or a composition, then `adapter` names its members. */
 export interface AdapterChoice {
   readonly adapter: string;
   readonly composition?: Composition;
-}
-
-/** The one place where LoRAX's spellings of the base model are translated. */
-export function readAdapterName(field: string, name: string): string {
-  if (name === '' || name === BASE_NAME || name === LORAX_BASE_NAME) return BASE_NAME;
-  if (isAdapterName(name)) return name;
-  throw invalidField(
-    field,
-    `\`${field}\` must be an adapter name: letters, digits, ".", "_" and "-", at most one "/", up to 128 characters a part`,
-  );
 }
 
 /** A sum of `members`, which `field` named. One at weight 1 is that adapter as it is. */
@@ -26,8 +17,8 @@ export function sumOf(field: string, members: readonly WeightedAdapter[]): Adapt
   return { adapter: membersLabel(members), composition: { kind: 'sum', members } };
 }
 
-export function readMemberName(field: string, value: unknown): string {
-  const name = readAdapterName(field, readString(field, value));
+export function readMemberName(field: string, value: unknown, origin: AdapterOrigin): string {
+  const name = readAdapterName(field, readString(field, value), origin);
   if (name !== BASE_NAME) return name;
   throw invalidField(field, `\`${field}\` must name an adapter: the base is what the adapters are added to`);
 }

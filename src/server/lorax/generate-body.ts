@@ -1,14 +1,7 @@
-import {
-  invalidField,
-  type JsonObject,
-  readBoolean,
-  readObject,
-  readOptionalString,
-  readString,
-  readStrings,
-} from '../fields.js';
+import { invalidField, type JsonObject, readBoolean, readObject, readString, readStrings } from '../fields.js';
 import { readAdapterChoice, refuseSeveralChoices } from './adapter-choice.js';
-import { type AdapterChoice, readAdapterName } from './adapter-members.js';
+import type { AdapterChoice } from './adapter-members.js';
+import { type AdapterOrigin, type RequestSource, readAdapterName, readOrigin } from './adapter-origin.js';
 import { type CallRules, checkBounds, checkRoute, type GenerateParameters, readParameters } from './parameters.js';
 import { refuseUnknownFields } from './unsupported.js';
 
@@ -21,6 +14,7 @@ const PARAMETER_FIELDS: ReadonlySet<string> = new Set([
   'adapter_names',
   'adapter_source',
   'adapters',
+  'api_token',
   'best_of',
   'decoder_input_details',
   'details',
@@ -53,6 +47,7 @@ export interface GenerateCall {
   readonly prompts: readonly Prompt[];
   /** `adapter_names` was used: the reply is a list. */
   readonly list: boolean;
+  readonly origin: AdapterOrigin;
   readonly parameters: GenerateParameters;
 }
 
@@ -60,6 +55,7 @@ export interface GenerateCall {
 export interface BodyContext extends Pick<CallRules, 'maxBestOf'> {
   /** What the route does; null where `stream` of the body decides. */
   readonly streaming: boolean | null;
+  readonly requestSources: readonly RequestSource[];
   /** Longest prompt in tokens, for the message about `truncate`. */
   readonly maxInputLength: number;
 }
@@ -74,21 +70,21 @@ export function parseGenerateBody(body: unknown, context: BodyContext): Generate
   const streaming = readStreamFlag(object.stream, context.streaming);
   const fields = object.parameters === undefined ? {} : readObject('parameters', object.parameters);
   refuseUnknownFields(fields, PARAMETER_FIELDS, 'parameters');
-  refuseForeignSource(fields.adapter_source);
+  const origin = readOrigin(fields, context.requestSources);
   const parameters = readParameters(fields);
   const inputs = readInputs(object.inputs, fields, streaming);
   checkRoute(parameters, { streaming, maxBestOf: context.maxBestOf });
   refuseSeveralChoices(fields);
-  const choice = readAdapterChoice(fields);
+  const choice = readAdapterChoice(fields, origin);
   checkBounds(parameters);
-  const prompts = 'names' in inputs ? pair(inputs) : [readPrompt('inputs', inputs.text, choice)];
+  const prompts = 'names' in inputs ? pair(inputs, origin) : [readPrompt('inputs', inputs.text, choice)];
   if (parameters.truncate !== null && (parameters.truncate < 1 || parameters.truncate > context.maxInputLength)) {
     throw invalidField(
       'truncate',
       `\`truncate\` must be strictly positive and less than ${context.maxInputLength}. Given: ${parameters.truncate}`,
     );
   }
-  return { streaming, prompts, list: 'names' in inputs, parameters };
+  return { streaming, prompts, list: 'names' in inputs, origin, parameters };
 }
 
 /** Where the route itself says what happens, `stream` may only say the same. */
@@ -97,15 +93,6 @@ function readStreamFlag(value: unknown, streaming: boolean | null): boolean {
   if (value === undefined || value === null || value === streaming) return streaming;
   const route = streaming ? '/generate' : '/generate_stream';
   throw invalidField('stream', `\`stream\` must be ${streaming} on this route: use ${route} instead`);
-}
-
-function refuseForeignSource(value: unknown): void {
-  const source = readOptionalString('adapter_source', value);
-  if (source === null || source.toLowerCase() === 'local') return;
-  throw invalidField(
-    'adapter_source',
-    `\`adapter_source\` must be local or null: adapters from elsewhere are not supported by this server`,
-  );
 }
 
 /** `inputs` by its type: one text, or with `adapter_names` a list of them. */
@@ -124,7 +111,7 @@ function readInputs(inputs: unknown, fields: JsonObject, streaming: boolean): In
   return { text: readString('inputs', inputs) };
 }
 
-function pair({ texts, names }: Extract<Inputs, { names: unknown }>): readonly Prompt[] {
+function pair({ texts, names }: Extract<Inputs, { names: unknown }>, origin: AdapterOrigin): readonly Prompt[] {
   if (texts.length !== names.length) {
     throw invalidField(
       'adapter_names',
@@ -136,7 +123,7 @@ function pair({ texts, names }: Extract<Inputs, { names: unknown }>): readonly P
     throw invalidField('inputs', `\`inputs\` supports up to ${MAX_INPUTS} prompts. Given: ${texts.length}`);
   }
   return texts.map((text, at) =>
-    readPrompt(`inputs[${at}]`, text, { adapter: readAdapterName(`adapter_names[${at}]`, names[at] ?? '') }),
+    readPrompt(`inputs[${at}]`, text, { adapter: readAdapterName(`adapter_names[${at}]`, names[at] ?? '', origin) }),
   );
 }
 

@@ -5,6 +5,7 @@ import { LoramuxError } from '../../core/errors.js';
 import type { GenerationService } from '../../generation/service.js';
 import { originOf } from '../request-origin.js';
 import { SseStream } from '../sse.js';
+import type { RequestSource } from './adapter-origin.js';
 import { answerAll } from './answers.js';
 import { type GenerateCall, parseGenerateBody } from './generate-body.js';
 import { adapterHeaders, countCharacters, modelHeaders, timingHeaders } from './headers.js';
@@ -19,6 +20,7 @@ export interface GenerateDeps {
   readonly drawSeed: SeedSource;
   /** Largest `best_of`. */
   readonly maxBestOf: number;
+  readonly requestSources: readonly RequestSource[];
 }
 
 /** `POST /generate`, `POST /generate_stream`, and the two that do either: `POST /` and `POST /invocations`. */
@@ -34,6 +36,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     const call = parseGenerateBody(request.body, {
       streaming,
       maxBestOf: deps.maxBestOf,
+      requestSources: deps.requestSources,
       maxInputLength: limits.maxModelLen - 1,
     });
     request.facts.stream = call.streaming;
@@ -56,7 +59,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     const [first] = results;
     if (!call.list && first !== undefined) {
       request.facts.servedBy = first.servedBy;
-      reply.headers(adapterHeaders(first.servedBy));
+      reply.headers(adapterHeaders(first.servedBy, call.origin.kind));
     }
     reply.headers({ ...baseHeaders(call), ...timingHeaders(results) }).type('application/json');
     return answers.map(({ body }) => body);
@@ -72,7 +75,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     // Until the first token is there, whatever goes wrong still gets its real status.
     const first = await nextText(events, request.facts);
     const { servedBy } = request.facts;
-    reply.headers({ ...baseHeaders(call), ...(servedBy === null ? {} : adapterHeaders(servedBy)) });
+    reply.headers({ ...baseHeaders(call), ...(servedBy === null ? {} : adapterHeaders(servedBy, call.origin.kind)) });
     reply.hijack();
     const shape = { reply: job.reply, seed: seedOf(spec) };
     await writeStream(request, new SseStream(reply.raw, reply.getHeaders()), shape, first, events);

@@ -20,12 +20,12 @@ export function modelHeaders(device: string, modelId: string, characters: number
   };
 }
 
-/** Who answered; empty for the base model. */
-export function adapterHeaders({ adapter, digest, tierAtArrival }: ServedBy): Headers {
+/** Who answered, and where the request looked for it; empty for the base model. */
+export function adapterHeaders({ adapter, digest, tierAtArrival }: ServedBy, source = 'local'): Headers {
   if (adapter === BASE_NAME) return {};
   return {
     'x-adapter-id': adapter,
-    'x-adapter-source': 'local',
+    'x-adapter-source': source,
     ...(digest === null ? {} : { 'x-loramux-adapter-digest': digest }),
     ...(tierAtArrival === null ? {} : { 'x-loramux-adapter-tier': tierAtArrival }),
   };

@@ -1,5 +1,6 @@
 import { type GenerationSpec, PLAIN_SPEC } from '../../generation/spec.js';
 import type { RequestOrigin } from '../request-origin.js';
+import { sourcesOf } from './adapter-origin.js';
 import type { GenerateCall, Prompt } from './generate-body.js';
 import type { GenerateParameters } from './parameters.js';
 import type { ReplyOptions } from './replies.js';
@@ -20,17 +21,19 @@ export function seedOf({ sampling }: GenerationSpec): bigint | null {
 export function jobOf(
   origin: RequestOrigin,
   { text, adapter, composition }: Prompt,
-  { parameters, streaming }: GenerateCall,
+  { parameters, streaming, origin: adapterOrigin }: GenerateCall,
   drawSeed: SeedSource,
 ): Job {
   const runs = Math.max(parameters.bestOf ?? 1, 1);
   const details = parameters.details || parameters.decoderInputDetails;
   const alternatives = (details || streaming) && parameters.alternatives !== null;
+  const sources = sourcesOf(composition?.members.map(({ name }) => name) ?? [adapter], adapterOrigin);
   const common = {
     ...PLAIN_SPEC,
     ...origin,
     adapter,
     ...(composition === undefined ? {} : { composition }),
+    ...(sources === undefined ? {} : { adapterSources: sources }),
     prompt: { text, addSpecialTokens: true },
     ...limitsOf(parameters),
     constraint: parameters.constraint,

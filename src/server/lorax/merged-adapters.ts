@@ -1,6 +1,7 @@
 import { MAX_MEMBERS, type MergeMethod, membersLabel, type WeightedAdapter } from '../../core/composition.js';
 import { invalidField, readNumber, readObject, readOptionalString, readStrings } from '../fields.js';
 import { type AdapterChoice, checkWeight, readMemberName, sumOf } from './adapter-members.js';
+import type { AdapterOrigin } from './adapter-origin.js';
 
 const FIELDS: ReadonlySet<string> = new Set(['ids', 'weights', 'merge_strategy', 'density', 'majority_sign_method']);
 
@@ -27,13 +28,13 @@ const STRATEGIES: ReadonlyMap<string, Strategy> = new Map<string, Strategy>([
  * `merged_adapters`, checked in LoRAX's order and with its messages. One adapter is not merged: LoRAX ignores its
  * weight, PEFT's formulas apply it. Throws ERR_VALIDATION.
  */
-export function readMergedAdapters(value: unknown): AdapterChoice {
+export function readMergedAdapters(value: unknown, origin: AdapterOrigin): AdapterChoice {
   const object = readObject('merged_adapters', value);
   for (const name of Object.keys(object)) {
     if (!FIELDS.has(name))
       throw invalidField('merged_adapters', `unknown field \`merged_adapters.${name}\`: remove it`);
   }
-  const members = readMembers(object.ids, object.weights);
+  const members = readMembers(object.ids, object.weights, origin);
   const { formula, strategy } = readStrategy(object.merge_strategy);
   const majoritySign = readMajoritySign(object.majority_sign_method);
   const density = readNumber('density', object.density);
@@ -49,7 +50,7 @@ export function readMergedAdapters(value: unknown): AdapterChoice {
   return { adapter: membersLabel(members), composition: { kind: 'merge', members, method } };
 }
 
-function readMembers(ids: unknown, weights: unknown): WeightedAdapter[] {
+function readMembers(ids: unknown, weights: unknown, origin: AdapterOrigin): WeightedAdapter[] {
   const names = readStrings('ids', ids);
   const list: readonly unknown[] = readList(weights);
   if (names.length === 0) {
@@ -62,7 +63,7 @@ function readMembers(ids: unknown, weights: unknown): WeightedAdapter[] {
     throw invalidField('merged_adapters', `\`ids\` supports up to ${MAX_MEMBERS} adapters. Given: ${names.length}`);
   }
   return names.map((name, at) => ({
-    name: readMemberName(`ids[${at}]`, name),
+    name: readMemberName(`ids[${at}]`, name, origin),
     weight: checkWeight(`weights[${at}]`, readWeight(`weights[${at}]`, list[at])),
   }));
 }

@@ -6,7 +6,6 @@ import { invalidField, type JsonObject } from '../fields.js';
  * documented default and a neutral value are accepted; everything else is refused by name, never ignored.
  */
 const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
-  api_token: [],
   apply_chat_template: [false],
   watermark: [false],
 };

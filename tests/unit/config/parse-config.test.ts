@@ -44,6 +44,7 @@ test('defaults come from the host', () => {
     fetchTimeoutMs: 600_000,
     adapterHosts: [],
     adapterPrivateHosts: [],
+    requestSources: ['hub'],
   });
   assert.ok(Object.isFrozen(config));
   const small = parseConfig([], { XDG_CACHE_HOME: '/xdg' }, { ...FACTS, memoryBytes: 2 ** 29 });
@@ -112,6 +113,7 @@ const VALUES: Readonly<Record<string, readonly [string, unknown]>> = {
       { host: '::1', port: 9000 },
     ],
   ],
+  'request-sources': ['s3, hub', ['s3', 'hub']],
 };
 
 for (const key of CONFIG_KEYS) {
@@ -134,6 +136,8 @@ const REFUSED: readonly (readonly [readonly string[], RegExp])[] = [
   [['--port='], /--port accepts a whole number from 0 to 65535, got ""/],
   [['--port', '65536'], /--port accepts a whole number from 0 to 65535, got "65536"/],
   [['--port', '1e3'], /whole number/],
+  [['--request-sources', 'hub,hub'], /accepts none, or hub and s3 separated by commas, got "hub,hub"/],
+  [['--request-sources', 'pbase'], /none, or hub and s3/],
   [['--port=-1'], /whole number/],
   [['--threads', '0'], /from 1 to/],
   [['--max-model-len', '1'], /from 2 to/],
