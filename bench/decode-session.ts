@@ -57,6 +57,7 @@ export class DecodeSession {
       maxSequences: 64,
       maxBatchTokens: 1024,
       maxQueue: 64,
+      prefixCache: false,
       kvBlocks: 2048,
       blockSize: this.engine.blockSize,
       maxModelLen: 1024,

@@ -72,6 +72,7 @@ const engine = await WorkerEngineClient.start({
     maxBatchTokens: 512,
     maxSequences: 64,
     maxQueue: 64,
+    prefixCache: false,
   },
   log: (_level, event, text) => console.error(event, text),
 });

@@ -39,6 +39,7 @@ function measure(repetitionPenalty: number): Float64Array {
     blockSize: BLOCK_SIZE,
     maxModelLen: MODEL_LENGTH,
     vocabSize: 49_152,
+    prefixCache: true,
   });
   for (let id = 0; id < SEQUENCES; id += 1) {
     const servedBy = { adapter: '__base__', digest: null, tierAtArrival: null };

@@ -62,7 +62,16 @@ export async function serve(config: Config, memoryBytes: number, version: string
   }).finally(() => progress.stop());
 
   const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
-  const { threads, adapterMemoryBytes, kvMemoryBytes, maxModelLen, maxBatchTokens, maxSequences, maxQueue } = config;
+  const {
+    threads,
+    adapterMemoryBytes,
+    kvMemoryBytes,
+    maxModelLen,
+    maxBatchTokens,
+    maxSequences,
+    maxQueue,
+    prefixCache,
+  } = config;
   const sources = sourcesStart(config);
   const engine = await WorkerEngineClient.start({
     start: {
@@ -78,6 +87,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
       maxBatchTokens,
       maxSequences,
       maxQueue,
+      prefixCache,
     },
     log: (level, event, text) => logger[level]({ event }, text),
   });

@@ -31,6 +31,8 @@ export interface Config {
   readonly maxSequences: number;
   /** Requests waiting at most; the next one is refused. */
   readonly maxQueue: number;
+  /** KV blocks are kept when their requests end, and shared. */
+  readonly prefixCache: boolean;
   readonly drainTimeoutMs: number;
   /** Further names of the base model on OpenAI's routes; the first is the one that replies say. */
   readonly servedNames: readonly string[];

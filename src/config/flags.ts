@@ -199,6 +199,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     defaultText: '1024',
     help: 'requests that may wait; the next one is answered 429',
   },
+  prefixCache: {
+    flag: 'prefix-cache',
+    value: 'SWITCH',
+    parse: onOff,
+    fallback: () => true,
+    defaultText: 'on',
+    help: 'on: requests that begin alike, under the same adapters, share their KV cache',
+  },
   drainTimeoutMs: {
     flag: 'drain-timeout',
     value: 'TIME',

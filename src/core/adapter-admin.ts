@@ -38,7 +38,13 @@ export interface EngineState {
   readonly waiting: number;
   readonly waitingForAdapter: number;
   readonly running: number;
-  readonly kvBlocks: { readonly total: number; readonly used: number; readonly blockSize: number };
+  readonly kvBlocks: {
+    readonly total: number;
+    readonly used: number;
+    /** Used by no request, kept by the prefix cache until a block is needed. */
+    readonly cached: number;
+    readonly blockSize: number;
+  };
   readonly tiers: readonly TierInfo[];
   readonly steps: number;
   /** Milliseconds since the last step ended; null before the first. */

@@ -128,7 +128,14 @@ export interface ServedBy {
 
 /** What the engine reports about one request. Exactly one terminal event (`finish` or `error`) per request. */
 export type SequenceEvent =
-  | { readonly kind: 'admitted'; readonly id: number; readonly atMs: number; readonly servedBy: ServedBy }
+  | {
+      readonly kind: 'admitted';
+      readonly id: number;
+      readonly atMs: number;
+      readonly servedBy: ServedBy;
+      /** Prompt tokens whose KV was there already. */
+      readonly cachedTokens: number;
+    }
   /** Before the first token, when asked for. */
   | { readonly kind: 'prompt'; readonly id: number; readonly prompt: PromptLogprobs }
   | {

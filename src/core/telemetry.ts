@@ -13,6 +13,9 @@ export type Telemetry =
       readonly segments: number;
       /** Real adapters only, base not counted. */
       readonly distinctAdapters: number;
+      /** Prompt tokens that were looked up in the prefix cache, and those found there. */
+      readonly lookedUpTokens: number;
+      readonly cachedTokens: number;
       readonly planSeconds: number;
       readonly runSeconds: number;
       readonly sampleSeconds: number;

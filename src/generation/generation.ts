@@ -50,6 +50,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
   #submission: Submission | null = null;
   #servedBy: ServedBy | null = null;
   #admittedMs: number | null = null;
+  #cachedTokens = 0;
   #firstTokenMs: number | null = null;
   #lastTokenMs = 0;
   #generated = 0;
@@ -96,6 +97,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
       case 'admitted':
         if (this.#servedBy !== null) return;
         this.#servedBy = event.servedBy;
+        this.#cachedTokens = event.cachedTokens;
         this.#admittedMs = Math.min(Math.max(event.atMs, this.#submittedMs), this.#deps.now());
         this.#buffer.push({ kind: 'admitted', servedBy: event.servedBy });
         return;
@@ -159,6 +161,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
       stop: this.#stopOf(reason, last),
       text: this.#deltas.join(''),
       promptTokens: this.request.promptIds.length,
+      cachedTokens: this.#cachedTokens,
       generatedTokens: this.#generated,
       servedBy: this.#servedBy ?? { adapter: this.#spec.adapter, digest: null, tierAtArrival: null },
       times,
@@ -197,6 +200,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
       code: error?.code ?? null,
       slowConsumer,
       promptTokens: this.request.promptIds.length,
+      cachedTokens: this.#cachedTokens,
       maxNewTokens: this.request.maxNewTokens,
       generatedTokens: this.#generated,
       times,

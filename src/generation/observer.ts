@@ -13,6 +13,8 @@ export interface GenerationSummary {
   readonly code: ErrorCode | null;
   readonly slowConsumer: boolean;
   readonly promptTokens: number;
+  /** Those of them whose KV was there already. */
+  readonly cachedTokens: number;
   readonly maxNewTokens: number;
   readonly generatedTokens: number;
   readonly times: GenerationTimes;

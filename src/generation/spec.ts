@@ -107,6 +107,8 @@ export interface GenerationResult {
   /** All text deltas joined: special tokens skipped, nothing after a stop string. */
   readonly text: string;
   readonly promptTokens: number;
+  /** Those of them whose KV was there already. */
+  readonly cachedTokens: number;
   readonly generatedTokens: number;
   readonly servedBy: ServedBy;
   readonly times: GenerationTimes;

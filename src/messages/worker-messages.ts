@@ -34,6 +34,8 @@ export interface WorkerStart {
   readonly maxBatchTokens: number;
   readonly maxSequences: number;
   readonly maxQueue: number;
+  /** KV blocks are kept when their requests end, and shared. */
+  readonly prefixCache: boolean;
 }
 
 export type ToWorker =

@@ -28,6 +28,8 @@ function recordStep(of: Instruments, step: Step): void {
   of.stepRows.observe(step.prefillRows + step.decodeRows);
   of.stepSegments.observe(step.segments);
   of.stepDistinctAdapters.observe(step.distinctAdapters);
+  of.prefixCacheTokens.inc({ result: 'hit' }, step.cachedTokens);
+  of.prefixCacheTokens.inc({ result: 'miss' }, step.lookedUpTokens - step.cachedTokens);
   of.loraRows.inc(step.loraRows);
   of.baseRows.inc(step.baseRows);
 }

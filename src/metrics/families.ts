@@ -89,8 +89,9 @@ export const FAMILIES = {
   loraRows: counter('loramux_lora_rows_total', 'Rows that an adapter touched'),
   baseRows: counter('loramux_base_rows_total', 'Rows of the plain base model'),
   preemptions: counter('loramux_preemptions_total', 'Sequences set back to waiting because KV blocks ran out'),
-  kvUsage: gauge('loramux_kv_cache_usage_ratio', 'Share of the KV blocks in use'),
+  kvUsage: gauge('loramux_kv_cache_usage_ratio', 'Share of the KV blocks in use, cached ones not counted'),
   kvBlocks: gauge('loramux_kv_blocks', 'KV blocks', 'state'),
+  prefixCacheTokens: counter('loramux_prefix_cache_tokens_total', 'Prompt tokens looked up, once a request', 'result'),
   tokens: counter('loramux_tokens_total', 'Tokens of generations that ended', 'kind'),
 
   eventLoopDelay: gauge('loramux_event_loop_delay_seconds', 'Main thread, since the last scrape', 'stat'),

@@ -26,6 +26,7 @@ export function recordGeneration(of: Instruments, summary: GenerationSummary): v
   if (summary.slowConsumer) of.slowConsumers.inc({ transport: 'sse' });
   else if (code === 'ERR_ABORTED') of.disconnects.inc({ phase: phaseOf(summary) });
   of.tokens.inc({ kind: 'prompt' }, times.firstTokenMs === null ? 0 : promptTokens);
+  of.tokens.inc({ kind: 'cached' }, times.firstTokenMs === null ? 0 : summary.cachedTokens);
   of.tokens.inc({ kind: 'generated' }, generatedTokens);
   of.loraxValidation.observe((times.submittedMs - times.receivedMs) / 1_000);
   of.loraxInputLength.observe(promptTokens);

@@ -10,10 +10,11 @@ export function recordState(of: Instruments, state: EngineState): void {
   of.requestsWaiting.set({ reason: 'adapter' }, state.waitingForAdapter);
   of.loraxQueueLength.set(state.waiting);
   of.loraxBatchSize.set(state.running);
-  const { total, used } = state.kvBlocks;
+  const { total, used, cached } = state.kvBlocks;
   of.kvUsage.set(total === 0 ? 0 : used / total);
   of.kvBlocks.set({ state: 'used' }, used);
-  of.kvBlocks.set({ state: 'free' }, total - used);
+  of.kvBlocks.set({ state: 'cached' }, cached);
+  of.kvBlocks.set({ state: 'free' }, total - used - cached);
   for (const { tier, bytes, capacity } of state.tiers) {
     of.adapterBytes.set({ tier }, bytes);
     of.adapterBytesLimit.set({ tier }, capacity);

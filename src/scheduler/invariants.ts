@@ -26,15 +26,15 @@ class Violations {
 }
 
 /**
- * What must hold of the scheduler at any moment: blocks and slots are conserved and owned once, each owns as many
- * blocks as its cache needs, every sequence is in exactly one place. Returns the violations; empty when all is well.
+ * What must hold of the scheduler at any moment: blocks and slots are conserved, shared blocks are never written, each
+ * sequence has as many blocks as its cache needs and is in exactly one place. Returns the violations; empty when all is well.
  */
 export function checkSnapshot(snapshot: SchedulerSnapshot): string[] {
   const violations = new Violations();
   checkBlocks(snapshot, violations);
   checkSlots(snapshot, violations);
   checkPlaces(snapshot, violations);
-  for (const sequence of snapshot.running) checkRunning(sequence, snapshot.limits.blockSize, violations);
+  for (const sequence of snapshot.running) checkRunning(sequence, snapshot.limits, violations);
   for (const sequence of [...snapshot.waiting, ...snapshot.waitingForAdapter]) checkWaiting(sequence, violations);
   for (const sequence of snapshot.waiting) {
     violations.expect(sequence.adapters !== null, `sequence ${sequence.id} is runnable without an adapter`);
@@ -45,19 +45,44 @@ export function checkSnapshot(snapshot: SchedulerSnapshot): string[] {
   return violations.list;
 }
 
+/**
+ * Every block is blank, cached or held, and held as often as there are holders. What more than one may read is never
+ * written: shared blocks are full in each of their sequences, and the plan in flight writes to none of them.
+ */
 function checkBlocks(snapshot: SchedulerSnapshot, violations: Violations): void {
-  const { limits, freeBlocks, usedBlocks, freeBlockIds } = snapshot;
-  const owned = snapshot.running.flatMap((sequence) => sequence.blocks);
-  const all = [...owned, ...freeBlockIds];
-  violations.equal(usedBlocks + freeBlocks, limits.kvBlocks, 'used + free blocks');
-  violations.equal(owned.length, usedBlocks, 'blocks of running sequences');
-  violations.equal(new Set(all).size, all.length, 'distinct blocks (each has one owner or is free)');
-  violations.expect(
-    all.every((block) => Number.isInteger(block) && block >= 0 && block < limits.kvBlocks),
-    `block ids are 0 … ${limits.kvBlocks - 1}, got [${all}]`,
+  const { limits, blankBlockIds, cachedBlockIds, blockHolders, usedBlocks, writtenBlocks } = snapshot;
+  const holding = snapshot.running.filter(({ id }) => !snapshot.preemptedIds.includes(id));
+  const held = [...holding.flatMap(({ blocks }) => blocks), ...snapshot.plannedBlocks];
+  const holders = Array.from({ length: limits.kvBlocks }, () => 0);
+  for (const block of held) holders[block] = (holders[block] ?? 0) + 1;
+  violations.equalAll(blockHolders, holders, 'holders of each block');
+  const all = [...new Set(held), ...blankBlockIds, ...cachedBlockIds];
+  violations.equalAll(
+    all.toSorted((a, b) => a - b),
+    Array.from({ length: limits.kvBlocks }, (_, block) => block),
+    'blocks held, blank and cached',
   );
-  // A plan in flight has taken blocks off the free list that count as free until it is settled.
-  if (!snapshot.planInFlight) violations.equal(freeBlockIds.length, freeBlocks, 'length of the free list');
+  violations.equal(usedBlocks, new Set(held).size, 'used blocks');
+  violations.expect(limits.prefixCache || cachedBlockIds.length === 0, 'nothing is cached with the cache off');
+
+  const published = new Set(snapshot.publishedBlockIds);
+  violations.equalAll(
+    snapshot.publishedBlockIds,
+    [
+      ...new Set([
+        ...cachedBlockIds,
+        ...snapshot.plannedBlocks.filter((block) => published.has(block)),
+        ...holding.flatMap((sequence) => sequence.published),
+      ]),
+    ].sort((a, b) => a - b),
+    'published blocks are cached or begin a sequence',
+  );
+  for (const [block, count] of holders.entries()) {
+    violations.expect(count <= 1 || published.has(block), `block ${block} has ${count} holders, yet is not published`);
+  }
+  for (const block of writtenBlocks) {
+    violations.expect(holders[block] === 1 && !published.has(block), `block ${block} is shared, yet written to`);
+  }
 }
 
 function checkSlots(snapshot: SchedulerSnapshot, violations: Violations): void {
@@ -98,8 +123,14 @@ function checkPlaces(snapshot: SchedulerSnapshot, violations: Violations): void 
   );
 }
 
-function checkRunning(sequence: SequenceSnapshot, blockSize: number, violations: Violations): void {
-  const { id, computed, prefillLength, length, blocks } = sequence;
+function checkRunning(
+  sequence: SequenceSnapshot,
+  { blockSize, prefixCache }: SchedulerSnapshot['limits'],
+  violations: Violations,
+): void {
+  const { id, computed, prefillLength, length, blocks, published } = sequence;
+  const full = prefixCache ? Math.floor(computed / blockSize) : 0;
+  violations.equalAll(published, blocks.slice(0, full), `published blocks of sequence ${id} (${computed} computed)`);
   const cached = Math.max(computed, prefillLength);
   violations.equal(blocks.length, blocksFor(cached, blockSize), `blocks of sequence ${id} (${cached} tokens)`);
   if (computed < prefillLength) violations.equal(length, prefillLength, `length of prefilling sequence ${id}`);

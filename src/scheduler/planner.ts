@@ -1,11 +1,12 @@
 import type { BlockPool } from './block-pool.js';
 import { blocksFor, canAdmit, type SchedulerLimits } from './policy.js';
+import type { PrefixCache } from './prefix-cache.js';
 import { type AdapterEntry, BASE_ENTRY, compareEntries, type RowAdapters } from './row-adapters.js';
 import type { Sequence } from './sequence.js';
 import type { SlotPool } from './slot-pool.js';
 import type { PlanEntry, Segment, StepPlan } from './step-plan.js';
 
-/** What a plan is made from; nothing in it changes but the pool's reservations. */
+/** What a plan is made from; nothing in it changes but who holds blocks of the pool. */
 export interface PlanningState {
   readonly limits: SchedulerLimits;
   /** In order of admission. */
@@ -13,6 +14,7 @@ export interface PlanningState {
   /** In the order they are to be admitted. */
   readonly runnable: readonly Sequence[];
   readonly pool: BlockPool;
+  readonly cache: PrefixCache;
   readonly slots: SlotPool;
   /** Rank that the next admission gets. */
   readonly nextAdmission: number;
@@ -29,7 +31,7 @@ export function planStep(state: PlanningState, atMs: number): StepPlan | null {
   draft.decode();
   draft.continuePrefill();
   draft.admit();
-  return draft.entries.length === 0 ? null : finishPlan(draft, atMs);
+  return draft.entries.length === 0 ? null : finishPlan(draft, state.cache, atMs);
 }
 
 /** A plan being made. */
@@ -37,11 +39,12 @@ class Draft {
   readonly entries: PlanEntry[] = [];
   readonly admitted: PlanEntry[] = [];
   readonly preempted: Sequence[] = [];
-  readonly spareBlocks: number[] = [];
   readonly #state: PlanningState;
   /** running[0 … kept − 1] stay; what lies behind was preempted. */
   #kept: number;
   #rowsLeft: number;
+  /** Blocks that prefills of this step are filling, by `nextFilled`; null = not asked for yet. */
+  #filling: Set<string | null> | null = null;
 
   constructor(state: PlanningState) {
     this.#state = state;
@@ -74,65 +77,100 @@ class Draft {
 
   /**
    * Blocks for a whole prefill are handed over at admission, so that a prefill once begun cannot get stuck. What
-   * preempted sequences gave up is not offered (the pool is empty then): admitting would only undo the preemption.
+   * preempted sequences gave up is not offered: admitting would only undo the preemption.
+   *
+   * A sequence whose next block a running prefill is about to fill waits for that, as it would compute the same. What
+   * is behind it may be admitted meanwhile if that takes nothing from it: its slot and blocks are set aside, and the
+   * whole prefill must fit into this step, so that no row of a later one goes to those that came after it.
    */
   admit(): void {
-    const { runnable, pool, slots, limits, nextAdmission } = this.#state;
+    if (this.preempted.length > 0) return;
+    const { runnable, pool, cache, slots, limits } = this.#state;
     let slot = -1;
+    let aside = { slots: 0, blocks: 0 };
     for (const sequence of runnable) {
-      const blocks = blocksFor(sequence.length, limits.blockSize);
       const headroom = {
         rows: this.#rowsLeft,
-        slots: slots.free - this.admitted.length,
-        blocks: pool.available,
+        slots: slots.free - this.admitted.length - aside.slots,
+        blocks: pool.available - aside.blocks,
       };
-      if (!canAdmit(headroom, blocks)) break;
+      if (!canAdmit(headroom, 0)) break;
+      cache.match(sequence);
+      const fresh = blocksFor(sequence.length, limits.blockSize) - sequence.path.length;
+      const taken = fresh + cache.idleOf(sequence);
+      if (!canAdmit(headroom, taken)) break;
+      if (this.#isBeingFilled(sequence)) {
+        aside = { slots: aside.slots + 1, blocks: aside.blocks + taken };
+        continue;
+      }
+      const remaining = sequence.length - sequence.path.length * limits.blockSize;
+      if (aside.slots > 0 && remaining > this.#rowsLeft) break;
       slot = slots.nextFree(slot + 1);
-      const newBlocks = Array.from({ length: blocks }, () => pool.reserve());
-      const admission = nextAdmission + this.admitted.length;
-      this.admitted.push(this.#add(sequence, 'prefill', sequence.length, slot, admission, newBlocks));
+      this.#admitOne(sequence, slot, fresh);
     }
   }
 
+  #admitOne(sequence: Sequence, slot: number, fresh: number): void {
+    const { pool, cache, limits, nextAdmission } = this.#state;
+    const newBlocks = sequence.path.map(({ block }) => block);
+    for (const block of newBlocks) pool.hold(block);
+    const cached = newBlocks.length * limits.blockSize;
+    for (let count = 0; count < fresh; count += 1) newBlocks.push(pool.take());
+    const admission = nextAdmission + this.admitted.length;
+    this.admitted.push(this.#add(sequence, 'prefill', cached, slot, admission, newBlocks));
+    this.#filling?.add(cache.nextFilled(sequence));
+  }
+
+  /** True when the next block that `sequence` lacks is one that a prefill, running or just admitted, is to publish. */
+  #isBeingFilled(sequence: Sequence): boolean {
+    const { running, cache } = this.#state;
+    if (!cache.wantsMore(sequence)) return false;
+    this.#filling ??= new Set(running.filter(({ prefilling }) => prefilling).map((other) => cache.nextFilled(other)));
+    return this.#filling.has(cache.nextFilled(sequence));
+  }
+
   /**
-   * A block for running[index], taken from the most recently admitted sequence if the pool is empty; −1 when that is
+   * A block for running[index], taken from the most recently admitted sequence if none is available; −1 when that is
    * the sequence itself, which then steps back. Never taking from an older one means that the oldest always gets on,
    * so work ends in bounded time and two sequences cannot preempt each other in turn.
    */
   #blockFor(index: number): number {
+    const { pool, running } = this.#state;
     for (;;) {
-      const block = this.spareBlocks.pop() ?? this.#state.pool.reserve();
+      const block = pool.take();
       if (block >= 0) return block;
       this.#kept -= 1;
-      const victim = this.#state.running[this.#kept] as Sequence;
+      const victim = running[this.#kept] as Sequence;
       this.preempted.push(victim);
-      this.spareBlocks.push(...victim.blocks);
+      pool.release(victim.blocks);
       if (this.#kept === index) return -1;
     }
   }
 
   #addRunning(sequence: Sequence, phase: PlanEntry['phase'], newBlocks: number[]): void {
-    this.#add(sequence, phase, sequence.length - sequence.computed, sequence.slot, sequence.admission, newBlocks);
+    this.#add(sequence, phase, sequence.computed, sequence.slot, sequence.admission, newBlocks);
   }
 
+  /** Rows from `start` on, as many as are known and fit. */
   #add(
     sequence: Sequence,
     phase: PlanEntry['phase'],
-    remaining: number,
+    start: number,
     slot: number,
     admission: number,
     newBlocks: number[],
   ): PlanEntry {
+    const remaining = sequence.length - start;
     const count = Math.min(remaining, this.#rowsLeft);
     this.#rowsLeft -= count;
     const { entry: adapter, from } = sequence.adapters as RowAdapters;
-    const before = adapter.terms.length === 0 ? 0 : Math.min(count, Math.max(0, from - sequence.computed));
+    const before = adapter.terms.length === 0 ? 0 : Math.min(count, Math.max(0, from - start));
     const entry: PlanEntry = {
       sequence,
       phase,
       adapter: before === count ? BASE_ENTRY : adapter,
       baseCount: before === count ? 0 : before,
-      start: sequence.computed,
+      start,
       count,
       slot,
       admission,
@@ -145,8 +183,8 @@ class Draft {
 }
 
 /** Brings entries into row order and counts what they add up to. */
-function finishPlan(draft: Draft, atMs: number): StepPlan {
-  const { entries, admitted, preempted, spareBlocks } = draft;
+function finishPlan(draft: Draft, cache: PrefixCache, atMs: number): StepPlan {
+  const { entries, admitted, preempted } = draft;
   entries.sort(inRowOrder);
   let prefillRows = 0;
   let decodeRows = 0;
@@ -159,13 +197,13 @@ function finishPlan(draft: Draft, atMs: number): StepPlan {
     if (entry.samples) sampledRows += 1;
   }
   const rows = prefillRows + decodeRows;
+  const lookedUp = admitted.filter(({ sequence }) => !sequence.everAdmitted && cache.serves(sequence));
   const segments = segmentsOf(entries);
   return {
     atMs,
     entries,
     admitted,
     preempted,
-    spareBlocks,
     preemptedIds: preempted.map((sequence) => sequence.id),
     rows,
     prefillRows,
@@ -175,6 +213,8 @@ function finishPlan(draft: Draft, atMs: number): StepPlan {
     sampledRows,
     segments,
     distinctAdapters: new Set(segments.flatMap(({ entry }) => entry.terms.map(({ adapter }) => adapter))).size,
+    lookedUpTokens: lookedUp.reduce((sum, { sequence }) => sum + sequence.length, 0),
+    cachedTokens: lookedUp.reduce((sum, { start }) => sum + start, 0),
   };
 }
 

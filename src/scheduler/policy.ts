@@ -15,6 +15,8 @@ export interface SchedulerLimits {
   readonly maxModelLen: number;
   /** Logits of one row; token ids are below it. */
   readonly vocabSize: number;
+  /** Full KV blocks are kept when their sequences are gone, and shared. */
+  readonly prefixCache: boolean;
 }
 
 const LIMIT_NAMES = [
@@ -96,7 +98,7 @@ export interface Headroom {
   readonly blocks: number;
 }
 
-/** True when a sequence whose whole prefill needs `blocks` blocks may join the step being planned. */
+/** True when a sequence that takes `blocks` of what is available for its whole prefill may join the step being planned. */
 export function canAdmit(headroom: Headroom, blocks: number): boolean {
   return headroom.rows > 0 && headroom.slots > 0 && blocks <= headroom.blocks;
 }

@@ -4,13 +4,15 @@ import { NO_TOKEN, type StepBatch, type StepOutput } from '../core/step.js';
 import { BlockPool } from './block-pool.js';
 import { checkSampling } from './check-sampling.js';
 import { planStep } from './planner.js';
-import { checkLimits, checkRequest, finishReason, type SchedulerLimits } from './policy.js';
+import { blocksFor, checkLimits, checkRequest, finishReason, type SchedulerLimits } from './policy.js';
+import { PrefixCache } from './prefix-cache.js';
+import { PrefixTree } from './prefix-tree.js';
 import { WaitingQueue } from './queue.js';
 import type { RowAdapters } from './row-adapters.js';
 import { Sequence } from './sequence.js';
 import { SlotPool } from './slot-pool.js';
 import { type SchedulerCounts, type SchedulerSnapshot, snapshotSequence } from './snapshot.js';
-import { StepBatchBuilder } from './step-batch.js';
+import { blockAt, StepBatchBuilder } from './step-batch.js';
 import type { PlanEntry, StepPlan } from './step-plan.js';
 
 /** Rank of arrival of a request that need not wait for its turn. */
@@ -28,6 +30,7 @@ const BEFORE_ALL = -1;
 export class Scheduler {
   readonly #limits: SchedulerLimits;
   readonly #pool: BlockPool;
+  readonly #cache: PrefixCache;
   readonly #slots: SlotPool;
   readonly #builder: StepBatchBuilder;
   readonly #queue = new WaitingQueue();
@@ -45,7 +48,9 @@ export class Scheduler {
   constructor(limits: SchedulerLimits) {
     checkLimits(limits);
     this.#limits = { ...limits };
-    this.#pool = new BlockPool(limits.kvBlocks);
+    const tree = new PrefixTree();
+    this.#pool = new BlockPool(limits.kvBlocks, (block) => tree.remove(block));
+    this.#cache = new PrefixCache(limits.prefixCache, limits.blockSize, this.#pool, tree);
     this.#slots = new SlotPool(limits.maxSequences);
     this.#builder = new StepBatchBuilder(limits.blockSize);
   }
@@ -127,8 +132,8 @@ export class Scheduler {
   }
 
   /**
-   * Decides the next step; null when nothing can run. No count or snapshot changes until `commit` or `rollback`,
-   * apart from the plan being in flight.
+   * Decides the next step; null when nothing can run. No sequence changes until `commit` or `rollback`. Blocks do: the
+   * plan holds what it gives to its sequences, and what it takes from preempted ones is free.
    */
   plan(nowMs: number): StepPlan | null {
     if (this.#planInFlight !== null) {
@@ -140,6 +145,7 @@ export class Scheduler {
         running: this.#running,
         runnable: this.#queue.runnable,
         pool: this.#pool,
+        cache: this.#cache,
         slots: this.#slots,
         nextAdmission: this.#admissions,
       },
@@ -184,6 +190,7 @@ export class Scheduler {
     for (const { sequence, newBlocks, count, samples } of plan.entries) {
       for (const block of newBlocks) sequence.blocks.push(block);
       sequence.computed += count;
+      this.#cache.publish(sequence);
       if (samples) {
         if (!sequence.ended) this.#accept(sequence, output, sampled, events);
         sampled += 1;
@@ -224,6 +231,7 @@ export class Scheduler {
       running: this.#running.length,
       totalBlocks: this.#pool.total,
       usedBlocks: this.#pool.used,
+      cachedBlocks: this.#pool.idle,
       steps: this.#steps,
       lastStepMs: this.#lastStepMs,
     };
@@ -231,15 +239,21 @@ export class Scheduler {
 
   /** A copy of all state; costs time in proportion to it. */
   snapshot(): SchedulerSnapshot {
+    const plan = this.#planInFlight;
     return {
       limits: this.#limits,
-      planInFlight: this.#planInFlight !== null,
+      planInFlight: plan !== null,
+      plannedBlocks: plan?.entries.flatMap(({ newBlocks }) => newBlocks) ?? [],
+      writtenBlocks: plan?.entries.flatMap((entry) => writtenBlocks(entry, this.#limits.blockSize)) ?? [],
+      preemptedIds: plan?.preemptedIds ?? [],
       running: this.#running.map(snapshotSequence),
       waiting: this.#queue.runnable.map(snapshotSequence),
       waitingForAdapter: Array.from(this.#queue.loading(), snapshotSequence),
       liveIds: [...this.#live.keys()],
-      freeBlockIds: this.#pool.availableIds(),
-      freeBlocks: this.#pool.free,
+      blankBlockIds: this.#pool.blankIds(),
+      cachedBlockIds: this.#pool.idleIds(),
+      publishedBlockIds: this.#pool.publishedIds(),
+      blockHolders: Array.from({ length: this.#pool.total }, (_, block) => this.#pool.holders(block)),
       usedBlocks: this.#pool.used,
       freeSlots: this.#slots.free,
     };
@@ -255,8 +269,6 @@ export class Scheduler {
   #settle(plan: StepPlan): void {
     this.#planInFlight = null;
     setInFlight(plan, false);
-    this.#pool.settle();
-    this.#pool.release(plan.spareBlocks);
     for (const victim of plan.preempted) {
       this.#slots.release(victim.slot);
       victim.detach();
@@ -264,12 +276,12 @@ export class Scheduler {
     }
   }
 
-  #admit({ sequence, slot, admission }: PlanEntry, atMs: number, events: SequenceEvent[]): void {
+  #admit({ sequence, slot, admission, start }: PlanEntry, atMs: number, events: SequenceEvent[]): void {
     this.#queue.remove(sequence);
     if (!sequence.ended && !sequence.everAdmitted) {
-      events.push({ kind: 'admitted', id: sequence.id, atMs, servedBy: sequence.servedBy });
+      events.push({ kind: 'admitted', id: sequence.id, atMs, servedBy: sequence.servedBy, cachedTokens: start });
     }
-    sequence.admit(slot, admission);
+    sequence.admit(slot, admission, start);
     this.#slots.take(slot);
     this.#running.push(sequence);
     this.#admissions = admission + 1;
@@ -321,6 +333,13 @@ export class Scheduler {
   #dropReleased(): void {
     this.#running = this.#running.filter((sequence) => sequence.slot >= 0);
   }
+}
+
+/** Physical blocks that an entry's rows go to. */
+function writtenBlocks(entry: PlanEntry, blockSize: number): number[] {
+  const first = Math.floor(entry.start / blockSize);
+  const end = blocksFor(entry.start + entry.count, blockSize);
+  return Array.from({ length: end - first }, (_, index) => blockAt(entry, first + index));
 }
 
 function setInFlight(plan: StepPlan, inFlight: boolean): void {

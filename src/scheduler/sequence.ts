@@ -1,5 +1,6 @@
 import type { GenerateRequest, SamplingParams, ServedBy } from '../core/request.js';
 import type { RowBias } from '../core/step.js';
+import type { CachedBlock } from './prefix-tree.js';
 import type { RowAdapters } from './row-adapters.js';
 
 /**
@@ -26,6 +27,8 @@ export class Sequence {
   slot = -1;
   /** Physical blocks in logical order. Prefill owns all it will need from the start, decode one at a time. */
   readonly blocks: number[] = [];
+  /** The cached blocks that it begins with: while it runs all that it filled, while it waits those found last. */
+  readonly path: CachedBlock[] = [];
   /** Rank by time of (the latest) admission; −1 before the first. */
   admission = -1;
   /** Part of the plan in flight: its slot and blocks must stay until that is settled. */
@@ -97,14 +100,15 @@ export class Sequence {
     this.#length += 1;
   }
 
-  /** Starts running: everything known so far is to be prefilled. */
-  admit(slot: number, admission: number): void {
+  /** Starts running: everything known so far is to be prefilled, save the first `cached` tokens. */
+  admit(slot: number, admission: number, cached: number): void {
     this.slot = slot;
     this.admission = admission;
+    this.computed = cached;
     this.prefillLength = this.#length;
   }
 
-  /** Forgets slot, blocks and cache; tokens stay. The caller gives slot and blocks back to their pools. */
+  /** Forgets slot and blocks; tokens stay. The caller gives slot and blocks back to their pools. */
   detach(): void {
     this.slot = -1;
     this.blocks.length = 0;

@@ -13,6 +13,8 @@ export interface SequenceSnapshot {
   readonly prefillLength: number;
   readonly slot: number;
   readonly blocks: readonly number[];
+  /** Those of `blocks` that are published, while it runs. */
+  readonly published: readonly number[];
   readonly admission: number;
   readonly inFlight: boolean;
   readonly ended: boolean;
@@ -29,9 +31,19 @@ export interface SchedulerSnapshot {
   readonly waitingForAdapter: readonly SequenceSnapshot[];
   /** Requests that still owe their terminal event. */
   readonly liveIds: readonly number[];
-  /** Without those reserved by a plan in flight. */
-  readonly freeBlockIds: readonly number[];
-  readonly freeBlocks: number;
+  /** Blocks that the plan in flight gives to its sequences. */
+  readonly plannedBlocks: readonly number[];
+  /** Blocks that its rows are written to. */
+  readonly writtenBlocks: readonly number[];
+  /** Sequences whose blocks it has given back already. */
+  readonly preemptedIds: readonly number[];
+  readonly blankBlockIds: readonly number[];
+  /** Held by nobody, but kept; the one to go first first. */
+  readonly cachedBlockIds: readonly number[];
+  /** Blocks whose content may be shared, cached ones included. */
+  readonly publishedBlockIds: readonly number[];
+  /** How many hold each block. */
+  readonly blockHolders: readonly number[];
   readonly usedBlocks: number;
   readonly freeSlots: number;
 }
@@ -44,6 +56,8 @@ export interface SchedulerCounts {
   readonly running: number;
   readonly totalBlocks: number;
   readonly usedBlocks: number;
+  /** Blocks that nobody uses and the prefix cache keeps: free to whoever needs them. */
+  readonly cachedBlocks: number;
   /** Steps committed so far. */
   readonly steps: number;
   /** When the last step was committed, on the caller's clock; null before the first. */
@@ -61,6 +75,7 @@ export function snapshotSequence(sequence: Sequence): SequenceSnapshot {
     prefillLength: sequence.prefillLength,
     slot: sequence.slot,
     blocks: [...sequence.blocks],
+    published: sequence.slot < 0 ? [] : sequence.path.map(({ block }) => block),
     admission: sequence.admission,
     inFlight: sequence.inFlight,
     ended: sequence.ended,

@@ -16,7 +16,7 @@ export interface PlanEntry {
   readonly admission: number;
   /** Reaches the last known token, so its last row is sampled. */
   readonly samples: boolean;
-  /** Blocks the sequence receives, to follow those it owns. */
+  /** Blocks the sequence receives, to follow those it owns; held by it already. On admission cached ones come first. */
   readonly newBlocks: readonly number[];
 }
 
@@ -33,10 +33,8 @@ export interface StepPlan {
   readonly entries: readonly PlanEntry[];
   /** Entries that start to run with this step, in queue order. */
   readonly admitted: readonly PlanEntry[];
-  /** Sequences that give up slot and blocks, most recently admitted first. */
+  /** Sequences that give up slot and blocks, most recently admitted first. The pool has their blocks back already. */
   readonly preempted: readonly Sequence[];
-  /** Blocks of preempted sequences that no entry took over. */
-  readonly spareBlocks: readonly number[];
   /** Request ids of `preempted`, for telemetry. */
   readonly preemptedIds: readonly number[];
   readonly rows: number;
@@ -50,4 +48,7 @@ export interface StepPlan {
   readonly segments: readonly Segment[];
   /** Real adapters only, each counted once however many entries it is part of. */
   readonly distinctAdapters: number;
+  /** Tokens that sequences admitted for the first time were looked up for in the cache, and those found. */
+  readonly lookedUpTokens: number;
+  readonly cachedTokens: number;
 }

@@ -6,7 +6,7 @@ import { lastOccurrence } from '../adapters/invocation.js';
 import type { AdapterRegistry } from '../adapters/registry.js';
 import { BASE_NAME } from '../core/names.js';
 import type { GenerateRequest, ServedBy } from '../core/request.js';
-import { BASE_ROWS, oneAdapter, type RowAdapters, rowAdapters } from '../scheduler/row-adapters.js';
+import { BASE_ROWS, type RowAdapters, rowAdapters } from '../scheduler/row-adapters.js';
 import { allowedAliases, type ClaimRegistry } from './allowed-aliases.js';
 
 /** The adapters of one request, held: what its rows run under, and whom its reply names. */
@@ -100,14 +100,15 @@ function rowsOf(leases: readonly AdapterLease[], { composition, promptIds }: Gen
   for (const { lease } of terms) requireSummable(lease.name, lease.variant, '`adapters`');
   // By digest: the sum is rounded in one order whatever the order of the list and of the loads.
   terms.sort((a, b) => compareText(a.lease.digest, b.lease.digest) || compareText(a.lease.name, b.lease.name));
-  return rowAdapters(terms.map(({ lease, weight }) => ({ adapter: lease.handle, weight })));
+  return rowAdapters(terms.map(({ lease, weight }) => ({ adapter: lease.handle, digest: lease.digest, weight })));
 }
 
 /** An activated adapter begins where the prompt calls it last, and never if it does not; what follows cannot call it. */
-function rowsOfOne({ handle, invocation }: AdapterLease, promptIds: Uint32Array): RowAdapters {
-  if (invocation === null) return oneAdapter(handle);
+function rowsOfOne({ handle, digest, invocation }: AdapterLease, promptIds: Uint32Array): RowAdapters {
+  const terms = [{ adapter: handle, digest, weight: 1 }];
+  if (invocation === null) return rowAdapters(terms);
   const start = lastOccurrence(promptIds, invocation);
-  return rowAdapters([{ adapter: handle, weight: 1 }], start < 0 ? Number.POSITIVE_INFINITY : start);
+  return rowAdapters(terms, start < 0 ? Number.POSITIVE_INFINITY : start);
 }
 
 function compareText(a: string, b: string): number {

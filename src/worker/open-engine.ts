@@ -28,7 +28,7 @@ export async function openEngine(
   const binding = loadBinding();
   const { manifest, directory } = start.model;
   const { kvBlocks, maxModelLen } = sizeEngine(manifest.config, start.kvMemoryBytes, start.maxModelLen);
-  const { threads, maxSequences, maxBatchTokens, maxQueue, tokenCount } = start;
+  const { threads, maxSequences, maxBatchTokens, maxQueue, prefixCache, tokenCount } = start;
   const native = await binding.Engine.open(JSON.stringify(manifest), {
     directory,
     threads,
@@ -50,6 +50,7 @@ export async function openEngine(
     blockSize: engine.blockSize,
     maxModelLen,
     vocabSize: manifest.config.vocabSize,
+    prefixCache,
   });
   const probe = (promptIds: Uint32Array, handle: number | null): Promise<Float32Array> => loop.probe(promptIds, handle);
   const registry = new AdapterRegistry({

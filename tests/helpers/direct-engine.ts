@@ -6,6 +6,7 @@ import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST, type SequenceEven
 import { loadBinding, type NativeEngine, type NativeTokenizer } from '../../src/engine/binding.js';
 import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
+import type { StepPlan } from '../../src/scheduler/step-plan.js';
 import { type Claim, claim } from '../../src/worker/claim.js';
 import { returnedLogits } from '../../src/worker/returned-logits.js';
 
@@ -17,6 +18,8 @@ export interface DirectOptions {
   readonly maxBatchTokens?: number;
   readonly maxSequences?: number;
   readonly kvBlocks?: number;
+  /** Off when not given: most tests want every row computed. */
+  readonly prefixCache?: boolean;
 }
 
 /** What one request came to, with the logits that each of its tokens was chosen from. */
@@ -24,6 +27,8 @@ export interface Outcome {
   readonly tokens: number[];
   readonly logits: Float32Array[];
   readonly distinctAdaptersSeen: Set<number>;
+  /** Prompt tokens whose KV was there already. */
+  cachedTokens: number;
 }
 
 /** The engine without threads, queues or HTTP: scheduler and native step, invariants asserted at every step. */
@@ -35,7 +40,8 @@ export class DirectEngine {
     const binding = loadBinding();
     const { directory, manifest } = options.model;
     const tokenizer = binding.Tokenizer.fromFile(join(directory, manifest.tokenizer.file));
-    const sizes = { maxModelLen: 1024, maxBatchTokens: 256, maxSequences: 64, kvBlocks: 1024, ...options };
+    const defaults = { maxModelLen: 1024, maxBatchTokens: 256, maxSequences: 64, kvBlocks: 1024, prefixCache: false };
+    const sizes = { ...defaults, ...options };
     const engine = await binding.Engine.open(JSON.stringify(manifest), {
       directory,
       threads: options.threads ?? 2,
@@ -71,6 +77,7 @@ export class DirectEngine {
       readonly maxBatchTokens: number;
       readonly maxSequences: number;
       readonly kvBlocks: number;
+      readonly prefixCache: boolean;
     },
   ) {
     this.tokenizer = tokenizer;
@@ -94,8 +101,17 @@ export class DirectEngine {
     };
   }
 
-  /** Runs requests together to their ends. Outcomes in the order of the requests. */
-  async run(requests: readonly GenerateRequest[], options: { readonly logits?: boolean } = {}): Promise<Outcome[]> {
+  /**
+   * Runs requests together to their ends. Outcomes in the order of the requests. `during` is called while each step
+   * is in flight.
+   */
+  async run(
+    requests: readonly GenerateRequest[],
+    options: {
+      readonly logits?: boolean;
+      readonly during?: (scheduler: Scheduler, plan: StepPlan, step: number) => void;
+    } = {},
+  ): Promise<Outcome[]> {
     const { vocabSize } = this.model.manifest.config;
     const limits = { ...this.sizes, blockSize: this.engine.blockSize, maxQueue: requests.length + 1, vocabSize };
     const scheduler = new Scheduler(limits);
@@ -104,7 +120,7 @@ export class DirectEngine {
     for (const request of requests) {
       const held = await claim(this.registry, request, new AbortController().signal);
       claims.push(held);
-      outcomes.set(request.id, { tokens: [], logits: [], distinctAdaptersSeen: new Set() });
+      outcomes.set(request.id, { tokens: [], logits: [], distinctAdaptersSeen: new Set(), cachedTokens: 0 });
       scheduler.enqueue(request, held.adapters, 0, held.servedBy);
     }
     const failures: SequenceEvent[] = [];
@@ -114,11 +130,13 @@ export class DirectEngine {
       const batch = scheduler.buildBatch(plan, () => options.logits === true);
       assert.deepEqual(checkBatch(batch, plan, limits), []);
       const output = await this.engine.step(batch);
+      options.during?.(scheduler, plan, step);
       for (const { sequence } of plan.entries.filter((entry) => entry.samples)) {
         outcomes.get(sequence.id)?.distinctAdaptersSeen.add(plan.distinctAdapters);
       }
       for (const [id, logits] of returnedLogits(plan, batch, output)) outcomes.get(id)?.logits.push(logits.slice());
       for (const event of scheduler.commit(plan, output, step)) {
+        if (event.kind === 'admitted') (outcomes.get(event.id) as Outcome).cachedTokens = event.cachedTokens;
         if (event.kind === 'token') outcomes.get(event.id)?.tokens.push(event.token);
         if (event.kind === 'error') failures.push(event);
       }

@@ -24,7 +24,7 @@ export const IDLE: EngineState = {
   waiting: 0,
   waitingForAdapter: 0,
   running: 0,
-  kvBlocks: { total: 16, used: 4, blockSize: 16 },
+  kvBlocks: { total: 16, used: 4, cached: 2, blockSize: 16 },
   tiers: [{ tier: 'host', bytes: 300, capacity: 1000, pinned: 0 }],
   steps: 0,
   lastStepAgeMs: null,
@@ -47,13 +47,13 @@ export class ScriptedCall implements Submission {
     this.aborted = true;
   }
 
-  admit(servedBy: Partial<ServedBy> = {}): this {
+  admit(servedBy: Partial<ServedBy> = {}, cachedTokens = 0): this {
     const { id, adapter } = this.request;
     const base = adapter === BASE_NAME;
     const digest = base ? null : 'd'.repeat(64);
     const atMs = performance.timeOrigin + performance.now();
     const served: ServedBy = { adapter, digest, tierAtArrival: base ? null : 'host', ...servedBy };
-    return this.#emit({ kind: 'admitted', id, atMs, servedBy: served });
+    return this.#emit({ kind: 'admitted', id, atMs, servedBy: served, cachedTokens });
   }
 
   /** The prompt's log-probabilities, before the first token. */

@@ -55,6 +55,7 @@ before(async () => {
       maxBatchTokens: 32,
       maxSequences: SLOTS,
       maxQueue: 8,
+      prefixCache: true,
     },
     log: () => undefined,
   });

@@ -77,6 +77,7 @@ describe('broken adapters in a running engine', () => {
         maxBatchTokens: 64,
         maxSequences: 8,
         maxQueue: 8,
+        prefixCache: true,
       },
       log: () => undefined,
     });

@@ -34,8 +34,13 @@ export function verifyCases(tokenCount: number, maxPositions: number): VerifyCas
   }));
 }
 
-/** A request for `tokens` tokens that no stop ends early. */
-export function requestFor(id: number, adapter: string, one: VerifyCase, tokens: number): GenerateRequest {
-  const { promptIds, sampling } = one;
-  return { id, adapter, promptIds, maxNewTokens: tokens, stopIds: [], sampling, ...PLAIN_REQUEST };
+/** A request for `tokens` tokens that no stop ends early. It shares KV with requests of the same `cacheSalt`. */
+export function requestFor(
+  id: number,
+  adapter: string,
+  { promptIds, sampling }: VerifyCase,
+  tokens: number,
+  cacheSalt: string,
+): GenerateRequest {
+  return { id, adapter, promptIds, maxNewTokens: tokens, stopIds: [], sampling, ...PLAIN_REQUEST, cacheSalt };
 }

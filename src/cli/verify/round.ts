@@ -130,7 +130,9 @@ class Round {
         this.#wake();
       },
     });
-    engine.submit(requestFor(id, adapter, cases[caseIndex] as VerifyCase, tokens), check);
+    // What is shared within a round was computed in it.
+    const salt = `round from ${this.#options.firstId}`;
+    engine.submit(requestFor(id, adapter, cases[caseIndex] as VerifyCase, tokens, salt), check);
     // Some leave before anything came, also while their adapter is loading.
     if (abortAfter === 0) {
       this.#abort(id);

@@ -41,7 +41,7 @@ export function hashLogits(logits: Float32Array): string {
     .digest('hex');
 }
 
-/** Runs one request with nobody beside it; `onLogits` sees the row behind each token. Throws the error that ends it. */
+/** Runs one request with nobody beside it, every row computed; `onLogits` sees the row behind each token. Throws the error that ends it. */
 export function runAlone(
   engine: PrivateEngine,
   id: number,
@@ -51,7 +51,7 @@ export function runAlone(
 ): Promise<number[]> {
   return new Promise((resolve, reject) => {
     const tokens: number[] = [];
-    engine.submit(requestFor(id, adapter, one, ANSWER_TOKENS), {
+    engine.submit(requestFor(id, adapter, one, ANSWER_TOKENS, `alone ${id}`), {
       onLogits,
       onEvent: (event) => {
         if (event.kind === 'token') tokens.push(event.token);

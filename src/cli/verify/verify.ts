@@ -88,6 +88,7 @@ function startOf(options: VerifyOptions, cases: readonly VerifyCase[], adapterMe
     maxBatchTokens: MAX_BATCH_TOKENS,
     maxSequences: MAX_SEQUENCES,
     maxQueue: 1024,
+    prefixCache: true,
   };
 }
 

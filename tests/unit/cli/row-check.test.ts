@@ -32,7 +32,13 @@ function rig({ compareLogits = true, stopAt = 99 } = {}): Rig {
 }
 
 function admit(check: RowCheck, digest: string | null = DIGEST): void {
-  check.onEvent({ kind: 'admitted', id: 1, atMs: 0, servedBy: { adapter: 'a', digest, tierAtArrival: 'host' } });
+  check.onEvent({
+    kind: 'admitted',
+    id: 1,
+    atMs: 0,
+    servedBy: { adapter: 'a', digest, tierAtArrival: 'host' },
+    cachedTokens: 0,
+  });
 }
 
 function token(check: RowCheck, value: number, logits: Float32Array): void {

@@ -23,15 +23,30 @@ test('every broken snapshot is noticed', () => {
   const withFirst = (change: Partial<SequenceSnapshot>) => ({ ...good, running: [{ ...first, ...change }, second] });
   const [waiting] = good.waiting as readonly [SequenceSnapshot];
   const broken: readonly [string, SchedulerSnapshot, RegExp][] = [
-    ['a lost block', { ...good, freeBlocks: good.freeBlocks - 1 }, /used \+ free blocks/],
+    ['a lost block', { ...good, blankBlockIds: good.blankBlockIds.slice(1) }, /held, blank and cached/],
+    ['a wrong count', { ...good, usedBlocks: good.usedBlocks - 1 }, /used blocks/],
     [
-      'a shared block',
-      withFirst({ blocks: [first.blocks[0] as number, second.blocks[0] as number] }),
-      /distinct blocks/,
+      'a block of two sequences that was not published',
+      withFirst({ blocks: [second.blocks[0] as number, second.blocks[0] as number] }),
+      /has 3 holders, yet is not published/,
     ],
-    ['a block both used and free', { ...good, freeBlockIds: [...good.freeBlockIds, 0] }, /distinct blocks/],
+    ['a holder too many', { ...good, blockHolders: good.blockHolders.with(0, 2) }, /holders of each block/],
+    ['a block both held and blank', { ...good, blankBlockIds: [...good.blankBlockIds, 0] }, /held, blank and cached/],
+    ['a block both held and cached', { ...good, cachedBlockIds: [0] }, /held, blank and cached/],
+    ['a write to a published block', { ...good, writtenBlocks: [first.published[0] as number] }, /shared, yet written/],
+    [
+      'a write to a cached block',
+      { ...good, writtenBlocks: [7], publishedBlockIds: [...good.publishedBlockIds, 7] },
+      /shared, yet written/,
+    ],
+    ['a full block not published', withFirst({ published: [] }), /published blocks of sequence 1/],
+    [
+      'blocks kept with the cache off',
+      { ...good, limits: { ...good.limits, prefixCache: false }, cachedBlockIds: [7] },
+      /nothing is cached/,
+    ],
     ['a block too few', withFirst({ blocks: first.blocks.slice(1) }), /blocks of sequence 1/],
-    ['a block that does not exist', withFirst({ blocks: [0, 99] }), /block ids/],
+    ['a block that does not exist', withFirst({ blocks: [0, 99] }), /held, blank and cached/],
     ['a shared slot', withFirst({ slot: second.slot }), /distinct slots/],
     ['a slot out of range', withFirst({ slot: 2 }), /slots are 0/],
     ['a lost slot', { ...good, freeSlots: 1 }, /taken \+ free slots/],

@@ -14,6 +14,7 @@ test('a row without finite logits ends its own request alone and frees what it h
     blockSize: 4,
     maxModelLen: 32,
     vocabSize: 23,
+    prefixCache: true,
   };
   const scheduler = new Scheduler(limits);
   scheduler.enqueue(makeRequest(1, 3, 4), oneAdapter(7), 0, SERVED_BY);

@@ -34,7 +34,7 @@ test('a loading sequence is passed over and takes its place by arrival once read
 test('preempted sequences stay before all that never ran', () => {
   const queue = new WaitingQueue();
   const preempted = arrival(5);
-  preempted.admit(0, 0);
+  preempted.admit(0, 0, 0);
   preempted.detach();
   queue.insert(arrival(6));
   queue.insert(arrival(1, null));

@@ -24,6 +24,9 @@ interface Moment {
 interface Scripted {
   readonly arrival: Moment;
   readonly prompt: number;
+  /** Prompts of one family begin alike. */
+  readonly family: number;
+  readonly salt: string | null;
   readonly maxNew: number;
   readonly adapters: RowAdapters;
   /** Ticks until the adapter is there; 0 = it is at arrival. */
@@ -62,8 +65,9 @@ const limits = fc
     maxSequences: fc.integer({ min: 1, max: 5 }),
     spareRows: fc.nat(6),
     maxQueue: fc.integer({ min: 1, max: 12 }),
-    kvBlocks: fc.integer({ min: 3, max: 10 }),
+    kvBlocks: fc.integer({ min: 3, max: 14 }),
     blockSize: fc.integer({ min: 1, max: 4 }),
+    prefixCache: fc.oneof({ weight: 4, arbitrary: fc.constant(true) }, fc.constant(false)),
   })
   .map(({ spareRows, ...rest }) => ({
     ...rest,
@@ -84,9 +88,17 @@ const adapters = fc
   })
   .map(({ terms, from }) => (terms.length === 0 ? BASE_ROWS : rowAdapters(terms, from)));
 
+/** Requests come alone, or as several of the same prompt at once. */
+const burst = (one: fc.Arbitrary<Scripted>): fc.Arbitrary<Scripted[]> =>
+  fc
+    .tuple(one, fc.oneof(fc.constant([]), fc.array(fc.integer({ min: 1, max: 10 }), { minLength: 1, maxLength: 3 })))
+    .map(([first, twins]) => [first, ...twins.map((maxNew) => ({ ...first, maxNew, stopId: null, abort: null }))]);
+
 const scripted: fc.Arbitrary<Scripted> = fc.record({
   arrival: moment,
   prompt: fc.integer({ min: 1, max: 10 }),
+  family: fc.nat(1),
+  salt: fc.constantFrom(null, null, null, 'a', 'b'),
   maxNew: fc.integer({ min: 1, max: 10 }),
   adapters,
   loadTicks: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.integer({ min: 1, max: 12 })),
@@ -99,7 +111,7 @@ const scripted: fc.Arbitrary<Scripted> = fc.record({
 
 const scenario: fc.Arbitrary<Scenario> = fc.record({
   limits,
-  requests: fc.array(scripted, { minLength: 1, maxLength: 14 }),
+  requests: fc.array(burst(scripted), { minLength: 1, maxLength: 8 }).map((bursts) => bursts.flat()),
   failingTicks: fc.array(fc.nat(40), { maxLength: 2 }),
   unload: fc.option(fc.record({ moment, adapter: fc.integer({ min: 0, max: 3 }) }), { freq: 5 }),
 });
@@ -114,6 +126,9 @@ const met = {
   refused: 0,
   mixedSteps: 0,
   chunks: 0,
+  cacheHits: 0,
+  sharedBlocks: 0,
+  setAside: 0,
   failedLoads: 0,
 };
 
@@ -155,14 +170,19 @@ class Run {
 
   #plan(): StepPlan | null {
     const before = this.scheduler.snapshot();
-    const counts = this.scheduler.counts();
+    const counts = this.#sequenceCounts();
     const plan = this.scheduler.plan(this.#tick);
-    assert.deepEqual(this.scheduler.counts(), counts, 'planning changes no count');
+    assert.deepEqual(this.#sequenceCounts(), counts, 'planning changes no count of sequences');
     assert.deepEqual(withoutPlan(this.scheduler.snapshot()), withoutPlan(before), 'planning changes no sequence');
     this.#checkSnapshot();
     if (plan === null) assert.equal(before.running.length + before.waiting.length, 0, 'idle only without work');
-    else checkBatchingLaw(plan, before);
+    else this.#checkBatchingLaw(plan, before);
     return plan;
+  }
+
+  #sequenceCounts() {
+    const { usedBlocks, cachedBlocks, ...rest } = this.scheduler.counts();
+    return rest;
   }
 
   #run(plan: StepPlan): void {
@@ -175,6 +195,8 @@ class Run {
     if (batch.adapterTable.some((list) => list.length > 1)) met.lists += 1;
     if (plan.decodeRows > 0 && plan.prefillRows > 0) met.mixedSteps += 1;
     if (plan.entries.some((entry) => !entry.samples)) met.chunks += 1;
+    if (plan.cachedTokens > 0) met.cacheHits += 1;
+    if (this.scheduler.snapshot().blockHolders.some((holders) => holders > 1)) met.sharedBlocks += 1;
     if (this.#scenario.failingTicks.includes(this.#tick)) {
       met.failedSteps += 1;
       this.#model.runAndFail(batch);
@@ -182,6 +204,61 @@ class Run {
     } else {
       this.#record(this.scheduler.commit(plan, this.#model.run(batch), this.#tick));
     }
+  }
+
+  /**
+   * A step is no larger than allowed and no smaller than possible: whatever is left out was stopped by a limit, or waits
+   * for a prefill to fill a block that it needs.
+   */
+  #checkBatchingLaw(plan: StepPlan, before: SchedulerSnapshot): void {
+    const { maxBatchTokens, kvBlocks, blockSize } = before.limits;
+    assert.ok(plan.rows <= maxBatchTokens);
+    const rows = new Map(plan.entries.map((entry) => [entry.sequence.id, entry.count]));
+    const preempted = new Set(plan.preemptedIds);
+    const kept = before.running.filter(({ id }) => !preempted.has(id));
+    for (const { id, computed, prefillLength } of kept) {
+      if (computed >= prefillLength) assert.equal(rows.get(id), 1, 'every running sequence past its prefill decodes');
+      else if (plan.rows < maxBatchTokens)
+        assert.equal(rows.get(id), prefillLength - computed, 'prefills use what is left');
+    }
+    const last = before.running.at(-preempted.size - 1);
+    assert.deepEqual(kept.at(-1), preempted.size > 0 ? last : before.running.at(-1), 'the most recent are preempted');
+
+    const admitted = plan.admitted.map(({ sequence }) => sequence.id);
+    const order = before.waiting.map(({ id }) => id);
+    assert.deepEqual(
+      admitted,
+      order.filter((id) => admitted.includes(id)),
+      'admission in queue order',
+    );
+    const next = before.waiting.find(({ id }) => !admitted.includes(id));
+    if (next === undefined) return;
+    const overtaking = plan.admitted.slice(order.indexOf(next.id));
+    assert.ok(
+      overtaking.every(({ samples }) => samples),
+      'what overtakes is done with its prefill',
+    );
+    if (plan.rows === maxBatchTokens || preempted.size > 0) return;
+    const held = new Set([
+      ...kept.flatMap(({ blocks }) => blocks),
+      ...plan.entries.flatMap((entry) => entry.newBlocks),
+    ]);
+    const outOfSlots = before.freeSlots === admitted.length;
+    const outOfBlocks = blocksFor(next.length, blockSize) > kvBlocks - held.size;
+    if (outOfSlots || outOfBlocks) return;
+    const prefilling = plan.entries.filter(({ phase }) => phase === 'prefill').map(({ sequence }) => sequence.id);
+    const leader = prefilling.find((id) => this.#beginAlike(id, next.id, blockSize));
+    assert.ok(leader !== undefined, `request ${next.id} could have been admitted`);
+    met.setAside += 1;
+  }
+
+  /** True when the first block of both holds the same tokens under the same salt. */
+  #beginAlike(one: number, other: number, blockSize: number): boolean {
+    const [a, b] = [one, other].map((id) => toRequest(id, this.#scenario.requests[id] as Scripted));
+    if (a === undefined || b === undefined) return false;
+    const shared = Math.min(blockSize, a.promptIds.length, b.promptIds.length);
+    const same = (length: number) => a.promptIds.slice(0, length).join() === b.promptIds.slice(0, length).join();
+    return this.#scenario.limits.prefixCache && a.cacheSalt === b.cacheSalt && same(shared);
   }
 
   /** Everything from outside that is scripted for this moment. */
@@ -247,9 +324,13 @@ class Run {
   }
 }
 
-function toRequest(id: number, { prompt, maxNew, minNew, stopId, penalty }: Scripted) {
-  const minNewTokens = Math.min(minNew, maxNew);
-  const request = makeRequest(id, prompt, maxNew, { stopIds: stopId === null ? [] : [stopId], minNewTokens });
+function toRequest(id: number, { prompt, family, salt, maxNew, minNew, stopId, penalty }: Scripted) {
+  const promptIds = Uint32Array.from({ length: prompt }, (_, index) => (family * 5 + index * 3) % 20);
+  // Some end in a token of their own.
+  if (id % 3 === 0) promptIds[prompt - 1] = 20 + (id % 2);
+  const stopIds = stopId === null ? [] : [stopId];
+  const rest = { promptIds, cacheSalt: salt, stopIds, minNewTokens: Math.min(minNew, maxNew) };
+  const request = makeRequest(id, prompt, maxNew, rest);
   return { ...request, sampling: { ...request.sampling, repetitionPenalty: penalty ? 1.2 : 1 } };
 }
 
@@ -257,48 +338,25 @@ function servedBy(id: number): ServedBy {
   return { adapter: `adapter-${id}`, digest: null, tierAtArrival: 'disk' };
 }
 
-/** A snapshot without what a plan may touch: its marks, and which free blocks are set aside. */
+/** A snapshot without what a plan may touch: its marks, and who holds which blocks. */
 function withoutPlan(snapshot: SchedulerSnapshot) {
   const plain = (sequences: SchedulerSnapshot['running']) =>
     sequences.map((sequence) => ({ ...sequence, inFlight: false }));
   return {
     ...snapshot,
     planInFlight: false,
-    freeBlockIds: [],
+    plannedBlocks: [],
+    writtenBlocks: [],
+    preemptedIds: [],
+    blankBlockIds: [],
+    cachedBlockIds: [],
+    publishedBlockIds: [],
+    blockHolders: [],
+    usedBlocks: 0,
     running: plain(snapshot.running),
     waiting: plain(snapshot.waiting),
     waitingForAdapter: plain(snapshot.waitingForAdapter),
   };
-}
-
-/** A step is no larger than allowed and no smaller than possible: whatever is left out was stopped by a limit. */
-function checkBatchingLaw(plan: StepPlan, before: SchedulerSnapshot): void {
-  const { maxBatchTokens, kvBlocks, blockSize } = before.limits;
-  assert.ok(plan.rows <= maxBatchTokens);
-  const rows = new Map(plan.entries.map((entry) => [entry.sequence.id, entry.count]));
-  const preempted = new Set(plan.preemptedIds);
-  const kept = before.running.filter(({ id }) => !preempted.has(id));
-  for (const { id, computed, prefillLength } of kept) {
-    if (computed >= prefillLength) assert.equal(rows.get(id), 1, 'every running sequence past its prefill decodes');
-    else if (plan.rows < maxBatchTokens)
-      assert.equal(rows.get(id), prefillLength - computed, 'prefills use what is left');
-  }
-  const last = before.running.at(-preempted.size - 1);
-  assert.deepEqual(kept.at(-1), preempted.size > 0 ? last : before.running.at(-1), 'the most recent are preempted');
-
-  const admitted = plan.admitted.map(({ sequence }) => sequence.id);
-  assert.deepEqual(
-    admitted,
-    before.waiting.slice(0, admitted.length).map(({ id }) => id),
-    'admission in queue order',
-  );
-  const next = before.waiting[admitted.length];
-  if (next === undefined || plan.rows === maxBatchTokens || preempted.size > 0) return;
-  const blocks = kept.reduce((sum, sequence) => sum + sequence.blocks.length, 0);
-  const given = plan.entries.reduce((sum, entry) => sum + entry.newBlocks.length, 0);
-  const outOfSlots = before.freeSlots === admitted.length;
-  const outOfBlocks = blocksFor(next.length, blockSize) > kvBlocks - blocks - given;
-  assert.ok(outOfSlots || outOfBlocks, `request ${next.id} could have been admitted`);
 }
 
 /** Each request got what it would have got alone, or a true beginning of it, and one terminal event at most. */
@@ -332,7 +390,7 @@ test('random runs: every request answers as if alone, one terminal event each, n
       run.play();
       for (const [id, request] of play.requests.entries()) checkOutcome(id, request, run.outcomes[id] as Outcome);
     }),
-    { seed: SEED, numRuns: 600 },
+    { seed: SEED, numRuns: 600, includeErrorInReport: true },
   );
   for (const [what, times] of Object.entries(met)) assert.ok(times >= 50, `${what} came up ${times} times`);
 });
@@ -341,7 +399,7 @@ test('random runs: requests whose adapter never comes change nothing for the oth
   const onlyReady = scripted.map((request) => ({ ...request, loadTicks: 0, loadFails: false }));
   const scenarios = fc.record({
     limits: limits.map((drawn) => ({ ...drawn, maxQueue: 100 })),
-    requests: fc.array(onlyReady, { minLength: 1, maxLength: 10 }),
+    requests: fc.array(burst(onlyReady), { minLength: 1, maxLength: 6 }).map((bursts) => bursts.flat()),
     stuck: fc.array(scripted, { minLength: 1, maxLength: 10 }),
   });
   fc.assert(

@@ -43,6 +43,7 @@ export function makeLimits(rest: Partial<SchedulerLimits> = {}): SchedulerLimits
     blockSize: 4,
     maxModelLen: 64,
     vocabSize: VOCABULARY,
+    prefixCache: true,
     ...rest,
   };
 }

@@ -16,13 +16,13 @@ test('appending never writes into the caller’s prompt and keeps every token', 
 
 test('after a preemption all tokens known are prefill', () => {
   const sequence = new Sequence(makeRequest(1, 3, 10), BASE_ROWS, 0, 0, SERVED_BY);
-  sequence.admit(0, 0);
+  sequence.admit(0, 0, 0);
   assert.equal(sequence.prefillLength, 3);
   sequence.computed = 3;
   sequence.append(8);
   assert.equal(sequence.prefilling, false);
   sequence.detach();
   assert.equal(sequence.everAdmitted, true);
-  sequence.admit(2, 5);
-  assert.deepEqual([sequence.computed, sequence.prefillLength, sequence.prefilling], [0, 4, true]);
+  sequence.admit(2, 5, 1);
+  assert.deepEqual([sequence.computed, sequence.prefillLength, sequence.prefilling], [1, 4, true]);
 });
