@@ -100,8 +100,8 @@ export async function serve(config: Config, memoryBytes: number, version: string
     isReady: () => lifecycle.ready,
     isDraining: () => lifecycle.draining,
   });
-  const { servedNames, maxChoices, maxBestOf, vllmLoraApi, requestSources } = config;
-  const openai = { servedNames, maxChoices, maxBestOf, vllmLoraApi };
+  const { servedNames, maxChoices, maxBestOf, vllmLoraApi, vllmUnloadMissing, requestSources } = config;
+  const openai = { servedNames, maxChoices, maxBestOf, vllmLoraApi, vllmUnloadMissing };
   const access = { keys: keys?.ring ?? null, publicMetrics: config.publicMetrics };
   const shared = { engine, lifecycle, metrics, logger, version, access };
   const app = buildApp({ ...shared, tokenizer, maxBestOf, requestSources, openai });

@@ -42,6 +42,8 @@ export interface Config {
   readonly maxBestOf: number;
   /** Whether vLLM's routes that load and unload adapters are served, and to whom. */
   readonly vllmLoraApi: 'off' | 'on' | 'loopback';
+  /** Status of an unload by those routes of an adapter that is not there. */
+  readonly vllmUnloadMissing: 200 | 400 | 404;
   readonly cacheDir: string;
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
   /** Hub to fetch models and adapters from; null = the hub client's own default. */

@@ -39,6 +39,7 @@ export interface Flag<T> {
 
 const MIB = 2 ** 20;
 const port = integer(0, 65535);
+const MISSING_STATUS = { '404': 404, '400': 400, '200': 200 } as const;
 
 function shareOfMemory(facts: HostFacts, divisor: number): number {
   return Math.max(64 * MIB, Math.floor(facts.memoryBytes / divisor));
@@ -246,6 +247,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     fallback: ({ env }) => (/^(?:true|1)$/i.test(env.VLLM_ALLOW_RUNTIME_LORA_UPDATING ?? '') ? 'on' : 'off'),
     defaultText: 'off, or on with VLLM_ALLOW_RUNTIME_LORA_UPDATING=true',
     help: 'on, or loopback for callers on this machine: the routes of vLLM that load and unload adapters',
+  },
+  vllmUnloadMissing: {
+    flag: 'vllm-unload-missing',
+    value: 'STATUS',
+    parse: (value, origin) => MISSING_STATUS[choice(['404', '400', '200'])(value, origin)],
+    fallback: () => 404,
+    defaultText: '404',
+    help: '404, 400 or 200: what those routes answer to an unload of an adapter that is not there',
   },
   cacheDir: {
     flag: 'cache-dir',

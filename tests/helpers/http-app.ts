@@ -77,7 +77,7 @@ export function startApp(
     tokenizer: new ByteTokenizer(),
     maxBestOf: 4,
     requestSources: ['hub', 's3'],
-    openai: { servedNames: [], maxChoices: 16, maxBestOf: 2, vllmLoraApi: 'off', ...openai },
+    openai: { servedNames: [], maxChoices: 16, maxBestOf: 2, vllmLoraApi: 'off', vllmUnloadMissing: 404, ...openai },
     ...overrides,
   });
   const directory = mkdtempSync(join(tmpdir(), 'loramux-uploads-'));

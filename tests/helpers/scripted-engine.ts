@@ -65,6 +65,15 @@ export class ScriptedCall implements Submission {
     return this.#emit({ kind: 'token', id: this.request.id, token, logprob, top });
   }
 
+  /** The prompt's log-probabilities: NaN for the first token, then −1, −2, …; with alternatives as many as asked for. */
+  scorePrompt(): this {
+    const { promptIds, promptLogprobs } = this.request;
+    const logprobs = Float32Array.from(promptIds, (_, at) => (at === 0 ? Number.NaN : -at));
+    const top = promptLogprobs?.top ?? 0;
+    const alternatives = Array.from(promptIds, (_, at) => topOf(at === 0 ? 0 : top));
+    return this.prompt({ logprobs, top: top === 0 ? null : alternatives });
+  }
+
   /** One token for each byte of `text`. */
   tokens(text: string): this {
     for (const byte of new TextEncoder().encode(text)) this.token(byte);
@@ -88,6 +97,12 @@ export class ScriptedCall implements Submission {
     if (!this.aborted) this.#onEvent(event);
     return this;
   }
+}
+
+/** The ids 97 (`a`), 98, … at −0.25, −0.5, … */
+export function topOf(count: number): TopLogprobs {
+  const ids = Uint32Array.from({ length: count }, (_, at) => 97 + at);
+  return { ids, logprobs: Float32Array.from(ids, (_, at) => -0.25 * (at + 1)) };
 }
 
 type AdminHandler = (call: AdminCall) => AdminReplies[AdminCall['op']];

@@ -15,6 +15,8 @@ export interface OpenAiSettings {
   readonly maxBestOf: number;
   /** Whether vLLM's routes for adapters are there, for everyone or for callers on this machine. */
   readonly vllmLoraApi: 'off' | 'on' | 'loopback';
+  /** Status of an unload, by those routes, of an adapter that is not there. */
+  readonly vllmUnloadMissing: 200 | 400 | 404;
 }
 
 /** What OpenAI's routes work with. */

@@ -6,6 +6,7 @@ import type { OpenAiDeps, OpenAiSettings } from './deps.js';
 import { registerModels } from './models-route.js';
 import { processingHeader } from './reply-headers.js';
 import { RequestIds } from './request-ids.js';
+import { registerVllmLora } from './vllm-lora-routes.js';
 import { OPENAI_WORDING } from './wording.js';
 
 /** Where OpenAI's routes are. */
@@ -30,6 +31,7 @@ export function registerOpenAi(app: FastifyInstance, { settings, ...shared }: Op
       const routes = routesOf(v1, () => {
         registerModels(v1, deps);
         registerCompletions(v1, deps);
+        if (deps.vllmLoraApi !== 'off') registerVllmLora(v1, deps);
       });
       registerMethodNotAllowed(v1, routes, OPENAI_WORDING);
     },
