@@ -48,7 +48,7 @@ const SHAPES: Partial<Record<ErrorCode, Shape>> = {
   ERR_BAD_REQUEST: { status: 400, type: INVALID, code: 'invalid_json' },
   ERR_PROMPT_TOO_LONG: { status: 400, type: INVALID, code: 'context_length_exceeded' },
   ERR_UNAUTHORIZED: { status: 401, type: 'authentication_error', code: 'invalid_api_key' },
-  ERR_FORBIDDEN: { status: 403, type: 'permission_error', code: 'model_not_allowed' },
+  ERR_FORBIDDEN: { status: 403, type: 'permission_error', code: 'not_allowed' },
   ERR_ADAPTER_NOT_FOUND: MODEL_NOT_FOUND,
   ERR_ADAPTER_UNLOADED: MODEL_NOT_FOUND,
   ERR_ADAPTER_INVALID: ADAPTER_INVALID,
@@ -78,10 +78,15 @@ export function toOpenAiError(thrown: unknown): OpenAiError {
     return { status: 500, type: 'server_error', code: 'internal_error', message, param: null, retryable: false };
   }
   const shape = SHAPES[thrown.code] ?? ENGINE_FAILED;
-  const code = thrown instanceof FieldError ? thrown.fault : shape.code;
+  const code = codeOf(thrown, shape);
   // A model that is being unloaded is not going to come back by itself.
   const retryable = shape.status >= 429 && thrown.retryable;
   return { ...shape, code, message: messageOf(thrown), param: paramOf(thrown, shape), retryable };
+}
+
+function codeOf(thrown: LoramuxError, { code }: Shape): string {
+  if (thrown instanceof FieldError) return thrown.fault;
+  return thrown.code === 'ERR_FORBIDDEN' && thrown.details?.field === 'adapter' ? 'model_not_allowed' : code;
 }
 
 /** Agents and proxies look for the phrase `maximum context length is N tokens`. */
@@ -94,7 +99,9 @@ function messageOf({ code, message, details }: LoramuxError): string {
 }
 
 function paramOf({ details }: LoramuxError, { code }: Shape): string | null {
-  if (code === 'model_not_found' || code === 'model_not_allowed' || code === 'adapter_invalid') return 'model';
+  if (code === 'model_not_found' || code === 'adapter_invalid') return 'model';
+  // A key that may not use the route at all is refused for no field.
+  if (details?.field === 'adapter') return 'model';
   return details?.field ?? null;
 }
 
