@@ -23,46 +23,40 @@ export function registerVllmLora(app: FastifyInstance, deps: VllmLoraDeps): void
     throw new LoramuxError('ERR_FORBIDDEN', 'adapters are loaded by callers on this machine only');
   }
 
-  app.post(
-    '/load_lora_adapter',
-    { config: { access: 'admin:write' }, onRequest: checkPeer },
-    async (request, reply) => {
-      requireBody(request.body);
-      let name = '';
-      let path = '';
-      try {
-        const load = readLoraLoad(request.body, base);
-        ({ name, path } = load);
-        const done = loads.load(load).then(() => true);
-        if ((await within(done, replyWithinMs)) !== null) {
-          return reply.type('text/plain').send(`Success: LoRA adapter '${name}' added successfully.`);
-        }
-        return refuse(reply.header('retry-after', '2'), unavailable(`adapter '${name}' is still loading`));
-      } catch (thrown) {
-        return refuse(reply, loadFailure(thrown, name, path));
-      }
-    },
-  );
+  const options = { config: { access: 'admin:write' as const }, onRequest: checkPeer };
 
-  app.post(
-    '/unload_lora_adapter',
-    { config: { access: 'admin:write' }, onRequest: checkPeer },
-    async (request, reply) => {
-      requireBody(request.body);
-      let name = '';
-      try {
-        name = readLoraUnload(request.body);
-        // Requests for it are refused from now on; a long answer of its rows does not hold the reply up.
-        await within(loads.unload(name), replyWithinMs);
-      } catch (thrown) {
-        if (thrown instanceof FieldError) return refuse(reply, loadFailure(thrown, name, ''));
-        const isMissing = thrown instanceof LoramuxError && thrown.code === 'ERR_ADAPTER_NOT_FOUND';
-        if (!isMissing) throw thrown;
-        if (vllmUnloadMissing !== 200) return refuse(reply, cannotBeFound(name, vllmUnloadMissing));
+  app.post('/load_lora_adapter', options, async (request, reply) => {
+    requireBody(request.body);
+    let name = '';
+    let path = '';
+    try {
+      const load = readLoraLoad(request.body, base);
+      ({ name, path } = load);
+      const done = loads.load(load).then(() => true);
+      if ((await within(done, replyWithinMs)) !== null) {
+        return reply.type('text/plain').send(`Success: LoRA adapter '${name}' added successfully.`);
       }
-      return reply.type('text/plain').send(`Success: LoRA adapter '${name}' removed successfully.`);
-    },
-  );
+      return refuse(reply.header('retry-after', '2'), unavailable(`adapter '${name}' is still loading`));
+    } catch (thrown) {
+      return refuse(reply, loadFailure(thrown, name, path));
+    }
+  });
+
+  app.post('/unload_lora_adapter', options, async (request, reply) => {
+    requireBody(request.body);
+    let name = '';
+    try {
+      name = readLoraUnload(request.body);
+      // Requests for it are refused from now on; a long answer of its rows does not hold the reply up.
+      await within(loads.unload(name), replyWithinMs);
+    } catch (thrown) {
+      if (thrown instanceof FieldError) return refuse(reply, loadFailure(thrown, name, ''));
+      const isMissing = thrown instanceof LoramuxError && thrown.code === 'ERR_ADAPTER_NOT_FOUND';
+      if (!isMissing) throw thrown;
+      if (vllmUnloadMissing !== 200) return refuse(reply, cannotBeFound(name, vllmUnloadMissing));
+    }
+    return reply.type('text/plain').send(`Success: LoRA adapter '${name}' removed successfully.`);
+  });
 }
 
 function refuse(reply: FastifyReply, error: VllmError): FastifyReply {

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { LightMyRequestResponse as Response } from 'fastify';
+import { KeyRing } from '../../../src/auth/key-ring.js';
 import type { AdapterInfo } from '../../../src/core/adapter.js';
 import type { AdminCall } from '../../../src/core/adapter-admin.js';
 import { describeSource } from '../../../src/core/adapter-source.js';
 import { type ErrorCode, LoramuxError } from '../../../src/core/errors.js';
 import { startApp, type TestApp } from '../../helpers/http-app.js';
+import { makeKey } from '../../unit/auth/support.js';
 import { assertError, post } from './support.js';
 
 type LoadCall = Extract<AdminCall, { op: 'load' }>;
@@ -167,4 +169,17 @@ test('for callers on this machine only', async (t) => {
   for (const address of ['127.0.0.1', '127.8.8.8', '::1', '::ffff:127.0.0.1']) {
     assert.equal((await from(address)).statusCode, 400, address);
   }
+});
+
+test('with keys configured, a key that may only generate loads nothing', async (t) => {
+  const [user, operator] = [makeKey('user', ['infer:*']), makeKey('operator', ['admin:write'])];
+  const access = { keys: new KeyRing([user.record, operator.record]), publicMetrics: false };
+  const server = startApp(t, { access, openai: { vllmLoraApi: 'on' } });
+  serveRegistry(server).files.set('dir:/adapters/a', 'one');
+  const body = { lora_name: 'a', lora_path: '/adapters/a' };
+  const as = (token: string): Promise<Response> =>
+    post(server.app, '/v1/load_lora_adapter', body, { authorization: `Bearer ${token}` });
+  assertError(await load(server, body), 401, 'invalid_api_key', null);
+  assertError(await as(user.token), 403, 'not_allowed', null);
+  assert.equal((await as(operator.token)).statusCode, 200);
 });
