@@ -52,6 +52,7 @@ const PARTS = {
   native: () => run('cargo', ['test', '--locked'], native),
   unit: () => nodeTests('unit'),
   http: () => nodeTests('http'),
+  grpc: () => nodeTests('grpc'),
   addon: () => nodeTests('addon', { concurrency: 1 }),
   synthetic: () => nodeTests('synthetic', { concurrency: 1 }),
   cli: () => nodeTests('cli', { concurrency: 1 }),

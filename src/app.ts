@@ -33,6 +33,7 @@ const MAX_BUFFERED_BYTES = 2 ** 20;
 
 export interface AppDeps {
   readonly engine: EngineClient;
+  readonly generation: GenerationService;
   readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'>;
   readonly lifecycle: Lifecycle;
   readonly metrics: Metrics;
@@ -48,7 +49,6 @@ export interface AppDeps {
   readonly now?: () => number;
   /** Random by default; below 2^53. */
   readonly drawSeed?: () => bigint;
-  readonly maxBufferedBytes?: number;
 }
 
 /** The process's clock: milliseconds since the epoch, never going back, the same in every thread. */
@@ -57,14 +57,35 @@ export function monotonicNow(): number {
 }
 
 /** Uniform below 2^53: clients that hold JSON numbers as doubles read it back unchanged. */
-function randomSeed(): bigint {
+export function randomSeed(): bigint {
   return randomBytes(8).readBigUInt64LE() >> 11n;
+}
+
+export interface GenerationParts extends Pick<AppDeps, 'engine' | 'tokenizer' | 'metrics' | 'now'> {
+  /** Unread output of one stream above this ends the stream; 1 MiB by default. */
+  readonly maxBufferedBytes?: number;
+}
+
+/** The one service that every surface of a process hands its generations to. */
+export function createGeneration({
+  engine,
+  tokenizer,
+  metrics,
+  now,
+  maxBufferedBytes,
+}: GenerationParts): GenerationService {
+  return new GenerationService({
+    engine,
+    tokenizer,
+    observer: metrics,
+    now: now ?? monotonicNow,
+    maxBufferedBytes: maxBufferedBytes ?? MAX_BUFFERED_BYTES,
+  });
 }
 
 /** The public app: LoRAX's routes, OpenAI's, and probes. Does not listen. */
 export function buildApp(deps: AppDeps): FastifyInstance {
-  const { engine, lifecycle, metrics, version } = deps;
-  const { maxBestOf, requestSources } = deps;
+  const { engine, generation, lifecycle, metrics, version, maxBestOf, requestSources } = deps;
   const now = deps.now ?? monotonicNow;
   const app = createBaseApp({
     logger: deps.logger,
@@ -81,13 +102,6 @@ export function buildApp(deps: AppDeps): FastifyInstance {
       metrics.rejected('ERR_DRAINING');
       throw new LoramuxError('ERR_DRAINING', 'the server is draining: send the request to another replica');
     }
-  });
-  const generation = new GenerationService({
-    engine,
-    tokenizer: deps.tokenizer,
-    observer: metrics,
-    now,
-    maxBufferedBytes: deps.maxBufferedBytes ?? MAX_BUFFERED_BYTES,
   });
   const health = new Health({ engine, lifecycle, now });
   const drawSeed = deps.drawSeed ?? randomSeed;

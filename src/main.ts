@@ -57,6 +57,8 @@ async function run(config: Config, memoryBytes: number, version: string, demoAda
   server = await serve(config, memoryBytes, version);
   console.log(`listening on ${server.url}`);
   console.log(`admin on ${server.adminUrl}`);
+  if (server.grpcAddress !== null) console.log(`grpc on ${server.grpcAddress}`);
+  if (server.grpcAdminAddress !== null) console.log(`grpc admin on ${server.grpcAdminAddress}`);
   if (config.model === 'demo' && config.adapters === demoAdapters) console.log(demoRequests(server.url));
   await server.drainRequested;
   await finish();

@@ -2,10 +2,11 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { type Logger, pino } from 'pino';
-import { buildAdminApp, buildApp, monotonicNow } from './app.js';
+import { buildAdminApp, buildApp, createGeneration, monotonicNow, randomSeed } from './app.js';
 import type { Config } from './config/config.js';
 import { loadBinding } from './engine/binding.js';
 import { WorkerEngineClient } from './engine/worker-client.js';
+import { type GrpcListeners, startGrpc } from './grpc.js';
 import { startKeys } from './keys-start.js';
 import { Metrics } from './metrics/metrics.js';
 import { prepareModel } from './model/prepare-model.js';
@@ -25,6 +26,9 @@ export interface RunningServer {
   /** `http://host:port` of the public and the admin listener. */
   readonly url: string;
   readonly adminUrl: string;
+  /** `host:port` of the gRPC services; null = not served. */
+  readonly grpcAddress: string | null;
+  readonly grpcAdminAddress: string | null;
   readonly modelId: string;
   readonly logger: Logger;
   /** Resolves when somebody asked for a drain over HTTP; `stop` then carries it out. */
@@ -104,15 +108,17 @@ export async function serve(config: Config, memoryBytes: number, version: string
   const openai = { servedNames, maxChoices, maxBestOf, vllmLoraApi, vllmUnloadMissing };
   const access = { keys: keys?.ring ?? null, publicMetrics: config.publicMetrics };
   const shared = { engine, lifecycle, metrics, logger, version, access };
-  const app = buildApp({ ...shared, tokenizer, maxBestOf, requestSources, openai });
+  const generation = createGeneration({ engine, tokenizer, metrics });
+  const app = buildApp({ ...shared, generation, tokenizer, maxBestOf, requestSources, openai });
   const uploads = { directory: sources.directory, limits: sources.fetch.limits };
   const admin = buildAdminApp({ ...shared, boundTo: config.adminHost, uploads });
+  let grpc: GrpcListeners | null = null;
   const close = async (): Promise<void> => {
     const apps = [app, admin];
     const cut = setTimeout(() => {
       for (const { server } of apps) server.closeAllConnections();
     }, FLUSH_MS);
-    await Promise.all(apps.map((each) => each.close()));
+    await Promise.all([...apps, grpc].map((each) => each?.close()));
     clearTimeout(cut);
     metrics.close();
     keys?.close();
@@ -121,6 +127,11 @@ export async function serve(config: Config, memoryBytes: number, version: string
   try {
     await app.listen({ host: config.host, port: config.port });
     await admin.listen({ host: config.adminHost, port: config.adminPort });
+    const at = (host: string, port: number | null) => (port === null ? null : { host, port });
+    grpc = await startGrpc(
+      { ...shared, generation, tokenizer, openai, keys: access.keys, drawSeed: randomSeed },
+      { generation: at(config.host, config.grpcPort), admin: at(config.adminHost, config.grpcAdminPort) },
+    );
   } catch (error) {
     await close();
     throw error;
@@ -139,6 +150,8 @@ export async function serve(config: Config, memoryBytes: number, version: string
   return {
     url: urlOf(app, config.host),
     adminUrl: urlOf(admin, config.adminHost),
+    grpcAddress: grpc.address,
+    grpcAdminAddress: grpc.adminAddress,
     modelId: engine.limits.modelId,
     logger,
     drainRequested: new Promise((resolve) => lifecycle.onDrain(resolve)),

@@ -18,6 +18,10 @@ export interface Config {
   readonly auth: boolean;
   /** Metrics are read without a key. */
   readonly publicMetrics: boolean;
+  /** Of the gRPC service Generation, on `host`; 0 = any free port, null = not served. */
+  readonly grpcPort: number | null;
+  /** Of the gRPC service AdapterAdmin, on `adminHost`; 0 = any free port, null = not served. */
+  readonly grpcAdminPort: number | null;
   readonly precision: 'f32' | 'w8' | 'w4' | 'auto';
   readonly device: 'auto' | 'cpu';
   readonly threads: number;

@@ -124,6 +124,22 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     defaultText: 'off',
     help: 'on: metrics are read without a key',
   },
+  grpcPort: {
+    flag: 'grpc-port',
+    value: 'PORT',
+    parse: port,
+    fallback: () => null,
+    defaultText: 'not served',
+    help: 'port of the gRPC service Generation, on --host; 0 picks a free one',
+  },
+  grpcAdminPort: {
+    flag: 'grpc-admin-port',
+    value: 'PORT',
+    parse: port,
+    fallback: () => null,
+    defaultText: 'not served',
+    help: 'port of the gRPC service AdapterAdmin, on --admin-host; 0 picks a free one',
+  },
   precision: {
     flag: 'precision',
     value: 'PRECISION',

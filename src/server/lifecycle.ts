@@ -2,6 +2,7 @@
 export class Lifecycle {
   #phase: 'starting' | 'ready' | 'draining' = 'starting';
   #started = false;
+  readonly #readyListeners: (() => void)[] = [];
   readonly #drainListeners: (() => void)[] = [];
 
   get ready(): boolean {
@@ -20,7 +21,15 @@ export class Lifecycle {
   /** The model is loaded and has generated a token. No effect once draining. */
   markReady(): void {
     this.#started = true;
-    if (this.#phase === 'starting') this.#phase = 'ready';
+    if (this.#phase !== 'starting') return;
+    this.#phase = 'ready';
+    for (const listener of this.#readyListeners) listener();
+  }
+
+  /** Calls `listener` once, when the server is ready; at once if it is. */
+  onReady(listener: () => void): void {
+    if (this.ready) listener();
+    else this.#readyListeners.push(listener);
   }
 
   /** Calls `listener` once, when the drain begins. */

@@ -5,7 +5,7 @@ import type { TestContext } from 'node:test';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { DEFAULT_RETRY } from '../../src/adapters/sources/fetch-limits.js';
-import { type AppDeps, buildAdminApp, buildApp, monotonicNow } from '../../src/app.js';
+import { type AppDeps, buildAdminApp, buildApp, createGeneration, monotonicNow } from '../../src/app.js';
 import type { GenerationSummary } from '../../src/generation/observer.js';
 import { Metrics } from '../../src/metrics/metrics.js';
 import { Lifecycle } from '../../src/server/lifecycle.js';
@@ -42,9 +42,8 @@ export interface TestApp {
   readonly uploads: string;
 }
 
-export type Overrides = Partial<
-  Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'requestSources' | 'maxBufferedBytes'>
-> & {
+export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'requestSources'>> & {
+  maxBufferedBytes?: number;
   openai?: Partial<AppDeps['openai']>;
   engine?: ScriptedEngine;
   access?: AccessRules;
@@ -53,7 +52,7 @@ export type Overrides = Partial<
 /** Both real apps over a scripted engine and a byte tokenizer; closed when the test ends. */
 export function startApp(
   test: TestContext,
-  { engine = new ScriptedEngine(), access = NO_KEYS, openai = {}, ...overrides }: Overrides = {},
+  { engine = new ScriptedEngine(), access = NO_KEYS, openai = {}, maxBufferedBytes, ...overrides }: Overrides = {},
 ): TestApp {
   const lifecycle = new Lifecycle();
   lifecycle.markReady();
@@ -72,9 +71,15 @@ export function startApp(
   const lines: string[] = [];
   const logger = pino({ level: 'debug' }, { write: (line: string) => lines.push(line) });
   const shared = { engine, lifecycle, metrics, logger, version: '0.0.0', now: overrides.now ?? monotonicNow, access };
+  const tokenizer = new ByteTokenizer();
   const app = buildApp({
     ...shared,
-    tokenizer: new ByteTokenizer(),
+    generation: createGeneration({
+      ...shared,
+      tokenizer,
+      ...(maxBufferedBytes === undefined ? {} : { maxBufferedBytes }),
+    }),
+    tokenizer,
     maxBestOf: 4,
     requestSources: ['hub', 's3'],
     openai: { servedNames: [], maxChoices: 16, maxBestOf: 2, vllmLoraApi: 'off', vllmUnloadMissing: 404, ...openai },

@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { routesOf } from '../base-app.js';
 import { registerErrors, registerMethodNotAllowed } from '../plugins/errors.js';
+import { baseNames } from './base-names.js';
 import { registerCompletions } from './completion-route.js';
 import type { OpenAiDeps, OpenAiSettings } from './deps.js';
 import { registerModels } from './models-route.js';
@@ -19,9 +20,8 @@ export type OpenAiRoutesDeps = Omit<OpenAiDeps, 'base' | 'requestIds' | keyof Op
 /** OpenAI's routes, a plugin of their own: below the prefix everything is answered in OpenAI's words. */
 export function registerOpenAi(app: FastifyInstance, { settings, ...shared }: OpenAiRoutesDeps): void {
   const { servedNames, ...limits } = settings;
-  const ownName = shared.engine.limits.modelId;
-  const [first = ownName, ...others] = servedNames;
-  const deps: OpenAiDeps = { ...shared, ...limits, base: [first, ...others, ownName], requestIds: new RequestIds() };
+  const base = baseNames(servedNames, shared.engine.limits.modelId);
+  const deps: OpenAiDeps = { ...shared, ...limits, base, requestIds: new RequestIds() };
   void app.register(
     async (v1) => {
       registerErrors(v1, OPENAI_WORDING);

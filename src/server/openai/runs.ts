@@ -109,7 +109,12 @@ function inBodysTerms(thrown: unknown, paths: JobPaths): unknown {
 }
 
 /** Notes what a request asks for, for its log line. */
-export function noteFacts({ facts }: FastifyRequest, { model, stream, user }: CommonCall, choices: number): void {
+export function noteFacts({ facts }: FastifyRequest, call: CommonCall, choices: number): void {
+  noteCall(facts, call, choices);
+}
+
+/** The same for calls that come another way. */
+export function noteCall(facts: RequestFacts, { model, stream, user }: CommonCall, choices: number): void {
   facts.generation = true;
   facts.stream = stream !== null;
   facts.prompts = choices;

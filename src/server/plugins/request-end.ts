@@ -28,17 +28,16 @@ function rounded(milliseconds: number | undefined): number | undefined {
 }
 
 /** Fields of the `request.end` line: no prompts, no outputs, no addresses with queries. */
-function logFields(request: FastifyRequest, end: RequestEnd, model: string): Record<string, unknown> {
+export function logFields(end: RequestEnd, model: string, transport: string): Record<string, unknown> {
   const { route, status, seconds, facts } = end;
   const [result] = facts.results;
   const durations = result === undefined ? null : durationsOf(result);
   return {
     event: 'request.end',
     route,
-    transport: 'http',
+    transport,
     status,
     code: facts.code ?? undefined,
-    key: request.caller.name ?? undefined,
     model,
     adapter: facts.adapter ?? undefined,
     adapter_digest: facts.servedBy?.digest ?? undefined,
@@ -53,9 +52,11 @@ function logFields(request: FastifyRequest, end: RequestEnd, model: string): Rec
     tpot_ms: rounded(durations?.timePerOutputToken),
     total_ms: rounded(seconds * 1_000),
     user: facts.user?.slice(0, MAX_USER),
-    client_ip: request.ip,
-    user_agent: request.headers['user-agent']?.slice(0, MAX_USER_AGENT),
   };
+}
+
+function clientFields({ ip, headers, caller }: FastifyRequest): Record<string, unknown> {
+  return { key: caller.name ?? undefined, client_ip: ip, user_agent: headers['user-agent']?.slice(0, MAX_USER_AGENT) };
 }
 
 /**
@@ -71,7 +72,7 @@ export function registerRequestEnd(app: FastifyInstance, model: string, listener
       const seconds = (performance.now() - request.facts.arrivedMs) / 1_000;
       const end = { route: routeOf(request), status: statusOf(reply), seconds, facts: request.facts };
       listener(end);
-      request.log.info(logFields(request, end, model), 'request end');
+      request.log.info({ ...logFields(end, model, 'http'), ...clientFields(request) }, 'request end');
     });
   });
 }
