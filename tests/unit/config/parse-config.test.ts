@@ -16,6 +16,8 @@ test('defaults come from the host', () => {
     port: 8080,
     adminHost: '127.0.0.1',
     adminPort: 8081,
+    grpcPort: null,
+    grpcAdminPort: null,
     apiKeys: null,
     auth: true,
     publicMetrics: false,
@@ -117,6 +119,8 @@ const VALUES: Readonly<Record<string, readonly [string, unknown]>> = {
       { host: '::1', port: 9000 },
     ],
   ],
+  'grpc-port': ['9090', 9090],
+  'grpc-admin-port': ['0', 0],
   'request-sources': ['s3, hub', ['s3', 'hub']],
 };
 

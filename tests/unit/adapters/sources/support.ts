@@ -19,7 +19,7 @@ export const LIMITS: FetchLimits = {
   maxBytes: 2 ** 20,
   maxFiles: 30,
   totalMs: 10_000,
-  stallMs: 150,
+  stallMs: 1_000,
   retry: { attempts: 3, firstDelayMs: 1, maxDelayMs: 4 },
 };
 
