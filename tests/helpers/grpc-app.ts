@@ -56,7 +56,13 @@ export async function startGrpcApp(
   const { maxBufferedBytes, keys = null } = overrides;
   const buffer = maxBufferedBytes === undefined ? {} : { maxBufferedBytes };
   const generation = createGeneration({ engine, tokenizer, metrics, ...buffer });
-  const openai = { servedNames: [], maxChoices: 16, maxBestOf: 2, vllmLoraApi: 'off' as const };
+  const openai = {
+    servedNames: [],
+    maxChoices: 16,
+    maxBestOf: 2,
+    vllmLoraApi: 'off' as const,
+    vllmUnloadMissing: 404 as const,
+  };
   const deps = { engine, generation, tokenizer, lifecycle, metrics, logger, openai, keys, drawSeed: () => 7n };
   const listeners = await startGrpc(deps, {
     generation: { host: '127.0.0.1', port: 0 },
