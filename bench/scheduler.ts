@@ -52,6 +52,8 @@ function measure(repetitionPenalty: number): Float64Array {
     logprobs: new Float32Array(SEQUENCES).fill(Number.NaN),
     top: { indptr: new Int32Array(SEQUENCES + 1), ids: new Uint32Array(0), logprobs: new Float32Array(0) },
     logits: null,
+    failures: [],
+    maskSeconds: 0,
     runSeconds: 0,
     sampleSeconds: 0,
   };

@@ -3,6 +3,7 @@
 //! Only `node/` knows Node; everything else is plain Rust with coded errors.
 
 pub mod adapters;
+pub mod constraint;
 pub mod error;
 pub mod kernels;
 pub mod kv;

@@ -20,6 +20,8 @@ pub struct Manifest {
     pub norms: Vec<Norm>,
     pub graph: CacheFile,
     pub weights: CacheFile,
+    pub tokenizer: CacheFile,
+    pub eos_token_ids: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

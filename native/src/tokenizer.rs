@@ -45,6 +45,18 @@ impl Tokenizer {
         self.inner.decode(ids, skip_special_tokens).map_err(|e| Error::new(Code::Tokenizer, e.to_string()))
     }
 
+    /// An id's token as the vocabulary spells it.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The decoder as tokenizer.json describes it; null when there is none.
+    #[must_use]
+    pub fn decoder(&self) -> serde_json::Value {
+        self.inner.get_decoder().and_then(|decoder| serde_json::to_value(decoder).ok()).unwrap_or_default()
+    }
+
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
         self.special.get(id as usize).copied().unwrap_or(false)

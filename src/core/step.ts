@@ -48,7 +48,12 @@ export interface RowSampling {
   readonly logprobs: LogprobOptions | null;
   /** Sequence slot whose `lastSampled` entry receives the token; -1 = none. */
   readonly slot: number;
+  /** Matcher that the token must satisfy; NO_CONSTRAINT = none. */
+  readonly constraint: number;
 }
+
+/** In `RowSampling.constraint`: any token will do. */
+export const NO_CONSTRAINT = -1;
 
 /** Greedy, with everything else off. */
 export const GREEDY_ROW: RowSampling = {
@@ -66,6 +71,7 @@ export const GREEDY_ROW: RowSampling = {
   position: 0,
   logprobs: null,
   slot: -1,
+  constraint: NO_CONSTRAINT,
 };
 
 export interface StepBatch {
@@ -105,8 +111,15 @@ export interface TopLists {
   readonly logprobs: Float32Array;
 }
 
-/** In `StepOutput.tokens`: the row had no logit above −∞ to choose, as after an adapter that overflowed. */
+/** In `StepOutput.tokens`: the row had no logit above −∞ to choose, as after an adapter that overflowed, or its constraint failed. */
 export const NO_TOKEN = 0xffff_ffff;
+
+/** A sampled row whose constraint allowed no token; its token is NO_TOKEN. */
+export interface RowFailure {
+  /** Index of `logitsRows`. */
+  readonly row: number;
+  readonly message: string;
+}
 
 export interface StepOutput {
   /** uint32 [L]: sampled or scored; NO_TOKEN where no logit was above −∞. */
@@ -116,7 +129,10 @@ export interface StepOutput {
   readonly top: TopLists;
   /** float32 [R, V], before any processing; null when R is 0. */
   readonly logits: Float32Array | null;
-  /** Seconds spent in the session run and in sampling. */
+  readonly failures: readonly RowFailure[];
+  /** Seconds spent in the session run and in sampling, constraints included. */
   readonly runSeconds: number;
   readonly sampleSeconds: number;
+  /** Of the latter on constraints: masks and taking what was chosen; 0 when no row has one. */
+  readonly maskSeconds: number;
 }

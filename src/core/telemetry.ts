@@ -19,6 +19,8 @@ export type Telemetry =
       readonly planSeconds: number;
       readonly runSeconds: number;
       readonly sampleSeconds: number;
+      /** Of sampling, on constraints; null when no row has one. */
+      readonly maskSeconds: number | null;
       /** From the start of planning to committed events. */
       readonly stepSeconds: number;
     }

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Constraint } from '../core/constraint.js';
 import { LoramuxError } from '../core/errors.js';
 import type { StepBatch, StepOutput } from '../core/step.js';
 
@@ -161,6 +162,16 @@ export interface NativeEngine {
   ): Promise<{ handle: number; bytes: number }>;
   /** Forgets an adapter; its memory goes when the last step that uses it ends. */
   releaseAdapter(handle: number): void;
+  /**
+   * Compiles a constraint, or recalls it, and opens a matcher for one sequence: its handle, for `RowSampling.constraint`.
+   * Runs off both threads. ERR_VALIDATION says why nothing can match, what is not supported or which limit is exceeded;
+   * ERR_TOKENIZER that the tokenizer's tokens do not stand for bytes.
+   */
+  openConstraint(constraint: Constraint): Promise<number>;
+  /** Forgets a matcher. Not while a step's batch names it. */
+  releaseConstraint(handle: number): void;
+  /** Matchers that are open. */
+  constraintCount(): number;
   /** Bytes of all adapters not yet freed, and how many. */
   adapterMemory(): { bytes: number; count: number };
   close(): Promise<void>;

@@ -27,6 +27,7 @@ export class GenerationService {
     try {
       const receivedMs = this.#deps.now();
       requireUse(spec.caller, spec.composition?.members.map(({ name }) => name) ?? [spec.adapter]);
+      checkConstraint(spec);
       const ids = await this.#encode(spec);
       if (signal.aborted) throw new LoramuxError('ERR_ABORTED', 'the client left before the prompt was submitted');
       return this.#submit(spec, ids, receivedMs, signal);
@@ -71,6 +72,13 @@ export class GenerationService {
     signal.addEventListener('abort', () => generation.abort(), { once: true });
     return generation;
   }
+}
+
+/** A constraint says where the text ends, so the end token must be free to come. */
+function checkConstraint({ constraint, ignoreEos }: GenerationSpec): void {
+  if (constraint === null || !ignoreEos) return;
+  const message = 'expected the end token to count with a constraint, got both: leave ignoring it off';
+  throw new LoramuxError('ERR_VALIDATION', message, { field: 'constraint' });
 }
 
 function checkIds(ids: Uint32Array, vocabSize: number): Uint32Array {

@@ -9,6 +9,11 @@ export const FIRST_TOKEN_SECONDS = [
 /** Steps and gaps between tokens, in seconds. */
 export const STEP_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2.5, 5];
 
+/** Masks of one step, in seconds. */
+export const MASK_SECONDS = [
+  0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+];
+
 /** Rows and segments of one step. */
 export const ROWS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
 

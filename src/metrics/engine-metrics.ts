@@ -25,6 +25,7 @@ function recordStep(of: Instruments, step: Step): void {
   const phase = phaseOf(step);
   of.steps.inc({ phase, path: step.loraRows > 0 ? 'lora' : 'base', base_rows: step.baseRows > 0 ? 'yes' : 'no' });
   of.stepSeconds.observe({ phase }, step.stepSeconds);
+  if (step.maskSeconds !== null) of.maskSeconds.observe(step.maskSeconds);
   of.stepRows.observe(step.prefillRows + step.decodeRows);
   of.stepSegments.observe(step.segments);
   of.stepDistinctAdapters.observe(step.distinctAdapters);

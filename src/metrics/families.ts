@@ -4,6 +4,7 @@ import {
   FIRST_TOKEN_SECONDS,
   LORAX_SECONDS,
   loraxTokens,
+  MASK_SECONDS,
   ROWS,
   SECONDS,
   STEP_SECONDS,
@@ -83,6 +84,11 @@ export const FAMILIES = {
 
   steps: counter('loramux_steps_total', 'Forward passes', 'phase', 'path', 'base_rows'),
   stepSeconds: histogram('loramux_step_seconds', 'Planning to committed tokens', STEP_SECONDS, 'phase'),
+  maskSeconds: histogram(
+    'loramux_mask_seconds',
+    'Constraints of a step that has any: masks of all its rows',
+    MASK_SECONDS,
+  ),
   stepRows: histogram('loramux_step_rows', 'Rows (tokens) of a step', ROWS),
   stepSegments: histogram('loramux_step_segments', 'Runs of rows of one adapter in a step', ROWS),
   stepDistinctAdapters: histogram('loramux_step_distinct_adapters', 'Adapters in a step', DISTINCT_ADAPTERS),

@@ -213,6 +213,7 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
     violations.equal(sampling?.penalties?.history.length, history, `${what}: length of the history`);
     const bans = sequence.generated < sequence.request.minNewTokens;
     violations.equal(sampling?.banned, bans ? sequence.stopIds : null, `${what}: banned ids`);
+    violations.equal(sampling?.constraint, sequence.constraint, `${what}: constraint`);
     violations.equal(sampling?.choice, sequence.request.choice, `${what}: choice`);
   }
   violations.equalAll(batch.cuSeqlens, cuSeqlens, 'cuSeqlens');

@@ -21,6 +21,7 @@ export function rowSampling(sequence: Sequence, slot: number): RowSampling {
     position: sequence.length,
     logprobs,
     slot,
+    constraint: sequence.constraint,
   };
 }
 

@@ -1,6 +1,6 @@
 import { type ErrorRecord, LoramuxError } from '../core/errors.js';
 import type { GenerateRequest, SequenceEvent, ServedBy, TopLogprobs } from '../core/request.js';
-import { NO_TOKEN, type StepBatch, type StepOutput } from '../core/step.js';
+import { NO_CONSTRAINT, NO_TOKEN, type StepBatch, type StepOutput } from '../core/step.js';
 import { BlockPool } from './block-pool.js';
 import { checkSampling } from './check-sampling.js';
 import { planStep } from './planner.js';
@@ -57,19 +57,21 @@ export class Scheduler {
 
   /**
    * Accepts a request. `adapters` is what its rows run under, or null while some adapter is loading: then
-   * `adapterReady` or `fail` must follow. `servedBy` comes back in the `admitted` event.
+   * `adapterReady` or `fail` must follow. `servedBy` comes back in the `admitted` event. `constraint` is the matcher of
+   * the request's constraint; it must stay open until the request has ended and is in no step.
    * Errors: ERR_QUEUE_FULL; ERR_PROMPT_TOO_LONG if it could never fit; ERR_VALIDATION for an empty prompt or output,
    * sampling that cannot be, or an id in use. A refused request leaves no trace.
    */
-  enqueue(request: GenerateRequest, adapters: RowAdapters | null, nowMs: number, servedBy: ServedBy): void {
+  enqueue(
+    request: GenerateRequest,
+    adapters: RowAdapters | null,
+    nowMs: number,
+    servedBy: ServedBy,
+    constraint: number = NO_CONSTRAINT,
+  ): void {
     this.#check(request);
-    if (this.#queue.size >= this.#limits.maxQueue) {
-      throw new LoramuxError(
-        'ERR_QUEUE_FULL',
-        `expected at most ${this.#limits.maxQueue} waiting requests, and that many wait: try again later`,
-      );
-    }
-    this.#insert(request, new Sequence(request, adapters, this.#arrivals, nowMs, servedBy));
+    this.requireRoom(0);
+    this.#insert(request, new Sequence(request, adapters, this.#arrivals, nowMs, servedBy, constraint));
     this.#arrivals += 1;
   }
 
@@ -79,7 +81,16 @@ export class Scheduler {
    */
   enqueueFirst(request: GenerateRequest, adapters: RowAdapters, nowMs: number, servedBy: ServedBy): void {
     this.#check(request);
-    this.#insert(request, new Sequence(request, adapters, BEFORE_ALL, nowMs, servedBy));
+    this.#insert(request, new Sequence(request, adapters, BEFORE_ALL, nowMs, servedBy, NO_CONSTRAINT));
+  }
+
+  /** Errors: ERR_QUEUE_FULL when no request could be accepted beside `elsewhere` that are on their way here. */
+  requireRoom(elsewhere: number): void {
+    if (this.#queue.size + elsewhere < this.#limits.maxQueue) return;
+    throw new LoramuxError(
+      'ERR_QUEUE_FULL',
+      `expected at most ${this.#limits.maxQueue} waiting requests, and that many wait: try again later`,
+    );
   }
 
   #check(request: GenerateRequest): void {
@@ -293,7 +304,7 @@ export class Scheduler {
     if (token === NO_TOKEN) {
       this.#live.delete(sequence.id);
       sequence.ended = true;
-      events.push(errorEvent(sequence.id, noToken(sequence)));
+      events.push(errorEvent(sequence.id, noToken(sequence, output, row)));
       return;
     }
     sequence.append(token);
@@ -358,7 +369,17 @@ function topOf({ top: { indptr, ids, logprobs } }: StepOutput, row: number): Top
 }
 
 /** One row's logits were not finite: that request's trouble alone. */
-function noToken({ request, length }: Sequence): LoramuxError {
+function noToken({ request, length }: Sequence, { failures }: StepOutput, row: number): LoramuxError {
+  const failure = failures.find((one) => one.row === row);
+  if (failure !== undefined) {
+    return new LoramuxError(
+      'ERR_STEP_FAILED',
+      `the constraint allows no token at position ${length}: ${failure.message}`,
+      {
+        field: 'constraint',
+      },
+    );
+  }
   return new LoramuxError(
     'ERR_STEP_FAILED',
     `expected finite logits at position ${length}, adapter ${request.adapter} gave none that may be chosen: check its ` +

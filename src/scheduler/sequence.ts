@@ -1,5 +1,5 @@
 import type { GenerateRequest, SamplingParams, ServedBy } from '../core/request.js';
-import type { RowBias } from '../core/step.js';
+import { NO_CONSTRAINT, type RowBias } from '../core/step.js';
 import type { CachedBlock } from './prefix-tree.js';
 import type { RowAdapters } from './row-adapters.js';
 
@@ -18,6 +18,8 @@ export class Sequence {
   /** As the native side takes them, made once. */
   readonly bias: RowBias | null;
   readonly stopIds: Uint32Array;
+  /** Matcher that its tokens must satisfy. It follows the output alone, so preemption does not touch it. */
+  readonly constraint: number;
 
   /** Tokens whose K/V is in the cache. */
   computed = 0;
@@ -45,8 +47,10 @@ export class Sequence {
     arrival: number,
     nowMs: number,
     servedBy: ServedBy,
+    constraint: number = NO_CONSTRAINT,
   ) {
     this.request = request;
+    this.constraint = constraint;
     this.bias = rowBias(request.sampling.logitBias);
     this.stopIds = Uint32Array.from(request.stopIds);
     this.servedBy = servedBy;

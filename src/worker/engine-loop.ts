@@ -1,7 +1,9 @@
 import type { AdapterRegistry } from '../adapters/registry.js';
 import type { AdminCall, AdminReply, EngineState } from '../core/adapter-admin.js';
+import type { Constraint } from '../core/constraint.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { GenerateRequest, SequenceEvent } from '../core/request.js';
+import { NO_CONSTRAINT } from '../core/step.js';
 import type { Telemetry } from '../core/telemetry.js';
 import type { NativeEngine } from '../engine/binding.js';
 import type { FromWorker, ToWorker } from '../messages/worker-messages.js';
@@ -9,6 +11,7 @@ import { BASE_ROWS, oneAdapter } from '../scheduler/row-adapters.js';
 import type { Scheduler } from '../scheduler/scheduler.js';
 import type { StepPlan } from '../scheduler/step-plan.js';
 import { type Claim, claim, notYetServedBy, tryClaim } from './claim.js';
+import { ConstraintCompiler } from './constraint-compiler.js';
 import { LeaseBook } from './lease-book.js';
 import { ProbeBook } from './probe-book.js';
 import { returnedLogits } from './returned-logits.js';
@@ -37,6 +40,8 @@ export interface EngineLoopDeps {
 export class EngineLoop {
   readonly #deps: EngineLoopDeps;
   readonly #leases = new LeaseBook();
+  readonly #matchers = new LeaseBook();
+  readonly #compiler: ConstraintCompiler;
   readonly #probes = new ProbeBook();
   #events: SequenceEvent[] = [];
   #facts: Telemetry[] = [];
@@ -48,6 +53,7 @@ export class EngineLoop {
 
   constructor(deps: EngineLoopDeps) {
     this.#deps = deps;
+    this.#compiler = new ConstraintCompiler(deps.engine);
     this.#ended = this.#run();
   }
 
@@ -58,7 +64,7 @@ export class EngineLoop {
         break;
       case 'abort':
         this.#deps.scheduler.abort(message.id);
-        this.#leases.end(message.id);
+        this.#letGo(message.id);
         break;
       case 'admin':
         void this.#answer(message.callId, message.call);
@@ -114,18 +120,51 @@ export class EngineLoop {
   }
 
   #submit(request: GenerateRequest): void {
+    if (request.constraint === null) this.#enqueue(request, NO_CONSTRAINT);
+    else void this.#constrain(request, request.constraint);
+  }
+
+  /** Compiles a request's constraint before it joins the queue; others run on meanwhile. */
+  async #constrain(request: GenerateRequest, constraint: Constraint): Promise<void> {
+    const waiting = new AbortController();
+    this.#matchers.wait(request.id, waiting);
+    try {
+      this.#deps.scheduler.requireRoom(this.#compiler.waiting);
+      const held = await this.#compiler.open(constraint, waiting.signal);
+      this.#matchers.hold(request.id, held);
+      this.#enqueue(request, held.handle);
+      this.#awake();
+    } catch (error) {
+      if (!waiting.signal.aborted) this.#refuse(request, error);
+    }
+  }
+
+  #enqueue(request: GenerateRequest, constraint: number): void {
     const { scheduler, registry, now } = this.#deps;
     let held: Claim | null = null;
     try {
       held = tryClaim(registry, request);
-      scheduler.enqueue(request, held?.adapters ?? null, now(), held?.servedBy ?? notYetServedBy(request));
+      const servedBy = held?.servedBy ?? notYetServedBy(request);
+      scheduler.enqueue(request, held?.adapters ?? null, now(), servedBy, constraint);
     } catch (error) {
       held?.release();
-      this.#emit({ kind: 'error', id: request.id, error: toLoramuxError(error).toRecord() });
+      this.#refuse(request, error);
       return;
     }
     if (held === null) void this.#load(request);
     else this.#leases.hold(request.id, held);
+  }
+
+  /** Answers a request that the scheduler does not have. */
+  #refuse(request: GenerateRequest, error: unknown): void {
+    this.#letGo(request.id);
+    this.#emit({ kind: 'error', id: request.id, error: toLoramuxError(error).toRecord() });
+  }
+
+  /** Gives back what a request holds, or ends its wait for it. */
+  #letGo(id: number): void {
+    this.#leases.end(id);
+    this.#matchers.end(id);
   }
 
   /** Waits for a request's adapters; others run on meanwhile. */
@@ -171,6 +210,7 @@ export class EngineLoop {
   async #step(plan: StepPlan, startedMs: number): Promise<void> {
     const { scheduler, engine, now, onLogits } = this.#deps;
     this.#leases.stepBegins();
+    this.#matchers.stepBegins();
     try {
       const batch = scheduler.buildBatch(plan, (id) => onLogits !== undefined || this.#probes.has(id));
       const plannedMs = now();
@@ -195,6 +235,7 @@ export class EngineLoop {
         planSeconds: (plannedMs - startedMs) / 1000,
         runSeconds: output.runSeconds,
         sampleSeconds: output.sampleSeconds,
+        maskSeconds: batch.sampling.some((row) => row.constraint !== NO_CONSTRAINT) ? output.maskSeconds : null,
         stepSeconds: (now() - startedMs) / 1000,
       });
       this.#settle(...events);
@@ -207,6 +248,7 @@ export class EngineLoop {
       if (error.code !== 'ERR_STEP_FAILED' || this.#failedSteps >= MAX_FAILED_STEPS) this.#giveUp(error);
     } finally {
       this.#leases.stepEnds();
+      this.#matchers.stepEnds();
     }
     this.#flush();
   }
@@ -275,7 +317,7 @@ export class EngineLoop {
   #settle(...events: readonly (SequenceEvent | null)[]): void {
     for (const event of events) {
       if (event === null || this.#probes.receive(event)) continue;
-      if (event.kind === 'finish' || event.kind === 'error') this.#leases.end(event.id);
+      if (event.kind === 'finish' || event.kind === 'error') this.#letGo(event.id);
       this.#emit(event);
     }
   }

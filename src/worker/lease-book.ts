@@ -1,13 +1,13 @@
-import type { AdapterLease } from '../adapters/adapter-record.js';
-
-/** What a request holds of its adapters. */
-type Lease = Pick<AdapterLease, 'release'>;
+/** What a request holds: adapters, or a matcher. */
+interface Lease {
+  release(): void;
+}
 
 /** What one request holds or waits for. */
 type Holding = { readonly lease: Lease } | { readonly waiting: AbortController };
 
 /**
- * Adapter leases by request. A lease that ends while a step is in flight is given back only after the step, because
+ * Leases of one kind by request. One that ends while a step is in flight is given back only after the step, because
  * the step's batch may still name its handle.
  */
 export class LeaseBook {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { AdapterRegistry } from '../../src/adapters/registry.js';
 import type { PreparedModel } from '../../src/core/model-manifest.js';
 import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST, type SequenceEvent } from '../../src/core/request.js';
+import { NO_CONSTRAINT, type StepBatch, type StepOutput } from '../../src/core/step.js';
 import { loadBinding, type NativeEngine, type NativeTokenizer } from '../../src/engine/binding.js';
 import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
@@ -110,6 +111,7 @@ export class DirectEngine {
     options: {
       readonly logits?: boolean;
       readonly during?: (scheduler: Scheduler, plan: StepPlan, step: number) => void;
+      readonly onStep?: (batch: StepBatch, output: StepOutput) => void;
     } = {},
   ): Promise<Outcome[]> {
     const { vocabSize } = this.model.manifest.config;
@@ -117,11 +119,15 @@ export class DirectEngine {
     const scheduler = new Scheduler(limits);
     const outcomes = new Map<number, Outcome>();
     const claims: Claim[] = [];
+    const matchers: number[] = [];
     for (const request of requests) {
       const held = await claim(this.registry, request, new AbortController().signal);
       claims.push(held);
+      const { constraint } = request;
+      const matcher = constraint === null ? NO_CONSTRAINT : await this.engine.openConstraint(constraint);
+      matchers.push(matcher);
       outcomes.set(request.id, { tokens: [], logits: [], distinctAdaptersSeen: new Set(), cachedTokens: 0 });
-      scheduler.enqueue(request, held.adapters, 0, held.servedBy);
+      scheduler.enqueue(request, held.adapters, 0, held.servedBy, matcher);
     }
     const failures: SequenceEvent[] = [];
     for (let step = 0; ; step += 1) {
@@ -131,6 +137,7 @@ export class DirectEngine {
       assert.deepEqual(checkBatch(batch, plan, limits), []);
       const output = await this.engine.step(batch);
       options.during?.(scheduler, plan, step);
+      options.onStep?.(batch, output);
       for (const { sequence } of plan.entries.filter((entry) => entry.samples)) {
         outcomes.get(sequence.id)?.distinctAdaptersSeen.add(plan.distinctAdapters);
       }
@@ -143,6 +150,7 @@ export class DirectEngine {
       assert.deepEqual(checkSnapshot(scheduler.snapshot()), []);
     }
     for (const held of claims) held.release();
+    for (const matcher of matchers) this.engine.releaseConstraint(matcher);
     assert.deepEqual(failures, []);
     assert.equal(scheduler.counts().usedBlocks, 0);
     return requests.map((request) => {

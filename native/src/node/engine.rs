@@ -2,6 +2,7 @@
 
 use super::adapter_file::AdapterFile;
 use super::adapter_plan::{ExtrasObject, ModulePlanObject, adapter_plan};
+use super::constraint::ConstraintObject;
 use super::job::{Job, JsError, js_error, rejection};
 use super::step::{StepBatchObject, StepOutputObject};
 use crate::adapters::compile::AdapterPlan;
@@ -102,6 +103,15 @@ impl StepThread {
         drop(thread);
         // The environment's cleanup hook keeps `shared` alive until the environment goes; the adapters need not wait.
         self.shared.adapters.clear();
+        self.shared.constraints.clear();
+    }
+
+    fn open_constraint(&self, constraint: ConstraintObject) -> Result<i32> {
+        self.refuse_if_closed()?;
+        let handle = self.shared.constraints.open(constraint.into_constraint()?)?;
+        // Closed meanwhile: `stop` may have cleared the store before this matcher entered it.
+        self.refuse_if_closed().inspect_err(|_| self.shared.constraints.release(handle))?;
+        Ok(handle)
     }
 
     fn compile_adapter(&self, file: &File, plan: &AdapterPlan) -> Result<(u32, usize)> {
@@ -211,6 +221,22 @@ impl Engine {
     pub fn adapter_memory(&self) -> AdapterMemoryObject {
         let (bytes, count) = self.inner.shared.adapters.memory();
         AdapterMemoryObject { bytes: bytes as f64, count: u32::try_from(count).unwrap_or(u32::MAX) }
+    }
+
+    #[napi(ts_return_type = "Promise<number>", catch_unwind)]
+    pub fn open_constraint(&self, constraint: ConstraintObject) -> AsyncTask<Job<i32, i32>> {
+        let inner = self.inner.clone();
+        Job::new(move || inner.open_constraint(constraint), |_, handle| Ok(handle))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn release_constraint(&self, handle: i32) {
+        self.inner.shared.constraints.release(handle);
+    }
+
+    #[napi(catch_unwind)]
+    pub fn constraint_count(&self) -> u32 {
+        u32::try_from(self.inner.shared.constraints.count()).unwrap_or(u32::MAX)
     }
 
     #[napi(ts_return_type = "Promise<void>", catch_unwind)]

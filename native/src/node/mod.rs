@@ -4,6 +4,7 @@
 
 mod adapter_file;
 mod adapter_plan;
+mod constraint;
 mod engine;
 mod job;
 mod merge;

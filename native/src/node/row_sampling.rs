@@ -21,6 +21,7 @@ pub struct RowSamplingObject {
     pub position: u32,
     pub logprobs: Either<LogprobOptionsObject, Null>,
     pub slot: i32,
+    pub constraint: i32,
 }
 
 #[napi(object, object_to_js = false)]
@@ -46,7 +47,7 @@ pub struct LogprobOptionsObject {
 }
 
 impl RowSamplingObject {
-    /// A copy that no longer depends on the caller's arrays; `slot` is left behind.
+    /// A copy that no longer depends on the caller's arrays; `slot` and `constraint` are left behind.
     pub fn into_sampling(self) -> Result<RowSampling> {
         Ok(RowSampling {
             greedy: self.greedy,

@@ -39,14 +39,23 @@ pub struct TopListsObject {
     pub logprobs: Float32Array,
 }
 
+/// A row whose constraint allowed no token.
+#[napi(object, object_from_js = false)]
+pub struct RowFailureObject {
+    pub row: u32,
+    pub message: String,
+}
+
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct StepOutputObject {
     pub tokens: Uint32Array,
     pub logprobs: Float32Array,
     pub top: TopListsObject,
     pub logits: Option<Float32Array>,
+    pub failures: Vec<RowFailureObject>,
     pub run_seconds: f64,
     pub sample_seconds: f64,
+    pub mask_seconds: f64,
 }
 
 impl StepBatchObject {
@@ -55,9 +64,11 @@ impl StepBatchObject {
     pub fn into_request(self) -> Result<StepRequest> {
         let scores = scores(&self.scored_tokens, &self.scored_tops)?;
         let mut slots = Vec::with_capacity(self.sampling.len());
+        let mut constraints = Vec::with_capacity(self.sampling.len());
         let mut sampling = Vec::with_capacity(self.sampling.len());
         for row in self.sampling {
             slots.push(row.slot);
+            constraints.push(row.constraint);
             sampling.push(row.into_sampling()?);
         }
         let return_logits = self.return_logits.iter().map(|&row| usize::try_from(row).unwrap_or(usize::MAX)).collect();
@@ -77,6 +88,7 @@ impl StepBatchObject {
             },
             sampling,
             slots,
+            constraints,
             scores,
             return_logits,
         })
@@ -102,13 +114,16 @@ fn scores(tokens: &[i32], tops: &[i32]) -> Result<Vec<Option<Score>>> {
 
 impl From<StepResult> for StepOutputObject {
     fn from(result: StepResult) -> Self {
+        let failure = |(row, message): (usize, String)| RowFailureObject { row: u32::try_from(row).unwrap_or(u32::MAX), message };
         Self {
             tokens: result.tokens.into(),
             logprobs: result.logprobs.into(),
             top: TopListsObject { indptr: result.top.indptr.into(), ids: result.top.ids.into(), logprobs: result.top.logprobs.into() },
             logits: result.logits.map(Into::into),
+            failures: result.failures.into_iter().map(failure).collect(),
             run_seconds: result.run_seconds,
             sample_seconds: result.sample_seconds,
+            mask_seconds: result.mask_seconds,
         }
     }
 }

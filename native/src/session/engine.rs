@@ -6,19 +6,21 @@ use super::step::{StepRequest, StepResult};
 use crate::adapters::compile::{self, AdapterPlan};
 use crate::adapters::safetensors::File;
 use crate::adapters::store::AdapterStore;
+use crate::constraint::sample::sample as sample_constrained;
+use crate::constraint::store::{ConstraintStore, InUse};
 use crate::error::{Code, Error, Result, guard};
 use crate::kernels::dispatch;
 use crate::kv::pages::KvPages;
 use crate::kv::rope::Rope;
 use crate::manifest::{Manifest, Precision};
 use crate::ops::{self, OpEnv};
-use crate::sampler::Sampler;
+use crate::sampler::{NO_TOKEN, Sampler};
 use crate::weights::Weights;
 use ort::session::Session;
 use ort::value::TensorRef;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How an engine is opened; mirrors `NativeEngineOptions` of `src/engine/binding.ts`.
 #[derive(Debug, Clone)]
@@ -54,6 +56,7 @@ impl EngineOptions {
 pub struct Shared {
     pub manifest: Manifest,
     pub adapters: AdapterStore,
+    pub constraints: ConstraintStore,
     weights: Weights,
 }
 
@@ -110,6 +113,7 @@ impl Engine {
         let graph = options.directory.join(&manifest.graph.file);
         let session = open_session(&env, &graph)
             .map_err(|e| Error::new(Code::ModelInvalid, format!("{}: {e}. Delete the cache entry to have it rebuilt", graph.display())))?;
+        let constraints = ConstraintStore::new(options.directory.join(&manifest.tokenizer.file), manifest.eos_token_ids.clone());
         let min_rows = if manifest.precision == Precision::F32 { 1 } else { 2 };
         Ok(Self {
             session,
@@ -118,7 +122,7 @@ impl Engine {
             token_count: options.token_count.min(manifest.config.vocab_size),
             last_sampled: vec![0; options.limits.max_sequences],
             sampler: Sampler::default(),
-            shared: Arc::new(Shared { manifest, adapters: AdapterStore::default(), weights }),
+            shared: Arc::new(Shared { manifest, adapters: AdapterStore::default(), constraints, weights }),
             min_rows,
         })
     }
@@ -135,17 +139,18 @@ impl Engine {
     pub fn step(&mut self, request: &StepRequest) -> Result<StepResult> {
         request.check(self.shared.manifest.config.vocab_size)?;
         self.check_slots(&request.slots)?;
+        let matchers = self.matchers(&request.constraints)?;
         let context = StepContext::build(&request.batch, &self.limits, &self.shared.adapters)?;
         let ids = self.resolve_tokens(&request.batch.tokens)?;
         let logits_rows = pad(request.batch.logits_rows.iter().map(|&row| i64::from(row)).collect(), self.min_rows);
         self.env.context.set(Some(Arc::new(context)));
-        let result = guard(|| self.run(&pad(ids, self.min_rows), &logits_rows, request));
+        let result = guard(|| self.run(&pad(ids, self.min_rows), &logits_rows, request, &matchers));
         // Adapters that were released meanwhile are freed here, by the last holder.
         self.env.context.set(None);
         result
     }
 
-    fn run(&mut self, ids: &[i64], logits_rows: &[i64], request: &StepRequest) -> Result<StepResult> {
+    fn run(&mut self, ids: &[i64], logits_rows: &[i64], request: &StepRequest, matchers: &[Option<InUse>]) -> Result<StepResult> {
         let failed = |e: ort::Error| Error::new(Code::StepFailed, format!("session run: {e}"));
         let started = Instant::now();
         let inputs = ort::inputs![
@@ -162,28 +167,42 @@ impl Engine {
             return Err(Error::new(Code::StepFailed, format!("expected logits [{}, {width}], got {shape}", logits_rows.len())));
         }
         let mut result = StepResult::with_rows(request.scores.len());
-        let mut sampled = request.sampling.iter().zip(&request.slots);
+        let mut sampled = request.sampling.iter().zip(&request.slots).zip(matchers);
+        let mut masking = Duration::ZERO;
         for (row, score) in logits.chunks_exact(width).zip(&request.scores) {
-            let token = if let Some(score) = score {
-                self.sampler.score(row, self.token_count, score.token, score.top)
-            } else {
-                // As many as `check` counted.
-                let Some((sampling, &slot)) = sampled.next() else { break };
-                let token = self.sampler.sample(row, self.token_count, sampling, None);
-                if let Some(last) = usize::try_from(slot).ok().and_then(|slot| self.last_sampled.get_mut(slot)) {
-                    *last = token.token;
-                }
-                token
+            if let Some(score) = score {
+                let token = self.sampler.score(row, self.token_count, score.token, score.top);
+                result.push(token, self.sampler.likeliest());
+                continue;
+            }
+            // As many as `check` counted.
+            let Some(((sampling, &slot), matcher)) = sampled.next() else { break };
+            let token = match matcher {
+                None => Ok(self.sampler.sample(row, self.token_count, sampling, None)),
+                Some(matcher) => sample_constrained(&mut self.sampler, row, self.token_count, sampling, &mut matcher.lock(), &mut masking)
+                    .inspect_err(|_| self.shared.constraints.give_up(matcher)),
             };
-            result.push(token, self.sampler.likeliest());
+            if let Some(last) = usize::try_from(slot).ok().and_then(|slot| self.last_sampled.get_mut(slot)) {
+                *last = token.as_ref().map_or(NO_TOKEN, |token| token.token);
+            }
+            match token {
+                Ok(token) => result.push(token, self.sampler.likeliest()),
+                Err(why) => result.fail(why),
+            }
         }
         if !request.return_logits.is_empty() {
             let rows = request.return_logits.iter().map(|&row| &logits[row * width..(row + 1) * width]);
             result.logits = Some(rows.flatten().copied().collect());
         }
         result.run_seconds = run_seconds;
+        result.mask_seconds = masking.as_secs_f64();
         result.sample_seconds = started.elapsed().as_secs_f64();
         Ok(result)
+    }
+
+    fn matchers(&self, handles: &[i32]) -> Result<Vec<Option<InUse>>> {
+        let of = |&handle: &i32| if handle == -1 { Ok(None) } else { self.shared.constraints.get(handle).map(Some) };
+        handles.iter().map(of).collect()
     }
 
     fn check_slots(&self, slots: &[i32]) -> Result<()> {

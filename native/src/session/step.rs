@@ -2,7 +2,7 @@
 
 use super::context::StepBatch;
 use crate::error::{Code, Error, Result};
-use crate::sampler::{RowSampling, Sampled};
+use crate::sampler::{NO_TOKEN, RowSampling, Sampled};
 
 /// A token whose log-probability is wanted, and how many of the likeliest beside it.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,8 @@ pub struct StepRequest {
     pub sampling: Vec<RowSampling>,
     /// Sequence slot that remembers the sampled token, or −1. [M]
     pub slots: Vec<i32>,
+    /// Matcher that each sampled row obeys, or −1. [M]
+    pub constraints: Vec<i32>,
     /// What is scored on each logits row; None = the row is sampled. [L]
     pub scores: Vec<Option<Score>>,
     /// Logits rows whose logits come back: indices below L, ascending. [R]
@@ -40,8 +42,12 @@ pub struct StepResult {
     pub top: TopLists,
     /// f32 [R, V]; None when R is 0.
     pub logits: Option<Vec<f32>>,
+    /// Logits rows whose constraint allowed no token, and why.
+    pub failures: Vec<(usize, String)>,
     pub run_seconds: f64,
+    /// Masks included.
     pub sample_seconds: f64,
+    pub mask_seconds: f64,
 }
 
 impl StepRequest {
@@ -52,7 +58,7 @@ impl StepRequest {
             return Err(refused("scoredTokens", &format!("{rows} entries, one for each of logitsRows"), self.scores.len()));
         }
         let sampled = self.scores.iter().filter(|score| score.is_none()).count();
-        if self.sampling.len() != sampled || self.slots.len() != sampled {
+        if [self.sampling.len(), self.slots.len(), self.constraints.len()] != [sampled; 3] {
             return Err(refused("sampling", &format!("{sampled} rows"), self.sampling.len()));
         }
         for score in self.scores.iter().flatten() {
@@ -84,9 +90,17 @@ impl StepResult {
             logprobs: Vec::with_capacity(rows),
             top: TopLists { indptr, ids: Vec::new(), logprobs: Vec::new() },
             logits: None,
+            failures: Vec::new(),
             run_seconds: 0.0,
             sample_seconds: 0.0,
+            mask_seconds: 0.0,
         }
+    }
+
+    /// Adds the next row, for which there is no token.
+    pub fn fail(&mut self, why: String) {
+        self.failures.push((self.tokens.len(), why));
+        self.push(Sampled { token: NO_TOKEN, logprob: f32::NAN }, &[]);
     }
 
     /// Adds the next row.

@@ -222,6 +222,8 @@ impl Toy {
             "norms": norms,
             "graph": { "file": "model.onnx" },
             "weights": { "file": "weights.bin" },
+            "tokenizer": { "file": "tokenizer.json" },
+            "eosTokenIds": [VOCAB - 1],
         })
     }
 

@@ -104,10 +104,11 @@ test('a step is counted by phase, by path, and by whether base rows were in it',
     planSeconds: 0,
     runSeconds: 0.01,
     sampleSeconds: 0,
+    maskSeconds: null,
     stepSeconds: 0.02,
   } as const;
   engine.report(step);
-  engine.report({ ...step, prefillRows: 7, baseRows: 0 });
+  engine.report({ ...step, prefillRows: 7, baseRows: 0, maskSeconds: 0.0002 });
   engine.report({ ...step, prefillRows: 7, decodeRows: 0, loraRows: 0, distinctAdapters: 0 });
   const text = await metrics.render();
   for (const line of [
@@ -117,6 +118,9 @@ test('a step is counted by phase, by path, and by whether base rows were in it',
     'loramux_step_distinct_adapters_bucket{le="3"} 1',
     'loramux_step_distinct_adapters_bucket{le="4"} 3',
     'loramux_step_seconds_count{phase="decode"} 1',
+    'loramux_mask_seconds_count 1',
+    'loramux_mask_seconds_bucket{le="0.0001"} 0',
+    'loramux_mask_seconds_bucket{le="0.00025"} 1',
     'loramux_lora_rows_total 8',
     'loramux_prefix_cache_tokens_total{result="hit"} 96',
     'loramux_prefix_cache_tokens_total{result="miss"} 24',

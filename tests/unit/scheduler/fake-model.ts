@@ -84,6 +84,8 @@ export class FakeModel {
       logprobs: Float32Array.from(tokens, (token) => -token),
       top: topOf(batch, tokens),
       logits: null,
+      failures: [],
+      maskSeconds: 0,
       runSeconds: 0,
       sampleSeconds: 0,
     };

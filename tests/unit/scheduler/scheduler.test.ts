@@ -239,7 +239,7 @@ describe('plan, commit, rollback', () => {
     const plan = harness.scheduler.plan(0);
     assert.ok(plan);
     const top = { indptr: Int32Array.of(0, 0), ids: new Uint32Array(0), logprobs: new Float32Array(0) };
-    const output = { top, logits: null, runSeconds: 0, sampleSeconds: 0 };
+    const output = { top, logits: null, failures: [], maskSeconds: 0, runSeconds: 0, sampleSeconds: 0 };
     const empty = { ...output, tokens: new Uint32Array(0), logprobs: new Float32Array(0) };
     assert.throws(() => harness.scheduler.commit(plan, empty, 0), {
       code: 'ERR_NATIVE',
