@@ -33,9 +33,12 @@ export function recordAdapters(of: Instruments, adapters: readonly AdapterInfo[]
   of.adapterPins.set(adapters.reduce((total, { pins }) => total + pins.rows, 0));
 }
 
+/** How often the main thread's delay is sampled. */
+const SAMPLE_MS = 10;
+
 /** Watches the main thread and the process's memory. */
 export class ProcessGauges {
-  readonly #delay = monitorEventLoopDelay({ resolution: 20 });
+  readonly #delay = monitorEventLoopDelay({ resolution: SAMPLE_MS });
   #utilization = performance.eventLoopUtilization();
 
   start(): void {
@@ -48,7 +51,9 @@ export class ProcessGauges {
 
   /** Sets the gauges; delays and utilization cover the time since the last call. */
   record(of: Instruments): void {
-    const seconds = (nanoseconds: number): number => (Number.isFinite(nanoseconds) ? nanoseconds / 1e9 : 0);
+    // Node records the time between two samples: what is beyond the interval is the delay.
+    const seconds = (nanoseconds: number): number =>
+      Number.isFinite(nanoseconds) ? Math.max(0, nanoseconds / 1e9 - SAMPLE_MS / 1e3) : 0;
     of.eventLoopDelay.set({ stat: 'mean' }, seconds(this.#delay.mean));
     of.eventLoopDelay.set({ stat: 'p50' }, seconds(this.#delay.percentile(50)));
     of.eventLoopDelay.set({ stat: 'p99' }, seconds(this.#delay.percentile(99)));
