@@ -168,7 +168,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     };
     this.#buffer.push({ kind: 'finish', token: last?.token ?? null, delta, result });
     this.#buffer.finish();
-    this.#close(null, false, times);
+    this.#close(null, reason, false, times);
   }
 
   /** What ended it, where that is neither the end token nor the length. */
@@ -187,10 +187,10 @@ export class Generation implements AsyncIterable<GenerationEvent> {
   #fail(error: LoramuxError, slowConsumer: boolean): void {
     if (this.#ended) return;
     this.#buffer.fail(error);
-    this.#close(error, slowConsumer, this.#times());
+    this.#close(error, null, slowConsumer, this.#times());
   }
 
-  #close(error: LoramuxError | null, slowConsumer: boolean, times: GenerationTimes): void {
+  #close(error: LoramuxError | null, reason: FinishReason | null, slowConsumer: boolean, times: GenerationTimes): void {
     this.#ended = true;
     this.#submission?.abort();
     this.#deps.observer.ended({
@@ -198,6 +198,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
       adapter: this.#spec.adapter,
       servedBy: this.#servedBy,
       code: error?.code ?? null,
+      reason,
       slowConsumer,
       promptTokens: this.request.promptIds.length,
       cachedTokens: this.#cachedTokens,

@@ -1,5 +1,5 @@
 import type { ErrorCode } from '../core/errors.js';
-import type { ServedBy } from '../core/request.js';
+import type { FinishReason, ServedBy } from '../core/request.js';
 import type { GenerationTimes } from './spec.js';
 
 /** How a generation ended, for metrics. */
@@ -11,6 +11,8 @@ export interface GenerationSummary {
   readonly servedBy: ServedBy | null;
   /** null = finished. ERR_ABORTED = the client left, or was too slow. */
   readonly code: ErrorCode | null;
+  /** null when it failed or was ended early. */
+  readonly reason: FinishReason | null;
   readonly slowConsumer: boolean;
   readonly promptTokens: number;
   /** Those of them whose KV was there already. */

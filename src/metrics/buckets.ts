@@ -27,3 +27,32 @@ export const LORAX_SECONDS = Array.from({ length: 35 }, (_, k) => 0.0001 * 1.5 *
 export function loraxTokens(max: number): number[] {
   return Array.from({ length: 100 }, (_, k) => (max * (k + 1)) / 100);
 }
+
+/** vLLM's: first tokens, in seconds. */
+export const VLLM_FIRST_TOKEN_SECONDS = [
+  0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
+];
+
+/** vLLM's: gaps between tokens, in seconds. */
+export const VLLM_TOKEN_SECONDS = [
+  0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
+];
+
+/** vLLM's: requests and their parts, in seconds. */
+export const VLLM_REQUEST_SECONDS = [
+  0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
+];
+
+/** vLLM's: rows of one step. */
+export const ITERATION_TOKENS = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
+
+/** vLLM's rule for token counts: 1, 2, 5, 10, … up to `max`. */
+export function vllmTokens(max: number): number[] {
+  const buckets: number[] = [];
+  for (let decade = 1; ; decade *= 10) {
+    for (const step of [1, 2, 5]) {
+      if (decade * step > max) return buckets;
+      buckets.push(decade * step);
+    }
+  }
+}

@@ -10,11 +10,14 @@ import { createInstruments, type Instruments } from './families.js';
 import { recordGeneration, recordRejection } from './generation-metrics.js';
 import { toJsonForm } from './json-form.js';
 import { ProcessGauges, recordAdapters, recordState } from './scrape.js';
+import { ROUTER_NAMES, VllmMetrics } from './vllm-metrics.js';
 
 /** How long a rendered answer serves further scrapes. */
 const CACHE_MS = 100;
 /** How long a scrape waits for the engine's list of adapters before it shows the last one. */
 const LIST_TIMEOUT_MS = 250;
+/** How old the list of adapters may be that a gateway is told. */
+const ROUTER_LIST_MS = 1_000;
 
 export interface MetricsDeps {
   readonly engine: EngineClient;
@@ -31,7 +34,9 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #of: Instruments;
   readonly #byAdapter: AdapterMetrics;
+  readonly #vllm: VllmMetrics;
   readonly #process = new ProcessGauges();
+  #listedMs = Number.NEGATIVE_INFINITY;
   #text: { readonly atMs: number; readonly text: Promise<string> } | null = null;
 
   constructor(deps: MetricsDeps) {
@@ -39,6 +44,7 @@ export class Metrics {
     const { limits } = deps.engine;
     this.#of = createInstruments(this.#registry, limits);
     this.#byAdapter = new AdapterMetrics(this.#of, deps.now);
+    this.#vllm = new VllmMetrics(this.#registry, limits, () => performance.timeOrigin + performance.now());
     this.#of.buildInfo.set({ version: deps.version, node: process.version, backend: limits.device }, 1);
     this.#of.modelInfo.set(
       {
@@ -49,7 +55,10 @@ export class Metrics {
       },
       1,
     );
-    deps.engine.onTelemetry((fact) => recordTelemetry(this.#of, fact));
+    deps.engine.onTelemetry((fact) => {
+      recordTelemetry(this.#of, fact);
+      this.#vllm.telemetry(fact);
+    });
     this.#process.start();
   }
 
@@ -59,6 +68,7 @@ export class Metrics {
 
   interToken(seconds: number): void {
     this.#of.interTokenSeconds.observe(seconds);
+    this.#vllm.interToken(seconds);
   }
 
   rejected(code: ErrorCode): void {
@@ -68,6 +78,7 @@ export class Metrics {
   ended(summary: GenerationSummary): void {
     recordGeneration(this.#of, summary);
     this.#byAdapter.ended(summary);
+    this.#vllm.ended(summary);
   }
 
   requestEnded({ route, status, seconds, facts }: RequestEnd): void {
@@ -93,6 +104,23 @@ export class Metrics {
     return this.#text.text;
   }
 
+  /**
+   * What gateways poll, as it is now; of the adapters as they were at most ROUTER_LIST_MS ago. Cheap: it formats a
+   * handful of samples and waits for nothing but the first list.
+   */
+  async renderForRouter(): Promise<string> {
+    const { engine, now } = this.#deps;
+    const isFirst = this.#listedMs === Number.NEGATIVE_INFINITY;
+    if (now() - this.#listedMs >= ROUTER_LIST_MS) {
+      this.#listedMs = now();
+      const listed = this.#refreshAdapters();
+      if (isFirst) await listed;
+    }
+    this.#vllm.state(engine.state());
+    const families = await Promise.all(ROUTER_NAMES.map((name) => this.#registry.getSingleMetricAsString(name)));
+    return `${families.join('\n')}\n`;
+  }
+
   /** LoRAX's JSON form. */
   async renderJson(): Promise<unknown> {
     await this.#refresh();
@@ -108,9 +136,16 @@ export class Metrics {
     this.#of.ready.set(isReady() ? 1 : 0);
     this.#of.draining.set(isDraining() ? 1 : 0);
     recordState(this.#of, engine.state());
+    this.#vllm.state(engine.state());
     this.#process.record(this.#of);
+    await this.#refreshAdapters();
+  }
+
+  async #refreshAdapters(): Promise<void> {
     const adapters = await this.#listAdapters();
-    if (adapters !== null) recordAdapters(this.#of, adapters);
+    if (adapters === null) return;
+    recordAdapters(this.#of, adapters);
+    this.#vllm.adapters(adapters, this.#deps.engine.state());
   }
 
   /** null when the engine does not answer in time: a scrape never hangs on it. */

@@ -7,6 +7,7 @@ import { IGNORED_KEYS, REFUSED_KEYS } from '../../../src/adapters/config-rules.j
 import { CONFIG_KEYS, FLAGS, variableOf } from '../../../src/config/flags.js';
 import { type ErrorCode, LoramuxError } from '../../../src/core/errors.js';
 import { createInstruments } from '../../../src/metrics/families.js';
+import { createVllmInstruments } from '../../../src/metrics/vllm-families.js';
 import { UNSUPPORTED_FIELDS } from '../../../src/server/lorax/unsupported.js';
 import { OPENAI_PREFIX } from '../../../src/server/openai/routes.js';
 import { startApp } from '../../helpers/http-app.js';
@@ -45,6 +46,7 @@ test('the table of flags is the table of the code', () => {
 test('the table of metrics is the table of the code', () => {
   const registry = new Registry();
   createInstruments(registry, { maxModelLen: 100 });
+  createVllmInstruments(registry, { maxModelLen: 100 });
   const wanted = registry.getMetricsAsArray().map((metric) => {
     const { name, help, type, labelNames } = metric as typeof metric & { readonly labelNames: readonly string[] };
     return [name, String(type), labelNames.join(', '), help];

@@ -23,6 +23,7 @@ function summary(adapter: string, changes: Partial<GenerationSummary> = {}): Gen
     adapter,
     servedBy: { adapter, digest: 'd', tierAtArrival: 'host' },
     code: null,
+    reason: 'eos_token',
     slowConsumer: false,
     promptTokens: 3,
     cachedTokens: 2,
@@ -47,7 +48,7 @@ function parse(text: string): Map<string, string[]> {
       continue;
     }
     if (line.startsWith('# HELP ')) continue;
-    assert.match(line, /^[a-z_][a-z0-9_]*(\{([a-z_]+="(\\.|[^"\\\n])*",?)*\})? (-?[0-9.e+-]+|\+Inf|NaN)$/);
+    assert.match(line, /^[a-z_:][a-z0-9_:]*(\{([a-z_]+="(\\.|[^"\\\n])*",?)*\})? (-?[0-9.e+-]+|\+Inf|NaN)$/);
     assert.ok(line.startsWith(current), `${line} outside of its family`);
     families.get(current)?.push(line);
   }
@@ -180,4 +181,101 @@ test('a scrape does not wait for an engine that does not answer', async (t) => {
   const { engine, metrics } = start(t);
   engine.admin = () => new Promise(() => {});
   assert.match(await metrics.render(), /^loramux_ready 1$/m);
+});
+
+/** An adapter as the engine lists it. */
+function listed(name: string, changes: Partial<AdapterInfo> = {}): AdapterInfo {
+  return {
+    name,
+    aliases: [],
+    digest: 'd',
+    state: 'ready',
+    tier: 'host',
+    bytes: 100,
+    ranks: null,
+    variant: ['lora'],
+    modules: null,
+    proof: null,
+    baseModel: null,
+    source: 'dir:/a',
+    pins: { rows: 0, operator: false },
+    loadedAt: null,
+    lastUsedAt: null,
+    requests: 0,
+    failure: null,
+    ...changes,
+  };
+}
+
+test("a gateway's scrape has vLLM's families alone, as they are now, in valid exposition", async (t) => {
+  const { engine, metrics } = start(t);
+  engine.onAdmin = () => ({
+    adapters: [
+      listed('old', { lastUsedAt: '2026-01-01T00:00:00Z' }),
+      listed('new', { lastUsedAt: '2026-02-01T00:00:00Z' }),
+      listed('coming', { tier: 'disk', state: 'fetching' }),
+      listed('idle', { tier: 'disk' }),
+      listed('org/secret#0123'),
+    ],
+    tiers: [],
+  });
+  engine.current = { ...engine.current, running: 3, waiting: 2 };
+  const labels = '{model_name="tiny",engine="0"}';
+  const families = parse(await metrics.renderForRouter());
+  assert.deepEqual(
+    [...families.keys()],
+    [
+      'vllm:num_requests_running',
+      'vllm:num_requests_waiting',
+      'vllm:kv_cache_usage_perc',
+      'vllm:cache_config_info',
+      'vllm:lora_requests_info',
+    ],
+  );
+  assert.deepEqual(families.get('vllm:num_requests_running'), [`vllm:num_requests_running${labels} 3`]);
+  assert.deepEqual(families.get('vllm:kv_cache_usage_perc'), [`vllm:kv_cache_usage_perc${labels} 0.25`]);
+  assert.match(families.get('vllm:cache_config_info')?.[0] ?? '', /block_size="16",num_gpu_blocks="16"\} 1$/);
+  const [lora = '', ...more] = families.get('vllm:lora_requests_info') ?? [];
+  assert.equal(more.length, 0);
+  // Three resident, one coming, and room for ten of 100 bytes in 1000.
+  assert.match(lora, /max_lora="14",running_lora_adapters="new,old",waiting_lora_adapters="coming"/);
+  engine.current = { ...engine.current, running: 0 };
+  assert.match(await metrics.renderForRouter(), /num_requests_running\{[^}]*\} 0\n/);
+});
+
+test('the series of adapters is one, and its time never goes back', async (t) => {
+  const { engine, metrics } = start(t);
+  const value = async (): Promise<number> => {
+    const [line = '', ...more] = parse(await metrics.renderForRouter()).get('vllm:lora_requests_info') ?? [];
+    assert.equal(more.length, 0);
+    return Number(line.split(' ').at(-1));
+  };
+  engine.onAdmin = () => ({ adapters: [listed('a')], tiers: [] });
+  const first = await value();
+  assert.ok(Math.abs(first - Date.now() / 1_000) < 60);
+  assert.equal(await value(), first);
+  engine.onAdmin = () => ({ adapters: [listed('b')], tiers: [] });
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  // The list is refreshed beside the scrape that finds it too old.
+  await value();
+  assert.ok((await value()) > first);
+});
+
+test("vLLM's copies count what our own count", async (t) => {
+  const { engine, metrics } = start(t);
+  engine.onAdmin = () => ({ adapters: [], tiers: [] });
+  metrics.ended(summary('a'));
+  metrics.ended(summary('a', { reason: 'length' }));
+  metrics.ended(summary('a', { reason: 'stop_sequence' }));
+  metrics.ended(summary('a', { reason: null, code: 'ERR_ABORTED' }));
+  const text = await metrics.render();
+  parse(text);
+  const sample = (name: string, more = ''): string | undefined =>
+    text.split('\n').find((line) => line.startsWith(`vllm:${name}{model_name="tiny",engine="0"${more}}`));
+  assert.match(sample('request_success_total', ',finished_reason="stop"') ?? '', / 2$/);
+  assert.match(sample('request_success_total', ',finished_reason="length"') ?? '', / 1$/);
+  assert.match(sample('request_success_total', ',finished_reason="abort"') ?? '', / 1$/);
+  assert.match(sample('generation_tokens_total') ?? '', / 16$/);
+  assert.match(sample('e2e_request_latency_seconds_count') ?? '', / 3$/);
+  assert.match(sample('time_to_first_token_seconds_count') ?? '', / 4$/);
 });
