@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { AdapterRegistry } from '../../src/adapters/registry.js';
 import type { PreparedModel } from '../../src/core/model-manifest.js';
-import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST, type SequenceEvent } from '../../src/core/request.js';
+import {
+  type GenerateRequest,
+  GREEDY_SAMPLING,
+  PLAIN_REQUEST,
+  type PromptLogprobs,
+  type SequenceEvent,
+  type TopLogprobs,
+} from '../../src/core/request.js';
 import { NO_CONSTRAINT, type StepBatch, type StepOutput } from '../../src/core/step.js';
 import { loadBinding, type NativeEngine, type NativeTokenizer } from '../../src/engine/binding.js';
 import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
@@ -26,6 +33,11 @@ export interface DirectOptions {
 /** What one request came to, with the logits that each of its tokens was chosen from. */
 export interface Outcome {
   readonly tokens: number[];
+  /** Of each token. */
+  readonly logprobs: number[];
+  readonly tops: (TopLogprobs | null)[];
+  /** Set once, before the first token. */
+  prompt: PromptLogprobs | null;
   readonly logits: Float32Array[];
   readonly distinctAdaptersSeen: Set<number>;
   /** Prompt tokens whose KV was there already. */
@@ -126,7 +138,15 @@ export class DirectEngine {
       const { constraint } = request;
       const matcher = constraint === null ? NO_CONSTRAINT : await this.engine.openConstraint(constraint);
       matchers.push(matcher);
-      outcomes.set(request.id, { tokens: [], logits: [], distinctAdaptersSeen: new Set(), cachedTokens: 0 });
+      outcomes.set(request.id, {
+        tokens: [],
+        logprobs: [],
+        tops: [],
+        prompt: null,
+        logits: [],
+        distinctAdaptersSeen: new Set(),
+        cachedTokens: 0,
+      });
       scheduler.enqueue(request, held.adapters, 0, held.servedBy, matcher);
     }
     const failures: SequenceEvent[] = [];
@@ -143,8 +163,8 @@ export class DirectEngine {
       }
       for (const [id, logits] of returnedLogits(plan, batch, output)) outcomes.get(id)?.logits.push(logits.slice());
       for (const event of scheduler.commit(plan, output, step)) {
-        if (event.kind === 'admitted') (outcomes.get(event.id) as Outcome).cachedTokens = event.cachedTokens;
-        if (event.kind === 'token') outcomes.get(event.id)?.tokens.push(event.token);
+        const outcome = outcomes.get(event.id);
+        if (outcome !== undefined) record(event, outcome);
         if (event.kind === 'error') failures.push(event);
       }
       assert.deepEqual(checkSnapshot(scheduler.snapshot()), []);
@@ -164,6 +184,19 @@ export class DirectEngine {
     await this.registry.close();
     await this.engine.close();
   }
+}
+
+function record(event: SequenceEvent, outcome: Outcome): void {
+  if (event.kind === 'prompt') {
+    assert.equal(outcome.prompt, null, 'a prompt is reported once');
+    assert.equal(outcome.tokens.length, 0, 'before the first token');
+    outcome.prompt = event.prompt;
+  }
+  if (event.kind === 'admitted') outcome.cachedTokens = event.cachedTokens;
+  if (event.kind !== 'token') return;
+  outcome.tokens.push(event.token);
+  outcome.logprobs.push(event.logprob);
+  outcome.tops.push(event.top);
 }
 
 /** A reproducible shuffle (mulberry32). */
