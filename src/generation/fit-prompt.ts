@@ -33,7 +33,8 @@ export function fitPrompt(
       },
     );
   }
-  if (length > maxModelLen - 1) {
+  // Where no token is wanted, none needs room.
+  if (spec.maxNewTokens !== 0 && length > maxModelLen - 1) {
     throw new LoramuxError(
       'ERR_PROMPT_TOO_LONG',
       `\`inputs\` must have less than ${maxModelLen - 1} tokens. Given: ${length}`,

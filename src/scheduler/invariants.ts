@@ -1,5 +1,5 @@
 import type { StepBatch } from '../core/step.js';
-import { blocksFor } from './policy.js';
+import { blocksFor, maxScoredRows, type SchedulerLimits } from './policy.js';
 import { type AdapterEntry, BASE_ENTRY, compareEntries } from './row-adapters.js';
 import { penalises } from './row-sampling.js';
 import type { Sequence } from './sequence.js';
@@ -128,11 +128,15 @@ function checkRunning(
   { blockSize, prefixCache }: SchedulerSnapshot['limits'],
   violations: Violations,
 ): void {
-  const { id, computed, prefillLength, length, blocks, published } = sequence;
+  const { id, computed, prefillLength, length, blocks, published, scored } = sequence;
   const full = prefixCache ? Math.floor(computed / blockSize) : 0;
   violations.equalAll(published, blocks.slice(0, full), `published blocks of sequence ${id} (${computed} computed)`);
   const cached = Math.max(computed, prefillLength);
   violations.equal(blocks.length, blocksFor(cached, blockSize), `blocks of sequence ${id} (${cached} tokens)`);
+  violations.expect(
+    scored === null || computed < scored,
+    `sequence ${id}: the token after each of ${computed} computed rows has its score, got ${scored}`,
+  );
   if (computed < prefillLength) violations.equal(length, prefillLength, `length of prefilling sequence ${id}`);
   else violations.equal(computed, length - 1, `computed tokens of decoding sequence ${id}`);
 }
@@ -152,7 +156,7 @@ function checkWaiting(sequence: SequenceSnapshot, violations: Violations): void 
 export function checkBatch(
   batch: StepBatch,
   plan: StepPlan,
-  limits: { readonly maxBatchTokens: number; readonly blockSize: number },
+  limits: Pick<SchedulerLimits, 'maxBatchTokens' | 'blockSize' | 'vocabSize'>,
 ): string[] {
   const violations = new Violations();
   violations.expect(
@@ -165,6 +169,8 @@ export function checkBatch(
   violations.equal(batch.blockTables.length, plan.entries.length * batch.maxBlocks, 'length of blockTables');
   violations.equal(plan.prefillRows + plan.decodeRows, plan.rows, 'prefill + decode rows');
   violations.equal(plan.baseRows + plan.loraRows, plan.rows, 'base + adapter rows');
+  const most = maxScoredRows(limits.vocabSize);
+  violations.expect(plan.scoredRows <= most, `a step scores at most ${most} rows, got ${plan.scoredRows}`);
   checkEntries(batch, plan, limits.blockSize, violations);
   checkSegments(batch, plan, violations);
   return violations.list;
@@ -174,6 +180,8 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
   const cuSeqlens: number[] = [0];
   const contextLens: number[] = [];
   const logitsRows: number[] = [];
+  const scoredTokens: number[] = [];
+  let sampled = 0;
   let row = 0;
   for (const [index, entry] of plan.entries.entries()) {
     const { sequence, start, count } = entry;
@@ -183,7 +191,15 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
     const table = Array.from({ length: batch.maxBlocks }, (_, block) => (block < used ? blockAt(entry, block) : -1));
     const positions = Array.from({ length: count }, (_, offset) => start + offset);
     violations.expect(count >= 1 && end <= sequence.length, `${what}: rows ${start} … ${end} of ${sequence.length}`);
-    violations.equal(entry.samples, end === sequence.length, `${what}: sampled when its last token is reached`);
+    const { promptIds, maxNewTokens, minNewTokens, choice } = sequence.request;
+    const samples = end === sequence.length && maxNewTokens > 0;
+    violations.equal(entry.samples, samples, `${what}: sampled when its last token is reached`);
+    for (const position of positions) {
+      const next = position + 1;
+      if (sequence.scores === null || next < sequence.scores.known || next >= promptIds.length) continue;
+      logitsRows.push(row + position - start);
+      scoredTokens.push(promptIds[next] as number);
+    }
     violations.equalAll(
       batch.tokens.subarray(row, row + count),
       positions.map((position) => sequence.tokenAt(position)),
@@ -205,21 +221,25 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
     cuSeqlens.push(row);
     contextLens.push(end);
     if (!entry.samples) continue;
-    const sampling = batch.sampling[logitsRows.length];
+    const sampling = batch.sampling[sampled];
+    sampled += 1;
     logitsRows.push(row - 1);
+    scoredTokens.push(-1);
     violations.equal(sampling?.position, sequence.length, `${what}: sampled position`);
     violations.equal(sampling?.slot, entry.slot, `${what}: sampled slot`);
     const history = penalises(sequence.request.sampling) ? sequence.length : undefined;
     violations.equal(sampling?.penalties?.history.length, history, `${what}: length of the history`);
-    const bans = sequence.generated < sequence.request.minNewTokens;
+    const bans = sequence.generated < minNewTokens;
     violations.equal(sampling?.banned, bans ? sequence.stopIds : null, `${what}: banned ids`);
     violations.equal(sampling?.constraint, sequence.constraint, `${what}: constraint`);
-    violations.equal(sampling?.choice, sequence.request.choice, `${what}: choice`);
+    violations.equal(sampling?.choice, choice, `${what}: choice`);
   }
   violations.equalAll(batch.cuSeqlens, cuSeqlens, 'cuSeqlens');
   violations.equalAll(batch.contextLens, contextLens, 'contextLens');
   violations.equalAll(batch.logitsRows, logitsRows, 'logitsRows');
-  violations.equal(batch.sampling.length, logitsRows.length, 'length of sampling');
+  violations.equalAll(batch.scoredTokens, scoredTokens, 'scoredTokens');
+  violations.equal(batch.scoredTops.length, scoredTokens.length, 'length of scoredTops');
+  violations.equal(batch.sampling.length, sampled, 'length of sampling');
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { BlockPool } from './block-pool.js';
-import { blocksFor, canAdmit, type SchedulerLimits } from './policy.js';
+import { blocksFor, canAdmit, maxScoredRows, type SchedulerLimits } from './policy.js';
 import type { PrefixCache } from './prefix-cache.js';
 import { type AdapterEntry, BASE_ENTRY, compareEntries, type RowAdapters } from './row-adapters.js';
 import type { Sequence } from './sequence.js';
@@ -45,11 +45,13 @@ class Draft {
   #rowsLeft: number;
   /** Blocks that prefills of this step are filling, by `nextFilled`; null = not asked for yet. */
   #filling: Set<string | null> | null = null;
+  #scoresLeft: number;
 
   constructor(state: PlanningState) {
     this.#state = state;
     this.#kept = state.running.length;
     this.#rowsLeft = state.limits.maxBatchTokens;
+    this.#scoresLeft = maxScoredRows(state.limits.vocabSize);
   }
 
   /** One row for each sequence past its prefill, oldest first; preempts from the other end when blocks run out. */
@@ -71,7 +73,8 @@ class Draft {
   continuePrefill(): void {
     for (let index = 0; index < this.#kept && this.#rowsLeft > 0; index += 1) {
       const sequence = this.#state.running[index] as Sequence;
-      if (sequence.prefilling) this.#addRunning(sequence, 'prefill', []);
+      if (!sequence.prefilling || this.#scorable(sequence, sequence.computed) === 0) continue;
+      this.#addRunning(sequence, 'prefill', []);
     }
   }
 
@@ -98,13 +101,15 @@ class Draft {
       cache.match(sequence);
       const fresh = blocksFor(sequence.length, limits.blockSize) - sequence.path.length;
       const taken = fresh + cache.idleOf(sequence);
-      if (!canAdmit(headroom, taken)) break;
+      const cached = sequence.path.length * limits.blockSize;
+      const scorable = this.#scorable(sequence, cached);
+      if (!canAdmit(headroom, taken) || scorable === 0) break;
       if (this.#isBeingFilled(sequence)) {
         aside = { slots: aside.slots + 1, blocks: aside.blocks + taken };
         continue;
       }
-      const remaining = sequence.length - sequence.path.length * limits.blockSize;
-      if (aside.slots > 0 && remaining > this.#rowsLeft) break;
+      const remaining = sequence.length - cached;
+      if (aside.slots > 0 && remaining > Math.min(this.#rowsLeft, scorable)) break;
       slot = slots.nextFree(slot + 1);
       this.#admitOne(sequence, slot, fresh);
     }
@@ -147,6 +152,14 @@ class Draft {
     }
   }
 
+  /** Rows from `start` on that the step's budget of scored rows leaves; Infinity when it does not matter. */
+  #scorable({ scores, request }: Sequence, start: number): number {
+    if (scores === null) return Number.POSITIVE_INFINITY;
+    const firstScored = Math.max(start, scores.known - 1);
+    const wanted = request.promptIds.length - 1 - firstScored;
+    return wanted <= this.#scoresLeft ? Number.POSITIVE_INFINITY : firstScored + this.#scoresLeft - start;
+  }
+
   #addRunning(sequence: Sequence, phase: PlanEntry['phase'], newBlocks: number[]): void {
     this.#add(sequence, phase, sequence.computed, sequence.slot, sequence.admission, newBlocks);
   }
@@ -161,8 +174,10 @@ class Draft {
     newBlocks: number[],
   ): PlanEntry {
     const remaining = sequence.length - start;
-    const count = Math.min(remaining, this.#rowsLeft);
+    const count = Math.min(remaining, this.#rowsLeft, this.#scorable(sequence, start));
     this.#rowsLeft -= count;
+    const scored = scoredRows(sequence, start, count);
+    this.#scoresLeft -= scored.scoredCount;
     const { entry: adapter, from } = sequence.adapters as RowAdapters;
     const before = adapter.terms.length === 0 ? 0 : Math.min(count, Math.max(0, from - start));
     const entry: PlanEntry = {
@@ -174,12 +189,21 @@ class Draft {
       count,
       slot,
       admission,
-      samples: count === remaining,
+      ...scored,
+      samples: count === remaining && sequence.request.maxNewTokens > 0,
       newBlocks,
     };
     this.entries.push(entry);
     return entry;
   }
+}
+
+/** Which of `count` rows from `start` on score the prompt token after them: those whose token has no score yet. */
+function scoredRows({ scores, request }: Sequence, start: number, count: number) {
+  if (scores === null) return { scoredFrom: start, scoredCount: 0 };
+  const scoredFrom = Math.max(start, scores.known - 1);
+  const end = Math.min(start + count, request.promptIds.length - 1);
+  return { scoredFrom, scoredCount: Math.max(0, end - scoredFrom) };
 }
 
 /** Brings entries into row order and counts what they add up to. */
@@ -190,11 +214,13 @@ function finishPlan(draft: Draft, cache: PrefixCache, atMs: number): StepPlan {
   let decodeRows = 0;
   let baseRows = 0;
   let sampledRows = 0;
+  let scoredRows = 0;
   for (const entry of entries) {
     if (entry.phase === 'prefill') prefillRows += entry.count;
     else decodeRows += entry.count;
     baseRows += entry.adapter.terms.length === 0 ? entry.count : entry.baseCount;
     if (entry.samples) sampledRows += 1;
+    scoredRows += entry.scoredCount;
   }
   const rows = prefillRows + decodeRows;
   const lookedUp = admitted.filter(({ sequence }) => !sequence.everAdmitted && cache.serves(sequence));
@@ -211,6 +237,7 @@ function finishPlan(draft: Draft, cache: PrefixCache, atMs: number): StepPlan {
     baseRows,
     loraRows: rows - baseRows,
     sampledRows,
+    scoredRows,
     segments,
     distinctAdapters: new Set(segments.flatMap(({ entry }) => entry.terms.map(({ adapter }) => adapter))).size,
     lookedUpTokens: lookedUp.reduce((sum, { sequence }) => sum + sequence.length, 0),

@@ -59,19 +59,21 @@ export function blocksFor(tokens: number, blockSize: number): number {
 
 /**
  * Refuses a request that could not finish even with the whole machine to itself; what passes always completes,
- * because preemption can give it every block. The last token generated is never fed back, so it needs no KV.
+ * because preemption can give it every block. The last token generated is never fed back, so it needs no KV. No new
+ * token at all is fine where the prompt is scored.
  * Errors: ERR_VALIDATION for an empty prompt or output, ERR_PROMPT_TOO_LONG with the numbers otherwise.
  */
 export function checkRequest(
-  request: Pick<GenerateRequest, 'promptIds' | 'maxNewTokens'>,
+  request: Pick<GenerateRequest, 'promptIds' | 'maxNewTokens' | 'promptLogprobs'>,
   limits: Pick<SchedulerLimits, 'maxModelLen' | 'kvBlocks' | 'blockSize'>,
 ): void {
   const prompt = request.promptIds.length;
   const output = request.maxNewTokens;
-  if (prompt < 1 || !Number.isSafeInteger(output) || output < 1) {
+  const least = request.promptLogprobs === null ? 1 : 0;
+  if (prompt < 1 || !Number.isSafeInteger(output) || output < least) {
     throw new LoramuxError(
       'ERR_VALIDATION',
-      `expected at least one prompt token and at least one new token, got ${prompt} and ${output}: send both`,
+      `expected at least one prompt token and at least ${least} new tokens, got ${prompt} and ${output}: send both`,
     );
   }
   if (prompt + output > limits.maxModelLen) {
@@ -81,7 +83,7 @@ export function checkRequest(
         'shorten the prompt or ask for fewer new tokens',
     );
   }
-  const blocks = blocksFor(prompt + output - 1, limits.blockSize);
+  const blocks = blocksFor(Math.max(prompt, prompt + output - 1), limits.blockSize);
   if (blocks > limits.kvBlocks) {
     throw new LoramuxError(
       'ERR_PROMPT_TOO_LONG',
@@ -89,6 +91,14 @@ export function checkRequest(
         `prompt and ${output} new tokens need ${blocks}: shorten the request or give the server more KV memory`,
     );
   }
+}
+
+/** Memory for the logits of a step's scored rows: beyond it, a prompt is scored in more steps. */
+const SCORED_LOGITS_BYTES = 64 * 2 ** 20;
+
+/** Rows that one step may score, so that their float32 logits take at most 64 MiB; at least one. */
+export function maxScoredRows(vocabSize: number): number {
+  return Math.max(1, Math.floor(SCORED_LOGITS_BYTES / (4 * vocabSize)));
 }
 
 /** What is left for admissions while a step is being planned. */

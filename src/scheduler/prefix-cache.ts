@@ -24,9 +24,12 @@ export class PrefixCache {
     this.#tree = tree;
   }
 
-  /** True when a sequence may begin behind blocks that are there: one whose prompt is scored needs all its rows. */
-  serves({ request }: Sequence): boolean {
-    return this.#enabled && request.promptLogprobs === null;
+  /**
+   * True when a sequence may begin behind blocks that others filled: one whose prompt is to be scored needs the logits
+   * of all its rows, save those it filled itself before a preemption.
+   */
+  serves({ scores }: Sequence): boolean {
+    return this.#enabled && scores === null;
   }
 
   /**

@@ -179,17 +179,18 @@ export class Scheduler {
 
   /**
    * Makes a step that ran part of the visible state. Events per request: `admitted` (first time only, at the time of
-   * the plan), `token`, `finish`.
+   * the plan), `prompt`, `token`, `finish`.
    * Errors: ERR_NATIVE when the output does not fit the plan; nothing has changed then, so roll back.
    */
   commit(plan: StepPlan, output: StepOutput, nowMs: number): SequenceEvent[] {
     this.#expectInFlight(plan);
     const { tokens, logprobs, top } = output;
     const rows = [tokens.length, logprobs.length, top.indptr.length - 1];
-    if (rows.some((count) => count !== plan.sampledRows)) {
+    const wanted = plan.scoredRows + plan.sampledRows;
+    if (rows.some((count) => count !== wanted)) {
       throw new LoramuxError(
         'ERR_NATIVE',
-        `expected a step output of ${plan.sampledRows} tokens, logprobs and lists of tokens, got ${rows.join(', ')}: ` +
+        `expected a step output of ${wanted} tokens, logprobs and lists of tokens, got ${rows.join(', ')}: ` +
           'roll the step back and report a fault of the engine',
       );
     }
@@ -197,15 +198,15 @@ export class Scheduler {
     this.#settle(plan);
     for (const entry of plan.admitted) this.#admit(entry, plan.atMs, events);
 
-    let sampled = 0;
-    for (const { sequence, newBlocks, count, samples } of plan.entries) {
+    let row = 0;
+    for (const { sequence, newBlocks, count, scoredCount, samples } of plan.entries) {
       for (const block of newBlocks) sequence.blocks.push(block);
       sequence.computed += count;
       this.#cache.publish(sequence);
-      if (samples) {
-        if (!sequence.ended) this.#accept(sequence, output, sampled, events);
-        sampled += 1;
-      }
+      this.#takeScores(sequence, output, row, scoredCount, events);
+      row += scoredCount;
+      if (samples && !sequence.ended) this.#accept(sequence, output, row, events);
+      if (samples) row += 1;
       if (sequence.ended) this.#release(sequence);
     }
     this.#dropReleased();
@@ -298,13 +299,37 @@ export class Scheduler {
     this.#admissions = admission + 1;
   }
 
+  /** Takes what `count` rows of the output from `row` on say of the prompt; reports it when it is all there. */
+  #takeScores(sequence: Sequence, output: StepOutput, row: number, count: number, events: SequenceEvent[]): void {
+    const { scores, request, id } = sequence;
+    if (scores === null || sequence.ended) return;
+    const withTop = (request.promptLogprobs?.top ?? 0) > 0;
+    for (let at = row; at < row + count; at += 1) {
+      if (output.tokens[at] === NO_TOKEN) {
+        this.#finish(sequence, errorEvent(id, noToken(sequence, scores.known)), events);
+        return;
+      }
+      scores.add(output.logprobs[at] as number, withTop ? topOf(output, at) : null);
+    }
+    if (!scores.complete) return;
+    sequence.scores = null;
+    events.push({ kind: 'prompt', id, prompt: scores.result() });
+    if (request.maxNewTokens === 0) this.#finish(sequence, { kind: 'finish', id, reason: 'length' }, events);
+  }
+
+  /** Ends a sequence of the plan being committed with its terminal event. */
+  #finish(sequence: Sequence, event: SequenceEvent, events: SequenceEvent[]): void {
+    sequence.ended = true;
+    this.#live.delete(sequence.id);
+    events.push(event);
+  }
+
   /** Takes what row `row` of the output sampled. */
   #accept(sequence: Sequence, output: StepOutput, row: number, events: SequenceEvent[]): void {
     const token = output.tokens[row] as number;
     if (token === NO_TOKEN) {
-      this.#live.delete(sequence.id);
-      sequence.ended = true;
-      events.push(errorEvent(sequence.id, noToken(sequence, output, row)));
+      const error = noToken(sequence, sequence.length, failureOf(output, row));
+      this.#finish(sequence, errorEvent(sequence.id, error), events);
       return;
     }
     sequence.append(token);
@@ -313,10 +338,7 @@ export class Scheduler {
     const top = logprobs === null || logprobs.top === 0 ? null : topOf(output, row);
     events.push({ kind: 'token', id: sequence.id, token, logprob, top });
     const reason = finishReason(sequence.request, sequence.generated, token);
-    if (reason === null) return;
-    sequence.ended = true;
-    this.#live.delete(sequence.id);
-    events.push({ kind: 'finish', id: sequence.id, reason });
+    if (reason !== null) this.#finish(sequence, { kind: 'finish', id: sequence.id, reason }, events);
   }
 
   /** Ends a live request; false when there is none of that id. */
@@ -368,21 +390,20 @@ function topOf({ top: { indptr, ids, logprobs } }: StepOutput, row: number): Top
   return { ids: ids.slice(begin, end), logprobs: logprobs.slice(begin, end) };
 }
 
+/** What went wrong with a row's constraint, or null. */
+function failureOf({ failures }: StepOutput, row: number): string | null {
+  return failures.find((failure) => failure.row === row)?.message ?? null;
+}
+
 /** One row's logits were not finite: that request's trouble alone. */
-function noToken({ request, length }: Sequence, { failures }: StepOutput, row: number): LoramuxError {
-  const failure = failures.find((one) => one.row === row);
-  if (failure !== undefined) {
-    return new LoramuxError(
-      'ERR_STEP_FAILED',
-      `the constraint allows no token at position ${length}: ${failure.message}`,
-      {
-        field: 'constraint',
-      },
-    );
+function noToken({ request }: Sequence, position: number, failure: string | null = null): LoramuxError {
+  if (failure !== null) {
+    const message = `the constraint allows no token at position ${position}: ${failure}`;
+    return new LoramuxError('ERR_STEP_FAILED', message, { field: 'constraint' });
   }
   return new LoramuxError(
     'ERR_STEP_FAILED',
-    `expected finite logits at position ${length}, adapter ${request.adapter} gave none that may be chosen: check its ` +
+    `expected finite logits at position ${position}, adapter ${request.adapter} gave none that may be chosen: check its ` +
       'weights and scaling, and what the request forbids',
   );
 }

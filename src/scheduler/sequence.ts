@@ -1,6 +1,7 @@
 import type { GenerateRequest, SamplingParams, ServedBy } from '../core/request.js';
 import { NO_CONSTRAINT, type RowBias } from '../core/step.js';
 import type { CachedBlock } from './prefix-tree.js';
+import { PromptScores } from './prompt-scores.js';
 import type { RowAdapters } from './row-adapters.js';
 
 /**
@@ -20,6 +21,12 @@ export class Sequence {
   readonly stopIds: Uint32Array;
   /** Matcher that its tokens must satisfy. It follows the output alone, so preemption does not touch it. */
   readonly constraint: number;
+
+  /**
+   * Null when no prompt token is left to score. While there are scores, prompt rows must run for their logits: cached
+   * K/V cannot stand for them.
+   */
+  scores: PromptScores | null;
 
   /** Tokens whose K/V is in the cache. */
   computed = 0;
@@ -53,6 +60,8 @@ export class Sequence {
     this.constraint = constraint;
     this.bias = rowBias(request.sampling.logitBias);
     this.stopIds = Uint32Array.from(request.stopIds);
+    const { promptLogprobs, promptIds } = request;
+    this.scores = promptLogprobs === null ? null : new PromptScores(promptIds.length, promptLogprobs.top > 0);
     this.servedBy = servedBy;
     this.adapters = adapters;
     this.arrival = arrival;

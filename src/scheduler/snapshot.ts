@@ -11,6 +11,8 @@ export interface SequenceSnapshot {
   readonly length: number;
   readonly computed: number;
   readonly prefillLength: number;
+  /** Prompt tokens that need no score (any more); null when none does. */
+  readonly scored: number | null;
   readonly slot: number;
   readonly blocks: readonly number[];
   /** Those of `blocks` that are published, while it runs. */
@@ -73,6 +75,7 @@ export function snapshotSequence(sequence: Sequence): SequenceSnapshot {
     length: sequence.length,
     computed: sequence.computed,
     prefillLength: sequence.prefillLength,
+    scored: sequence.scores?.known ?? null,
     slot: sequence.slot,
     blocks: [...sequence.blocks],
     published: sequence.slot < 0 ? [] : sequence.path.map(({ block }) => block),

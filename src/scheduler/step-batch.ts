@@ -46,22 +46,35 @@ export class StepBatchBuilder {
     const segmentIndptr = this.#segmentIndptr.view(plan.segments.length + 1);
     const segmentAdapters = this.#segmentAdapters.view(plan.segments.length);
     const adapterTable = fillSegments(segmentIndptr, segmentAdapters, plan.segments);
-    const logitsRows = this.#logitsRows.view(plan.sampledRows);
+    const rowsWithLogits = plan.scoredRows + plan.sampledRows;
+    const logitsRows = this.#logitsRows.view(rowsWithLogits);
+    const scoredTokens = this.#scoredTokens.view(rowsWithLogits).fill(-1);
+    const scoredTops = this.#scoredTops.view(rowsWithLogits).fill(0);
     const maxBlocks = this.#widestTable(entries);
     const blockTables = this.#blockTables.view(entries.length * maxBlocks).fill(-1);
     const sampling: RowSampling[] = [];
     const returnLogits: number[] = [];
 
     let row = 0;
+    let logitsRow = 0;
     for (const [index, entry] of entries.entries()) {
+      const firstRow = row;
       cuSeqlens[index] = row;
       contextLens[index] = entry.start + entry.count;
       this.#fillTable(blockTables.subarray(index * maxBlocks, (index + 1) * maxBlocks), entry);
       row = this.#fillRows(tokens, slotMapping, row, entry);
+      for (let scored = 0; scored < entry.scoredCount; scored += 1) {
+        const position = entry.scoredFrom + scored;
+        logitsRows[logitsRow] = firstRow + position - entry.start;
+        scoredTokens[logitsRow] = entry.sequence.tokenAt(position + 1);
+        scoredTops[logitsRow] = entry.sequence.request.promptLogprobs?.top ?? 0;
+        logitsRow += 1;
+      }
       if (entry.samples) {
-        logitsRows[sampling.length] = row - 1;
-        if (wantsLogits(entry.sequence.id)) returnLogits.push(sampling.length);
+        logitsRows[logitsRow] = row - 1;
+        if (wantsLogits(entry.sequence.id)) returnLogits.push(logitsRow);
         sampling.push(rowSampling(entry.sequence, entry.slot));
+        logitsRow += 1;
       }
     }
     cuSeqlens[entries.length] = row;
@@ -78,8 +91,8 @@ export class StepBatchBuilder {
       adapterTable,
       logitsRows,
       sampling,
-      scoredTokens: this.#scoredTokens.view(plan.sampledRows).fill(-1),
-      scoredTops: this.#scoredTops.view(plan.sampledRows).fill(0),
+      scoredTokens,
+      scoredTops,
       returnLogits: Int32Array.from(returnLogits),
     };
   }

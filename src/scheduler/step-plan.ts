@@ -14,7 +14,10 @@ export interface PlanEntry {
   readonly slot: number;
   /** Rank by time of admission. */
   readonly admission: number;
-  /** Reaches the last known token, so its last row is sampled. */
+  /** Its rows at positions scoredFrom … scoredFrom + scoredCount − 1 score the prompt tokens that follow them. */
+  readonly scoredFrom: number;
+  readonly scoredCount: number;
+  /** Reaches the last known token and more are wanted, so its last row is sampled. */
   readonly samples: boolean;
   /** Blocks the sequence receives, to follow those it owns; held by it already. On admission cached ones come first. */
   readonly newBlocks: readonly number[];
@@ -44,6 +47,8 @@ export interface StepPlan {
   readonly loraRows: number;
   /** Rows that are sampled. */
   readonly sampledRows: number;
+  /** Rows that score the token after them. No row is both. */
+  readonly scoredRows: number;
   /** Maximal runs of rows under one entry, in row order. */
   readonly segments: readonly Segment[];
   /** Real adapters only, each counted once however many entries it is part of. */

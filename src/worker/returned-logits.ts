@@ -9,9 +9,15 @@ export function* returnedLogits(
 ): Generator<readonly [number, Float32Array]> {
   if (logits === null) return;
   const width = logits.length / returnLogits.length;
-  const sampled = plan.entries.filter(({ samples }) => samples);
-  for (const [index, row] of returnLogits.entries()) {
-    const id = sampled[row]?.sequence.id;
-    if (id !== undefined) yield [id, logits.subarray(index * width, (index + 1) * width)];
+  let row = 0;
+  let index = 0;
+  for (const { sequence, scoredCount, samples } of plan.entries) {
+    row += scoredCount;
+    if (!samples) continue;
+    if (returnLogits[index] === row) {
+      yield [sequence.id, logits.subarray(index * width, (index + 1) * width)];
+      index += 1;
+    }
+    row += 1;
   }
 }

@@ -47,6 +47,8 @@ export interface Outcome {
 /** The engine without threads, queues or HTTP: scheduler and native step, invariants asserted at every step. */
 export class DirectEngine {
   readonly tokenizer: NativeTokenizer;
+  /** Sequences preempted so far. */
+  preemptions = 0;
   #nextId = 1;
 
   static async open(options: DirectOptions): Promise<DirectEngine> {
@@ -153,6 +155,7 @@ export class DirectEngine {
     for (let step = 0; ; step += 1) {
       const plan = scheduler.plan(step);
       if (plan === null) break;
+      this.preemptions += plan.preempted.length;
       const batch = scheduler.buildBatch(plan, () => options.logits === true);
       assert.deepEqual(checkBatch(batch, plan, limits), []);
       const output = await this.engine.step(batch);

@@ -13,6 +13,11 @@ test('without a limit the answer may fill the model length', () => {
   assert.equal(fit(60, 4).maxNewTokens, 4);
 });
 
+test('a prompt that is only scored may fill the model length', () => {
+  assert.equal(fit(64, 0).maxNewTokens, 0);
+  assert.throws(() => fit(65, 0), /must be <= 64\. Given: 65 `inputs` tokens and 0 `max_new_tokens`/);
+});
+
 test('what does not fit is refused with both numbers', () => {
   assert.throws(() => fit(60, 5), /must be <= 64\. Given: 60 `inputs` tokens and 5 `max_new_tokens`/);
   assert.throws(() => fit(64, null), /must have less than 63 tokens\. Given: 64/);

@@ -41,6 +41,7 @@ export function soloRun(
   };
   for (const token of request.promptIds) feed(token);
   const output: number[] = [];
+  if (request.maxNewTokens === 0) return { tokens: output, reason: 'length' };
   for (;;) {
     const token = nextToken(fed, output.length < request.minNewTokens ? request.stopIds : []);
     feed(token);
@@ -48,6 +49,17 @@ export function soloRun(
     if (output.length === request.maxNewTokens) return { tokens: output, reason: 'length' };
     if (request.stopIds.includes(token)) return { tokens: output, reason: 'eos_token' };
   }
+}
+
+/** What scoring a prompt must report when nothing else is in the world; NaN for its first token. */
+export function soloScores({ promptIds }: Pick<GenerateRequest, 'promptIds'>, { entry, from }: RowAdapters): number[] {
+  const fed = Array.from(promptIds, (token, at) => ({ token, entry: at < from ? '' : entry.key }));
+  return fed.map(({ token }, at) => (at === 0 ? Number.NaN : scoreAfter(fed.slice(0, at), token)));
+}
+
+/** Stands for the log-probability of `token` after what was fed. */
+function scoreAfter(fed: readonly Fed[], token: number): number {
+  return -(nextToken(fed, []) * VOCABULARY + token);
 }
 
 interface Cell extends Fed {
@@ -65,9 +77,17 @@ export class FakeModel {
 
   run(batch: StepBatch): StepOutput {
     this.#write(batch, (cell) => cell);
+    const logprobs = new Float32Array(batch.logitsRows.length);
+    const samplings = batch.sampling.values();
     const tokens = Uint32Array.from(batch.logitsRows, (row, index) => {
-      const sampling = batch.sampling[index];
+      const scored = batch.scoredTokens[index] as number;
+      if (scored >= 0) {
+        logprobs[index] = scoreAfter(this.#read(batch, row), scored);
+        return scored;
+      }
+      const sampling = samplings.next().value;
       assert.ok(sampling);
+      assert.ok(batch.cuSeqlens.includes(row + 1), 'a sampled row is the last of its sequence');
       const prefix = this.#read(batch, row);
       assert.equal(sampling.position, prefix.length, 'sampled position');
       if (sampling.penalties !== null) {
@@ -77,11 +97,14 @@ export class FakeModel {
           'history',
         );
       }
-      return nextToken(prefix, sampling.banned ?? []);
+      const token = nextToken(prefix, sampling.banned ?? []);
+      logprobs[index] = -token;
+      return token;
     });
+    assert.ok(samplings.next().done, 'one sampling for each sampled row');
     return {
       tokens,
-      logprobs: Float32Array.from(tokens, (token) => -token),
+      logprobs,
       top: topOf(batch, tokens),
       logits: null,
       failures: [],
@@ -108,11 +131,11 @@ export class FakeModel {
     }
   }
 
-  /** What attention sees from `row`, the last row of its sequence. */
+  /** What attention sees from `row`. */
   #read(batch: StepBatch, row: number): Cell[] {
-    const n = batch.cuSeqlens.indexOf(row + 1) - 1;
-    assert.ok(n >= 0, 'a sampled row is the last of its sequence');
-    return Array.from({ length: batch.contextLens[n] as number }, (_, position) => {
+    const n = batch.cuSeqlens.findLastIndex((first) => first <= row);
+    const after = (batch.cuSeqlens[n + 1] as number) - row - 1;
+    return Array.from({ length: (batch.contextLens[n] as number) - after }, (_, position) => {
       const block = batch.blockTables[n * batch.maxBlocks + Math.floor(position / this.blockSize)] as number;
       const cell = this.#cells[block * this.blockSize + (position % this.blockSize)];
       assert.ok(cell, `position ${position} has K/V`);
@@ -123,9 +146,13 @@ export class FakeModel {
 }
 
 /** As many alternatives as were asked for: the token itself, then ids from 0 on. */
-function topOf({ sampling }: StepBatch, tokens: Uint32Array): TopLists {
-  const lists = sampling.map(({ logprobs }, row) =>
-    Array.from({ length: logprobs?.top ?? 0 }, (_, rank) => (rank === 0 ? (tokens[row] as number) : rank - 1)),
+function topOf({ sampling, scoredTokens, scoredTops }: StepBatch, tokens: Uint32Array): TopLists {
+  const samplings = sampling.values();
+  const counts = Array.from(scoredTops, (top, row) =>
+    scoredTokens[row] === -1 ? (samplings.next().value?.logprobs?.top ?? 0) : top,
+  );
+  const lists = counts.map((length, row) =>
+    Array.from({ length }, (_, rank) => (rank === 0 ? (tokens[row] as number) : rank - 1)),
   );
   const ids = Uint32Array.from(lists.flat());
   const ends = lists.map((_, row) => lists.slice(0, row + 1).flat().length);

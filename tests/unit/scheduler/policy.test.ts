@@ -1,7 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { blocksFor, canAdmit, checkLimits, checkRequest, finishReason } from '../../../src/scheduler/policy.js';
+import type { GenerateRequest } from '../../../src/core/request.js';
+import {
+  blocksFor,
+  canAdmit,
+  checkLimits,
+  checkRequest,
+  finishReason,
+  maxScoredRows,
+} from '../../../src/scheduler/policy.js';
 import { makeLimits } from './requests.js';
+
+function sized(prompt: number, maxNewTokens: number, promptLogprobs: GenerateRequest['promptLogprobs'] = null) {
+  return { promptIds: new Uint32Array(prompt), maxNewTokens, promptLogprobs };
+}
 
 test('blocksFor rounds up to whole blocks', () => {
   for (const [tokens, blockSize, blocks] of [
@@ -27,15 +39,32 @@ test('checkRequest refuses what could never finish', () => {
     [1, 0, 'ERR_VALIDATION'],
     [1, 1.5, 'ERR_VALIDATION'],
   ] as const) {
-    const check = () => checkRequest({ promptIds: new Uint32Array(prompt), maxNewTokens: output }, limits);
+    const check = () => checkRequest(sized(prompt, output), limits);
     if (code === null) assert.doesNotThrow(check, `${prompt} + ${output}`);
     else assert.throws(check, { code }, `${prompt} + ${output}`);
   }
   const roomy = { ...limits, kvBlocks: 4 };
-  assert.doesNotThrow(() => checkRequest({ promptIds: new Uint32Array(15), maxNewTokens: 1 }, roomy));
-  assert.throws(() => checkRequest({ promptIds: new Uint32Array(15), maxNewTokens: 2 }, roomy), {
+  assert.doesNotThrow(() => checkRequest(sized(15, 1), roomy));
+  assert.throws(() => checkRequest(sized(15, 2), roomy), {
     message: /at most 16, got 15 \+ 2/,
   });
+});
+
+test('checkRequest takes a prompt that is only scored', () => {
+  const limits = { maxModelLen: 12, kvBlocks: 3, blockSize: 4 };
+  for (const prompt of [1, 12]) assert.doesNotThrow(() => checkRequest(sized(prompt, 0, { top: 0 }), limits));
+  assert.throws(() => checkRequest(sized(13, 0, { top: 0 }), limits), { code: 'ERR_PROMPT_TOO_LONG' });
+  assert.throws(() => checkRequest(sized(9, 0, { top: 0 }), { ...limits, kvBlocks: 2 }), {
+    code: 'ERR_PROMPT_TOO_LONG',
+    message: /need 3/,
+  });
+  assert.throws(() => checkRequest(sized(0, 0, { top: 0 }), limits), { code: 'ERR_VALIDATION' });
+});
+
+test('maxScoredRows keeps logits within 64 MiB, and never stops at none', () => {
+  assert.equal(maxScoredRows(49_152), 341);
+  assert.equal(maxScoredRows(151_936), 110);
+  assert.equal(maxScoredRows(2 ** 26), 1);
 });
 
 test('checkLimits names the limit that cannot work', () => {

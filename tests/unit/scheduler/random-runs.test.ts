@@ -4,12 +4,12 @@ import fc from 'fast-check';
 import { LoramuxError } from '../../../src/core/errors.js';
 import type { SequenceEvent, ServedBy } from '../../../src/core/request.js';
 import { checkBatch, checkSnapshot } from '../../../src/scheduler/invariants.js';
-import { blocksFor, type SchedulerLimits } from '../../../src/scheduler/policy.js';
+import { blocksFor, maxScoredRows, type SchedulerLimits } from '../../../src/scheduler/policy.js';
 import { BASE_ROWS, type RowAdapters, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../../src/scheduler/scheduler.js';
 import type { SchedulerSnapshot } from '../../../src/scheduler/snapshot.js';
 import type { StepPlan } from '../../../src/scheduler/step-plan.js';
-import { FakeModel, soloRun, VOCABULARY } from './fake-model.js';
+import { FakeModel, soloRun, soloScores, VOCABULARY } from './fake-model.js';
 import { makeRequest } from './requests.js';
 
 /** Fixed, so that a failure is the same for everyone; `fc.assert` prints the shrunk scenario. */
@@ -34,6 +34,8 @@ interface Scripted {
   readonly loadFails: boolean;
   readonly stopId: number | null;
   readonly minNew: number;
+  /** Alternatives beside the prompt's scores; null = the prompt is not scored. */
+  readonly scores: number | null;
   readonly penalty: boolean;
   readonly abort: Moment | null;
 }
@@ -68,12 +70,13 @@ const limits = fc
     kvBlocks: fc.integer({ min: 3, max: 14 }),
     blockSize: fc.integer({ min: 1, max: 4 }),
     prefixCache: fc.oneof({ weight: 4, arbitrary: fc.constant(true) }, fc.constant(false)),
+    // A step may score any number of rows, or three, or one.
+    vocabSize: fc.constantFrom(VOCABULARY, Math.floor(2 ** 24 / 3), 2 ** 24),
   })
   .map(({ spareRows, ...rest }) => ({
     ...rest,
     maxBatchTokens: rest.maxSequences + spareRows,
     maxModelLen: 20,
-    vocabSize: VOCABULARY,
   }));
 
 /** The base, one adapter, or up to three with weights; some begin within the prompt, or never. */
@@ -99,12 +102,13 @@ const scripted: fc.Arbitrary<Scripted> = fc.record({
   prompt: fc.integer({ min: 1, max: 10 }),
   family: fc.nat(1),
   salt: fc.constantFrom(null, null, null, 'a', 'b'),
-  maxNew: fc.integer({ min: 1, max: 10 }),
+  maxNew: fc.nat(10),
   adapters,
   loadTicks: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.integer({ min: 1, max: 12 })),
   loadFails: fc.oneof({ weight: 4, arbitrary: fc.constant(false) }, fc.constant(true)),
   stopId: fc.option(fc.nat(VOCABULARY - 1)),
   minNew: fc.nat(4),
+  scores: fc.option(fc.nat(2), { freq: 2 }),
   penalty: fc.boolean(),
   abort: fc.option(moment, { freq: 5 }),
 });
@@ -130,6 +134,8 @@ const met = {
   sharedBlocks: 0,
   setAside: 0,
   failedLoads: 0,
+  scored: 0,
+  fullOfScores: 0,
 };
 
 /** Plays a scenario tick by tick, checking every law of a step as it goes. */
@@ -191,6 +197,7 @@ class Run {
     this.#changes(true);
     this.#checkSnapshot();
     met.preempted += plan.preempted.length;
+    if (plan.scoredRows === maxScoredRows(this.#scenario.limits.vocabSize)) met.fullOfScores += 1;
     if (plan.entries.some((entry) => entry.baseCount > 0)) met.splits += 1;
     if (batch.adapterTable.some((list) => list.length > 1)) met.lists += 1;
     if (plan.decodeRows > 0 && plan.prefillRows > 0) met.mixedSteps += 1;
@@ -214,11 +221,12 @@ class Run {
     const { maxBatchTokens, kvBlocks, blockSize } = before.limits;
     assert.ok(plan.rows <= maxBatchTokens);
     const rows = new Map(plan.entries.map((entry) => [entry.sequence.id, entry.count]));
+    const outOfScores = plan.scoredRows === maxScoredRows(before.limits.vocabSize);
     const preempted = new Set(plan.preemptedIds);
     const kept = before.running.filter(({ id }) => !preempted.has(id));
-    for (const { id, computed, prefillLength } of kept) {
+    for (const { id, computed, prefillLength, scored } of kept) {
       if (computed >= prefillLength) assert.equal(rows.get(id), 1, 'every running sequence past its prefill decodes');
-      else if (plan.rows < maxBatchTokens)
+      else if (plan.rows < maxBatchTokens && (scored === null || !outOfScores))
         assert.equal(rows.get(id), prefillLength - computed, 'prefills use what is left');
     }
     const last = before.running.at(-preempted.size - 1);
@@ -235,7 +243,7 @@ class Run {
     if (next === undefined) return;
     const overtaking = plan.admitted.slice(order.indexOf(next.id));
     assert.ok(
-      overtaking.every(({ samples }) => samples),
+      overtaking.every(({ sequence, start, count }) => start + count === sequence.length),
       'what overtakes is done with its prefill',
     );
     if (plan.rows === maxBatchTokens || preempted.size > 0) return;
@@ -245,7 +253,7 @@ class Run {
     ]);
     const outOfSlots = before.freeSlots === admitted.length;
     const outOfBlocks = blocksFor(next.length, blockSize) > kvBlocks - held.size;
-    if (outOfSlots || outOfBlocks) return;
+    if (outOfSlots || outOfBlocks || (outOfScores && next.scored !== null)) return;
     const prefilling = plan.entries.filter(({ phase }) => phase === 'prefill').map(({ sequence }) => sequence.id);
     const leader = prefilling.find((id) => this.#beginAlike(id, next.id, blockSize));
     assert.ok(leader !== undefined, `request ${next.id} could have been admitted`);
@@ -282,18 +290,20 @@ class Run {
 
   #arrive(id: number, request: Scripted, outcome: Outcome): void {
     const { kvBlocks, blockSize, maxModelLen, maxQueue } = this.#scenario.limits;
+    const { prompt, maxNew, scores } = request;
+    const senseless = maxNew === 0 && scores === null;
     const tooLong =
-      request.prompt + request.maxNew > maxModelLen ||
-      blocksFor(request.prompt + request.maxNew - 1, blockSize) > kvBlocks;
+      prompt + maxNew > maxModelLen || blocksFor(Math.max(prompt, prompt + maxNew - 1), blockSize) > kvBlocks;
     const full = this.scheduler.counts().waiting >= maxQueue;
     try {
       const adapter = request.loadTicks > 0 ? null : request.adapters;
       this.scheduler.enqueue(toRequest(id, request), adapter, this.#tick, servedBy(id));
-      assert.ok(!tooLong && !full, 'what cannot fit or wait is refused');
+      assert.ok(!senseless && !tooLong && !full, 'what cannot fit or wait is refused');
     } catch (error) {
       assert.ok(error instanceof LoramuxError);
-      assert.equal(error.code, tooLong ? 'ERR_PROMPT_TOO_LONG' : 'ERR_QUEUE_FULL');
-      assert.ok(tooLong || full, 'what fits and may wait is accepted');
+      const wrong = senseless ? 'ERR_VALIDATION' : 'ERR_PROMPT_TOO_LONG';
+      assert.equal(error.code, senseless || tooLong ? wrong : 'ERR_QUEUE_FULL');
+      assert.ok(senseless || tooLong || full, 'what fits and may wait is accepted');
       outcome.refused = true;
       met.refused += 1;
     }
@@ -324,12 +334,13 @@ class Run {
   }
 }
 
-function toRequest(id: number, { prompt, family, salt, maxNew, minNew, stopId, penalty }: Scripted) {
+function toRequest(id: number, { prompt, family, salt, maxNew, minNew, stopId, penalty, scores }: Scripted) {
   const promptIds = Uint32Array.from({ length: prompt }, (_, index) => (family * 5 + index * 3) % 20);
   // Some end in a token of their own.
   if (id % 3 === 0) promptIds[prompt - 1] = 20 + (id % 2);
   const stopIds = stopId === null ? [] : [stopId];
-  const rest = { promptIds, cacheSalt: salt, stopIds, minNewTokens: Math.min(minNew, maxNew) };
+  const promptLogprobs = scores === null ? null : { top: scores };
+  const rest = { promptIds, promptLogprobs, cacheSalt: salt, stopIds, minNewTokens: Math.min(minNew, maxNew) };
   const request = makeRequest(id, prompt, maxNew, rest);
   return { ...request, sampling: { ...request.sampling, repetitionPenalty: penalty ? 1.2 : 1 } };
 }
@@ -375,12 +386,33 @@ function checkOutcome(id: number, request: Scripted, outcome: Outcome): void {
   const finish = outcome.events.find((event) => event.kind === 'finish');
   assert.deepEqual(tokens, finish === undefined ? solo.tokens.slice(0, tokens.length) : solo.tokens);
   if (finish !== undefined) assert.equal(finish.reason, solo.reason);
+  checkScores(id, request, outcome, tokens.length > 0 || finish !== undefined);
 
   assert.equal(kinds.lastIndexOf('admitted'), tokens.length > 0 || kinds.includes('admitted') ? 0 : -1);
   const [admitted] = outcome.events;
   if (admitted?.kind !== 'admitted') return;
   assert.deepEqual(admitted.servedBy, servedBy(id));
   assert.equal(admitted.atMs, outcome.ticks[0], 'admitted at the time of its first plan');
+}
+
+/** A prompt is scored once, before the first token, as it would be alone; `due` = it must have come by now. */
+function checkScores(id: number, request: Scripted, { events }: Outcome, due: boolean): void {
+  const reports = events.flatMap((event) => (event.kind === 'prompt' ? [event.prompt] : []));
+  if (request.scores === null) assert.equal(reports.length, 0, 'no scores unless asked for');
+  else if (due) assert.equal(reports.length, 1, 'scores came');
+  assert.ok(reports.length <= 1, 'scores come once');
+  const [report] = reports;
+  if (report === undefined) return;
+  met.scored += 1;
+  assert.equal(
+    events.findIndex(({ kind }) => kind === 'prompt'),
+    1,
+    'scores follow admission',
+  );
+  const wanted = soloScores(toRequest(id, request), request.adapters);
+  assert.deepEqual(report.logprobs, Float32Array.from(wanted));
+  const lists = report.top?.map(({ ids }) => ids.length) ?? [];
+  assert.deepEqual(lists, request.scores === 0 ? [] : wanted.map((_, at) => (at === 0 ? 0 : request.scores)));
 }
 
 test('random runs: every request answers as if alone, one terminal event each, nothing left behind', () => {

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { LoramuxError } from '../../../src/core/errors.js';
 import { type GenerateRequest, GREEDY_SAMPLING } from '../../../src/core/request.js';
+import { NO_TOKEN } from '../../../src/core/step.js';
 import { BASE_ROWS, oneAdapter } from '../../../src/scheduler/row-adapters.js';
-import { soloRun, VOCABULARY } from './fake-model.js';
+import { soloRun, soloScores, VOCABULARY } from './fake-model.js';
 import { Harness, makeRequest, rowsOf, SERVED_BY } from './requests.js';
 
 const FAILURE = { code: 'ERR_STEP_FAILED', message: 'the step failed' } as const;
@@ -187,6 +188,95 @@ describe('preemption', () => {
     harness.runToEnd();
     for (const id of [1, 2, 3, 4])
       assert.deepEqual(harness.tokensOf(id), soloRun(makeRequest(id, 2, 5), BASE_ROWS).tokens);
+  });
+});
+
+describe('prompt scores', () => {
+  const scoring = (id: number, prompt: number, maxNewTokens: number, top = 0): GenerateRequest =>
+    makeRequest(id, prompt, maxNewTokens, { promptLogprobs: { top } });
+  const kinds = (harness: Harness, id: number): string[] => harness.eventsOf(id).map(({ kind }) => kind);
+
+  test('come in parts with the chunks and are reported once, before the first token', () => {
+    const harness = new Harness({ maxBatchTokens: 4 });
+    harness.scheduler.enqueue(scoring(1, 10, 2, 1), BASE_ROWS, 0, SERVED_BY);
+    harness.enqueue(2, 2, 9);
+    const plans = Array.from({ length: 4 }, () => harness.step());
+    assert.deepEqual(plans.map(rowsOf), ['1:p4', '1:p4', '1:p2 2:p2', '1:1 2:1']);
+    assert.deepEqual(
+      plans.map(({ scoredRows, sampledRows }) => [scoredRows, sampledRows]),
+      [
+        [4, 0],
+        [4, 0],
+        [1, 2],
+        [0, 2],
+      ],
+    );
+    assert.deepEqual(kinds(harness, 1), ['admitted', 'prompt', 'token', 'token', 'finish']);
+    const event = harness.eventsOf(1)[1];
+    assert.ok(event?.kind === 'prompt');
+    assert.deepEqual(event.prompt.logprobs, Float32Array.from(soloScores(scoring(1, 10, 2), BASE_ROWS)));
+    const prompt = [...scoring(1, 10, 2).promptIds];
+    assert.deepEqual(
+      event.prompt.top?.map(({ ids }) => [...ids]),
+      prompt.map((id, at) => (at === 0 ? [] : [id])),
+    );
+  });
+
+  test('are all there is when no token is wanted', () => {
+    const harness = new Harness();
+    for (const prompt of [1, 5]) harness.scheduler.enqueue(scoring(prompt, prompt, 0), BASE_ROWS, 0, SERVED_BY);
+    const plan = harness.step();
+    assert.deepEqual([plan.scoredRows, plan.sampledRows], [4, 0]);
+    for (const id of [1, 5]) {
+      assert.deepEqual(kinds(harness, id), ['admitted', 'prompt', 'finish']);
+      assert.deepEqual(harness.eventsOf(id).at(-1), { kind: 'finish', id, reason: 'length' });
+    }
+    assert.equal(harness.scheduler.counts().usedBlocks, 0);
+    assert.throws(() => harness.enqueue(2, 3, 0), { code: 'ERR_VALIDATION' });
+  });
+
+  test('a step scores no more rows than its memory allows; others go on beside', () => {
+    const harness = new Harness({ vocabSize: 2 ** 23 });
+    for (const id of [1, 2]) harness.scheduler.enqueue(scoring(id, 4, 1), BASE_ROWS, 0, SERVED_BY);
+    harness.enqueue(3, 3, 2);
+    const steps = Array.from({ length: 3 }, () => rowsOf(harness.step()));
+    assert.deepEqual(steps, ['1:p2', '1:p2 2:p1 3:p3', '2:p3 3:1']);
+  });
+
+  test('go on after a preemption where they were', () => {
+    // A step may score one row; 1 takes the blocks of 2 while 2 is being scored.
+    const harness = new Harness({ kvBlocks: 4, blockSize: 4, maxModelLen: 16, vocabSize: 2 ** 24 });
+    harness.enqueue(1, 3, 4);
+    harness.scheduler.enqueue(scoring(2, 10, 1), BASE_ROWS, 0, SERVED_BY);
+    const steps = Array.from({ length: 5 }, () => rowsOf(harness.step()));
+    assert.deepEqual(steps, ['1:p3 2:p1', '1:1 2:p1', '1:1', '1:1', '2:p3']);
+    harness.runToEnd();
+    assert.deepEqual(kinds(harness, 2), ['admitted', 'prompt', 'token', 'finish']);
+    const event = harness.eventsOf(2)[1];
+    assert.ok(event?.kind === 'prompt');
+    assert.deepEqual(event.prompt.logprobs, Float32Array.from(soloScores(scoring(2, 10, 1), BASE_ROWS)));
+  });
+
+  test('a row without finite logits ends its own request', () => {
+    const harness = new Harness();
+    harness.scheduler.enqueue(scoring(1, 3, 4), BASE_ROWS, 0, SERVED_BY);
+    harness.enqueue(2, 3, 4);
+    const plan = harness.scheduler.plan(0);
+    assert.ok(plan);
+    const output = harness.model.run(harness.scheduler.buildBatch(plan));
+    output.tokens[1] = NO_TOKEN;
+    const events = harness.scheduler.commit(plan, output, 1);
+    assert.deepEqual(
+      events.map(({ kind, id }) => [kind, id]),
+      [
+        ['admitted', 1],
+        ['admitted', 2],
+        ['error', 1],
+        ['token', 2],
+      ],
+    );
+    harness.check();
+    assert.deepEqual(harness.runningIds(), [2]);
   });
 });
 
