@@ -94,6 +94,19 @@ test('an abort while the prompt is tokenized submits nothing', async () => {
   assert.deepEqual(rejected, ['ERR_ABORTED']);
 });
 
+test('a constraint needs the end token: ignoring it is refused before anything is submitted', async () => {
+  const { engine, service, rejected } = bench();
+  const spec = { ...SPEC, constraint: { kind: 'json_object' } as const };
+  await assert.rejects(service.start({ ...spec, ignoreEos: true }, noSignal()), (error: LoramuxError) => {
+    return error.code === 'ERR_VALIDATION' && error.details?.field === 'constraint';
+  });
+  assert.equal(engine.calls.length, 0);
+  assert.deepEqual(rejected, ['ERR_VALIDATION']);
+  const generation = await service.start(spec, noSignal());
+  assert.deepEqual(engine.calls[0]?.request.constraint, spec.constraint);
+  generation.abort();
+});
+
 test('an engine that refuses at once rejects the start', async () => {
   const { engine, service, rejected } = bench();
   engine.submit = () => {
