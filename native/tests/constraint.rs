@@ -162,9 +162,12 @@ fn what_cannot_be_is_refused_with_the_reason() {
     let nested = |open: &str, close: &str, n: usize| format!("{}true{}", open.repeat(n), close.repeat(n));
     let overlapping = json!({ "oneOf": [{ "type": "string" }, { "type": "string", "maxLength": 4 }] });
     let pairs = vec![json!({ "anyOf": [{ "type": "string" }, { "type": "number" }, { "minLength": 1 }] }); 800];
+    let inner = json!({ "$ref": "#/properties/not/anyOf/1/$defs/a~1b", "$defs": { "a/b": { "not": {} } } });
+    let hidden = json!({ "type": "object", "properties": { "not": { "anyOf": [{ "enum": [{ "not": 1 }] }, inner] } } });
     let grammar = |text: String| Constraint::Grammar(text);
     let cases = [
-        (schema(&json!({ "type": "array", "uniqueItems": true })), "uniqueItems"),
+        (schema(&json!({ "type": "array", "uniqueItems": true })), "[\"uniqueItems\"] (at /uniqueItems)"),
+        (schema(&hidden), "(at /properties/not/anyOf/1/$defs/a~1b/not)"),
         (schema(&json!({ "type": "string", "minLength": 5, "maxLength": 2 })), "minLength (5)"),
         (schema(&json!({ "type": "object", "properties": { "a": false }, "required": ["a"] })), "'a' is unsatisfiable"),
         (schema(&overlapping), "use anyOf"),

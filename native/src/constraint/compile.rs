@@ -1,6 +1,7 @@
 //! From the text of a constraint to the state before its first token.
 
 use super::Constraint;
+use super::locate::locate;
 use super::matcher::Matcher;
 use super::vocabulary::Vocabulary;
 use crate::error::{Code, Error, Result};
@@ -91,7 +92,16 @@ fn refused(constraint: &Constraint, what: &dyn Display) -> Error {
         Constraint::Grammar(_) => "grammar",
         Constraint::Choice(_) => "choice",
     };
-    Error::new(Code::Validation, format!("constraint, {kind}: {}", plain(&what.to_string())))
+    let what = what.to_string();
+    let place = place(constraint, &what).map_or(String::new(), |pointer| format!(" (at {pointer})"));
+    Error::new(Code::Validation, format!("constraint, {kind}: {}{place}", plain(&what)))
+}
+
+/// JSON pointer of the first keyword that a message about a schema says is not there to use.
+fn place(constraint: &Constraint, message: &str) -> Option<String> {
+    let Constraint::JsonSchema(text) = constraint else { return None };
+    let keyword = message.strip_prefix("Unimplemented keys: [\"")?.split('"').next()?;
+    locate(&serde_json::from_str(text).ok()?, keyword)
 }
 
 /// A JSON string of printable ASCII, which is what Lark's lexer takes.

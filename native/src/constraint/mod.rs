@@ -4,6 +4,7 @@
 //! the vocabulary's trie for those that may follow. Nothing here knows Node or the session.
 
 pub mod compile;
+mod locate;
 pub mod matcher;
 pub mod sample;
 pub mod store;
