@@ -57,8 +57,9 @@ export function doneMessage(finished: readonly { readonly run: Run; readonly res
     run.job.indexes.map((index) => choiceMessage(index, run, result)),
   );
   const usage = usageOf(
-    finished.map(({ run: { job }, result: { promptTokens, generatedTokens } }) => ({
+    finished.map(({ run: { job }, result: { promptTokens, cachedTokens, generatedTokens } }) => ({
       promptTokens,
+      cachedTokens,
       generatedTokens,
       copies: job.indexes.length,
       promptCounted: job.promptCounted,

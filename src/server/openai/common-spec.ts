@@ -2,8 +2,11 @@ import { type GenerationSpec, PLAIN_SPEC } from '../../generation/spec.js';
 import type { RequestOrigin } from '../request-origin.js';
 import type { CommonCall } from './common-fields.js';
 
-/** What the common fields say about a generation; prompt, length and log-probabilities are the route's. */
-export function commonSpec(call: CommonCall, origin: RequestOrigin): Omit<GenerationSpec, 'prompt' | 'maxNewTokens'> {
+/** A generation without what is the route's: prompt, length, and, if it has them, choice and log-probabilities. */
+export type CommonSpec = Omit<GenerationSpec, 'prompt' | 'maxNewTokens'>;
+
+/** What the common fields say about a generation. */
+export function commonSpec(call: CommonCall, origin: RequestOrigin): CommonSpec {
   const { model, constraint } = call;
   return {
     ...PLAIN_SPEC,

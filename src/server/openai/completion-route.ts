@@ -87,6 +87,12 @@ export function registerCompletions(app: FastifyInstance, deps: OpenAiDeps): voi
 type Answers = Awaited<ReturnType<typeof collectAll>>;
 
 function countsOf({ run, completion }: Answers[number]): Parameters<typeof usageOf>[0][number] {
-  const { promptTokens, generatedTokens } = completion.result;
-  return { promptTokens, generatedTokens, copies: run.job.indexes.length, promptCounted: run.job.promptCounted };
+  const { promptTokens, cachedTokens, generatedTokens } = completion.result;
+  return {
+    promptTokens,
+    cachedTokens,
+    generatedTokens,
+    copies: run.job.indexes.length,
+    promptCounted: run.job.promptCounted,
+  };
 }

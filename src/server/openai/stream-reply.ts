@@ -145,8 +145,9 @@ function note(progress: Progress, event: GenerationEvent): void {
 
 function usageSoFar(all: readonly Progress[]): Usage {
   return usageOf(
-    all.map(({ run, generatedTokens }) => ({
+    all.map(({ run, generatedTokens, result }) => ({
       promptTokens: run.generation.request.promptIds.length,
+      cachedTokens: result?.cachedTokens ?? 0,
       generatedTokens,
       copies: run.job.indexes.length,
       promptCounted: run.job.promptCounted,

@@ -26,7 +26,7 @@ test('a plain reply, byte for byte but for id and time', async (t) => {
     object: 'text_completion',
     model: 'tiny',
     choices: [{ index: 0, text: 'ok', logprobs: null, finish_reason: 'stop', stop_reason: null }],
-    usage: { prompt_tokens: 3, completion_tokens: 3, total_tokens: 6 },
+    usage: { prompt_tokens: 3, completion_tokens: 3, total_tokens: 6, prompt_tokens_details: { cached_tokens: 0 } },
   });
 });
 
@@ -73,7 +73,12 @@ test('choices of all prompts in order, each with its own draw', async (t) => {
       [5, 'b2'],
     ],
   );
-  assert.deepEqual(usage, { prompt_tokens: 4, completion_tokens: 18, total_tokens: 22 });
+  assert.deepEqual(usage, {
+    prompt_tokens: 4,
+    completion_tokens: 18,
+    total_tokens: 22,
+    prompt_tokens_details: { cached_tokens: 0 },
+  });
   assert.deepEqual(new Set(engine.calls.map(({ request }) => request.sampling.seed)), new Set([5n]));
 });
 
@@ -89,7 +94,12 @@ test('greedy choices are computed once and repeated', async (t) => {
       [2, 'ok'],
     ],
   );
-  assert.deepEqual(usage, { prompt_tokens: 3, completion_tokens: 9, total_tokens: 12 });
+  assert.deepEqual(usage, {
+    prompt_tokens: 3,
+    completion_tokens: 9,
+    total_tokens: 12,
+    prompt_tokens_details: { cached_tokens: 0 },
+  });
 });
 
 test('best_of picks the highest mean log-probability and counts all that was generated', async (t) => {
@@ -109,7 +119,12 @@ test('best_of picks the highest mean log-probability and counts all that was gen
       [1, 'aa', null],
     ],
   );
-  assert.deepEqual(usage, { prompt_tokens: 3, completion_tokens: 9, total_tokens: 12 });
+  assert.deepEqual(usage, {
+    prompt_tokens: 3,
+    completion_tokens: 9,
+    total_tokens: 12,
+    prompt_tokens_details: { cached_tokens: 0 },
+  });
   assert.equal((await complete(app, { best_of: 0 })).json().choices.length, 1);
 });
 
@@ -214,7 +229,12 @@ test('echo with max_tokens 0 scores prompts, once however many choices', async (
       ];
     }),
   );
-  assert.deepEqual(usage, { prompt_tokens: 3, completion_tokens: 0, total_tokens: 3 });
+  assert.deepEqual(usage, {
+    prompt_tokens: 3,
+    completion_tokens: 0,
+    total_tokens: 3,
+    prompt_tokens_details: { cached_tokens: 0 },
+  });
   assert.equal((await complete(app, { echo: true, max_tokens: 0 })).json().choices[0].logprobs, null);
 });
 
@@ -270,4 +290,13 @@ test('metrics know the route by its pattern', async (t) => {
   assert.match(text, /route="\/v1\/completions"/);
   assert.match(text, /route="\/v1\/models\/\*"/);
   assert.ok(!text.includes('secret'));
+});
+
+test('prompt tokens out of the prefix cache are counted, once for each prompt', async (t) => {
+  const { app, engine } = startApp(t);
+  engine.onSubmit = (call) => call.admit({}, 2).tokens('ok').token(EOS).finish('eos_token');
+  const { usage } = (await complete(app, { prompt: ['hi', 'ho'], n: 2 })).json();
+  assert.deepEqual(usage.prompt_tokens_details, { cached_tokens: 4 });
+  const streamed = await complete(app, { stream: true, stream_options: { include_usage: true } });
+  assert.match(streamed.body, /"prompt_tokens_details":\{"cached_tokens":2\}\}\}\n\ndata: \[DONE\]/);
 });

@@ -40,7 +40,12 @@ test('a stream: headers, chunks, usage in the last, [DONE]', async (t) => {
     new Set(['cmpl-r text_completion tiny']),
   );
   assert.deepEqual(chunks.at(-1)?.choices, []);
-  assert.deepEqual(chunks.at(-1)?.usage, { prompt_tokens: 3, completion_tokens: 3, total_tokens: 6 });
+  assert.deepEqual(chunks.at(-1)?.usage, {
+    prompt_tokens: 3,
+    completion_tokens: 3,
+    total_tokens: 6,
+    prompt_tokens_details: { cached_tokens: 0 },
+  });
   assert.ok(chunks.slice(0, -1).every(({ usage }) => usage === null));
   const plain = eventsOf(await complete(app, { stream: true })).chunks;
   assert.ok(plain.every((chunk) => !('usage' in chunk)));

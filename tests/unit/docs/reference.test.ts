@@ -9,6 +9,7 @@ import { type ErrorCode, LoramuxError } from '../../../src/core/errors.js';
 import { createInstruments } from '../../../src/metrics/families.js';
 import { createVllmInstruments } from '../../../src/metrics/vllm-families.js';
 import { UNSUPPORTED_FIELDS } from '../../../src/server/lorax/unsupported.js';
+import { COMPLETION_FIELDS } from '../../../src/server/openai/completion-body.js';
 import { OPENAI_PREFIX } from '../../../src/server/openai/routes.js';
 import { startApp } from '../../helpers/http-app.js';
 import { ROOT } from '../../helpers/paths.js';
@@ -111,6 +112,21 @@ test('the table of error codes has every code with its status', () => {
     const error = new LoramuxError(code as ErrorCode, '');
     assert.deepEqual([status, retry], [String(error.status), error.retryable ? 'yes' : 'no'], code);
   }
+});
+
+test("the table of OpenAI's fields is the table of the code", () => {
+  const { served, neutral, refused } = COMPLETION_FIELDS;
+  const documented = table(read('docs', 'openai.md'), 'Fields').flatMap(([fields = '', kind]) =>
+    plain(fields)
+      .split(', ')
+      .map((field) => `${field} ${kind}`),
+  );
+  const wanted = [
+    ...[...served].map((field) => `${field} acts`),
+    ...Object.keys(neutral).map((field) => `${field} neutral`),
+    ...Object.keys(refused).map((field) => `${field} refused`),
+  ];
+  assert.deepEqual(documented.sort(), wanted.sort());
 });
 
 test('refused fields and configuration keys are named', () => {
