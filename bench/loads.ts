@@ -1,11 +1,12 @@
 /**
  * What adapter loads cost the requests that do not wait for them: 16 base requests decode while cold adapters are loaded
- * at a steady rate, against the same requests without loads, phases interleaved in one run.
+ * at a steady rate, right after a window of the same requests without loads; rates interleaved in one run.
  *
- *   npm run bench:loads [-- --seconds 6 --rounds 3 --threads 2]
+ *   npm run bench:loads [-- --seconds 4 --rounds 3 --threads 2]
  *
- * A gap is the time between two tokens of one request. Every load is cold: read, hashed, checked, converted, and
- * unloaded again; only the page cache keeps its file.
+ * A gap is the time between two tokens of one request, a step the median gap without loads. Every load is cold: read,
+ * hashed, checked, converted, proven, and unloaded again; only the page cache keeps its file. `cores` are those that
+ * the whole process kept busy.
  */
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -21,21 +22,31 @@ import { writeRandomAdapter } from './random-adapter.js';
 const REQUESTS = 16;
 const POOL = 16;
 /** Tokens of one request: long enough that none ends within a phase's first seconds. */
-const TOKENS = 400;
+const TOKENS = 800;
+/** Between two windows: what one caused must not reach the other. */
+const SETTLE_MS = 200;
+
+/** Gaps between tokens, and what was loaded meanwhile. */
+interface Window {
+  readonly gapsMs: number[];
+  loads: number;
+  bytes: number;
+  seconds: number;
+  /** Processor time of the whole process. */
+  cpuSeconds: number;
+}
 
 interface Phase {
   readonly label: string;
   readonly rank: number;
   readonly perSecond: number;
-  readonly gapsMs: number[];
-  loads: number;
-  bytes: number;
-  seconds: number;
+  readonly without: Window;
+  readonly during: Window;
 }
 
 const { values: options } = parseArgs({
   options: {
-    seconds: { type: 'string', default: '6' },
+    seconds: { type: 'string', default: '4' },
     rounds: { type: 'string', default: '3' },
     threads: { type: 'string', default: String(cpus().length) },
   },
@@ -110,66 +121,67 @@ async function decode(stopped: () => boolean, onGap: (ms: number) => void): Prom
   }
 }
 
-async function load(phase: Phase, n: number): Promise<void> {
-  const name = `rank${phase.rank}-${n % POOL}`;
-  const reply = await engine.admin<'load'>({
-    op: 'load',
-    name,
-    source: { type: 'dir', location: join(root, name) },
-    pin: false,
-    wait: true,
-    replace: true,
-  });
-  phase.loads += 1;
-  phase.bytes += reply.adapter.bytes;
+let loadNumber = 0;
+/** One cold load, under a name of its own: an earlier one may still be leaving. */
+async function load({ rank }: Phase, onLoaded: (bytes: number) => void): Promise<void> {
+  const number = loadNumber++;
+  const name = `load-${number}`;
+  const location = join(root, `rank${rank}-${number % POOL}`);
+  const source = { type: 'dir', location } as const;
+  const reply = await engine.admin<'load'>({ op: 'load', name, source, pin: false, wait: true, replace: true });
+  onLoaded(reply.adapter.bytes);
   await engine.admin<'unload'>({ op: 'unload', name, force: true });
 }
 
-async function run(phase: Phase): Promise<void> {
-  let stopped = false;
-  let measuring = false;
-  const requests = Array.from({ length: REQUESTS }, () =>
-    decode(
-      () => stopped,
-      (ms) => {
-        if (measuring) phase.gapsMs.push(ms);
-      },
-    ),
-  );
-  // Prefill and ramp-up are not what is measured.
-  await sleep(1_000);
-  measuring = true;
-  const startedMs = performance.now();
+let measured: Window | null = null;
+
+/** Measures for a while, with loads at the rate of `phase` or without; ends once all its loads have. */
+async function measure(window: Window, phase: Phase, perSecond: number): Promise<void> {
+  const [startedMs, cpu] = [performance.now(), process.cpuUsage()];
+  measured = window;
   const loads: Promise<void>[] = [];
-  for (let n = 0; n < phase.perSecond * seconds; n += 1) {
-    const dueMs = startedMs + (n * 1_000) / phase.perSecond;
-    await sleep(Math.max(0, dueMs - performance.now()));
-    // A name that is still loading is left for its next turn.
-    loads.push(load(phase, n).catch((error: unknown) => console.error(String(error))));
+  const onLoaded = (bytes: number): void => {
+    if (measured !== window) return;
+    window.loads += 1;
+    window.bytes += bytes;
+  };
+  for (let n = 0; n < perSecond * seconds; n += 1) {
+    await sleep(Math.max(0, startedMs + (n * 1_000) / perSecond - performance.now()));
+    loads.push(load(phase, onLoaded));
   }
   await sleep(Math.max(0, startedMs + seconds * 1_000 - performance.now()));
-  phase.seconds += (performance.now() - startedMs) / 1_000;
-  measuring = false;
-  stopped = true;
-  await Promise.all([...requests, ...loads]);
+  measured = null;
+  const { user, system } = process.cpuUsage(cpu);
+  window.cpuSeconds += (user + system) / 1e6;
+  window.seconds += (performance.now() - startedMs) / 1_000;
+  await Promise.all(loads);
+  await sleep(SETTLE_MS);
 }
 
-const phases: Phase[] = [
-  ['none', 16, 0],
-  ['rank 16, 1/s', 16, 1],
-  ['rank 16, 5/s', 16, 5],
-  ['rank 16, 20/s', 16, 20],
-  ['rank 64, 1/s', 64, 1],
-  ['rank 64, 5/s', 64, 5],
-].map(([label, rank, perSecond]) => ({
-  label: label as string,
-  rank: rank as number,
-  perSecond: perSecond as number,
-  gapsMs: [],
-  loads: 0,
-  bytes: 0,
-  seconds: 0,
-}));
+/** Both windows of a phase in turn, beside the same requests. */
+async function run(phase: Phase): Promise<void> {
+  let stopped = false;
+  const onGap = (ms: number): void => void measured?.gapsMs.push(ms);
+  const requests = Array.from({ length: REQUESTS }, () => decode(() => stopped, onGap));
+  // Prefill and ramp-up are not what is measured.
+  await sleep(1_000);
+  await measure(phase.without, phase, 0);
+  await measure(phase.during, phase, phase.perSecond);
+  stopped = true;
+  await Promise.all(requests);
+}
+
+const empty = (): Window => ({ gapsMs: [], loads: 0, bytes: 0, seconds: 0, cpuSeconds: 0 });
+const asked: readonly (readonly [rank: number, perSecond: number])[] = [
+  [16, 1],
+  [16, 5],
+  [16, 20],
+  [64, 1],
+  [64, 5],
+];
+const phases: Phase[] = asked.map(([rank, perSecond]) => {
+  return { label: `rank ${rank}, ${perSecond}/s`, rank, perSecond, without: empty(), during: empty() };
+});
 for (let round = 0; round < rounds; round += 1) {
   console.error(`round ${round + 1} of ${rounds}`);
   for (const phase of phases) await run(phase);
@@ -180,12 +192,19 @@ function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? Number.NaN;
 }
-const baseline = phases[0] as Phase;
-const baseP99 = quantile(baseline.gapsMs, 0.99);
-console.log('| loads | done/s | MB/s | p50 ms | p99 ms | max ms | p99 × none | longest gap in median steps |');
-console.log('|---|---|---|---|---|---|---|---|');
-for (const { label, gapsMs, loads, bytes, seconds: spent } of phases) {
-  const [p50, p99, max] = [quantile(gapsMs, 0.5), quantile(gapsMs, 0.99), quantile(gapsMs, 1)];
-  const cells = [loads / spent, bytes / 1e6 / spent, p50, p99, max].map((value) => value.toFixed(1));
-  console.log(`| ${label} | ${cells.join(' | ')} | ${(p99 / baseP99).toFixed(2)} | ${(max / p50).toFixed(1)} |`);
+const columns = ['loads', 'done/s', 'MB/s', 'cores', 'p50 ms', 'p99 ms', 'max ms', 'p50 ×', 'p99 ×', 'max in steps'];
+console.log(`| ${columns.join(' | ')} |`);
+console.log(`|${columns.map(() => '---').join('|')}|`);
+for (const { label, without, during } of phases) {
+  const [baseP50, baseP99] = [quantile(without.gapsMs, 0.5), quantile(without.gapsMs, 0.99)];
+  for (const [name, window] of [
+    ['none', without],
+    [label, during],
+  ] as const) {
+    const [p50, p99, max] = [0.5, 0.99, 1].map((q) => quantile(window.gapsMs, q)) as [number, number, number];
+    const rates = [window.loads / window.seconds, window.bytes / 1e6 / window.seconds];
+    const cells = [...rates, window.cpuSeconds / window.seconds, p50, p99, max].map((value) => value.toFixed(1));
+    const ratios = [p50 / baseP50, p99 / baseP99].map((value) => value.toFixed(2));
+    console.log(`| ${[name, ...cells, ...ratios, (max / baseP50).toFixed(1)].join(' | ')} |`);
+  }
 }
