@@ -13,8 +13,11 @@ export interface ProverOptions {
   readonly maxModelLen: number;
 }
 
-/** Tokens of the probe prompt, where the model length allows as many. */
-const PROBE_TOKENS = 12;
+/**
+ * Tokens of the probe prompt, where the model length allows as many: over a single one attention has nothing to weigh,
+ * so factors of queries and keys would not show; each further one makes the step longer that decodes for others.
+ */
+const PROBE_TOKENS = 2;
 /** 2³² divided by the golden ratio: multiples of it fall evenly over the range, whatever the vocabulary. */
 const GOLDEN = 0x9e3779b9;
 

@@ -12,7 +12,7 @@ export function adapterInfo(name: string, changes: Partial<AdapterInfo> = {}): A
     ranks: { min: 8, max: 8 },
     variant: ['lora'],
     modules: { inFile: 4, applied: 4 },
-    proof: { maxLogitDelta: 1.5, probeTokens: 12 },
+    proof: { maxLogitDelta: 1.5, probeTokens: 2 },
     baseModel: 'tiny',
     source: 'dir:/adapters/x',
     pins: { rows: 0, operator: false },

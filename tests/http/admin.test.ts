@@ -38,7 +38,7 @@ test('a dry run is checked, not loaded, and answers 200', async (t) => {
   const payload = { name: 'a', source: '/x', dryRun: true, pin: true, replace: false };
   const reply = await admin.inject({ method: 'POST', url: '/adapters', payload });
   assert.equal(reply.statusCode, 200);
-  assert.deepEqual(reply.json().proof, { maxLogitDelta: 1.5, probeTokens: 12 });
+  assert.deepEqual(reply.json().proof, { maxLogitDelta: 1.5, probeTokens: 2 });
   const source = { type: 'dir', location: '/x' };
   assert.deepEqual(engine.adminCalls, [{ op: 'check', name: 'a', source, replace: false }]);
 });

@@ -10,7 +10,7 @@ function rig(logits: Float32Array, base: () => Promise<Float32Array> = async () 
   const runs: (number | null)[] = [];
   const prover = new AdapterProver({
     run: async (promptIds, handle) => {
-      assert.equal(promptIds.length, 12);
+      assert.equal(promptIds.length, 2);
       runs.push(handle);
       return handle === null ? base() : logits;
     },
@@ -24,23 +24,22 @@ test('the probe prompt depends on the vocabulary alone, lies inside it and sprea
   for (const tokenCount of [1, 7, 100, 49_152, 256_000]) {
     const ids = probePrompt(tokenCount, 64);
     assert.deepEqual(ids, probePrompt(tokenCount, 2048));
-    assert.equal(ids.length, 12);
+    assert.equal(ids.length, 2);
     assert.ok(ids.every((id) => id < tokenCount));
     if (tokenCount < 100) continue;
-    assert.equal(new Set(ids).size, 12);
-    assert.ok(Math.min(...ids) < tokenCount / 8 && Math.max(...ids) > (tokenCount * 7) / 8);
+    assert.ok(Math.min(...ids) < tokenCount / 2 && Math.max(...ids) > tokenCount / 2, `${ids}`);
   }
 });
 
 test('a short model length shortens the probe prompt', () => {
-  assert.equal(probePrompt(100, 5).length, 4);
+  assert.equal(probePrompt(100, 3).length, 2);
   assert.equal(probePrompt(100, 2).length, 1);
 });
 
 test('the proof is the largest change of a logit, and the base is run once', async () => {
   const { prover, runs } = rig(Float32Array.of(0.5, 1, -3.25, 2));
-  assert.deepEqual(await prover.prove(7, 'file'), { maxLogitDelta: 1.25, probeTokens: 12 });
-  assert.deepEqual(await prover.prove(8, 'file'), { maxLogitDelta: 1.25, probeTokens: 12 });
+  assert.deepEqual(await prover.prove(7, 'file'), { maxLogitDelta: 1.25, probeTokens: 2 });
+  assert.deepEqual(await prover.prove(8, 'file'), { maxLogitDelta: 1.25, probeTokens: 2 });
   assert.deepEqual(runs, [null, 7, 8]);
 });
 

@@ -50,16 +50,16 @@ test('a load is proven once for its files, and anew for an operator', async (t) 
   const { registry, root, probed } = await rig(t, ['a', 'b'], 1);
   const touch = async (name: string): Promise<void> => (await registry.acquire(name)).release();
   await touch('a');
-  assert.deepEqual((await registry.get('a')).proof, { maxLogitDelta: 2, probeTokens: 12 });
+  assert.deepEqual((await registry.get('a')).proof, { maxLogitDelta: 2, probeTokens: 2 });
   await touch('b');
   await touch('a');
   assert.equal(probed.length, 2, 'what an eviction threw out comes back with its old proof');
-  assert.deepEqual((await registry.get('a')).proof, { maxLogitDelta: 2, probeTokens: 12 });
+  assert.deepEqual((await registry.get('a')).proof, { maxLogitDelta: 2, probeTokens: 2 });
   await touch('b');
   const source = { type: 'dir', location: join(root, 'a') } as const;
   const { adapter } = await registry.load({ name: 'a', source, pin: false, wait: true, replace: true });
   assert.equal(probed.length, 3);
-  assert.deepEqual(adapter.proof, { maxLogitDelta: 2, probeTokens: 12 });
+  assert.deepEqual(adapter.proof, { maxLogitDelta: 2, probeTokens: 2 });
 });
 
 test('an adapter that moves nothing is served with a warning', async (t) => {
@@ -87,7 +87,7 @@ test('a dry run finds out everything and keeps nothing', async (t) => {
   assert.equal(info.bytes, RANK_BYTES);
   assert.match(info.digest ?? '', /^[0-9a-f]{64}$/);
   assert.deepEqual(info.modules, { inFile: 1, applied: 1 });
-  assert.deepEqual(info.proof, { maxLogitDelta: 2, probeTokens: 12 });
+  assert.deepEqual(info.proof, { maxLogitDelta: 2, probeTokens: 2 });
   assert.equal(probed.length, 1);
   assert.equal(backend.held.size, 0);
   assert.deepEqual(await registry.list(), before);
