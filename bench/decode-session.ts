@@ -40,7 +40,7 @@ export class DecodeSession {
         openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
         firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
         mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
-        compileAdapter: (file, modules) => engine.compileAdapter(file, modules),
+        compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
         releaseAdapter: (handle) => engine.releaseAdapter(handle),
       },
       base: model.manifest,

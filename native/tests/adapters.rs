@@ -19,7 +19,7 @@ use loramux_native::adapters::compile::{
 use loramux_native::adapters::patterns::first_matches;
 use loramux_native::adapters::resident::{Adapter, EmbeddingDelta};
 use loramux_native::adapters::safetensors::File;
-use loramux_native::adapters::tensor::read_blocks;
+use loramux_native::adapters::tensor::Values;
 use loramux_native::error::{Code, Error};
 use loramux_native::kernels::lora::PANEL;
 use loramux_native::kernels::simd::{Dtype, LANES};
@@ -335,20 +335,20 @@ fn bad_adapters_are_refused_naming_the_tensor() {
 fn blocks_stand_on_the_diagonal_of_a_dense_factor() {
     let stored: Vec<f32> = (1..=12).map(|v| v as f32).collect();
     let file = file_of(&[("a".to_owned(), Dtype::F16, vec![4, 3], stored)]);
-    let (dense, dtype) = read_blocks(&file, "a", 4, 6, 2).unwrap();
-    assert_eq!(dtype, Dtype::F16);
+    let dense = Values::of_blocks(&file, "a", 4, 6, 2).unwrap();
+    assert_eq!(dense.dtype, Dtype::F16);
     #[rustfmt::skip]
-    assert_eq!(dense, [
+    assert_eq!(dense.widen(), [
         1., 2., 3., 0., 0., 0.,
         4., 5., 6., 0., 0., 0.,
         0., 0., 0., 7., 8., 9.,
         0., 0., 0., 10., 11., 12.,
     ]);
-    assert_eq!(read_blocks(&file, "a", 4, 3, 1).unwrap().0.len(), 12, "one block is the whole");
+    assert_eq!(Values::of_blocks(&file, "a", 4, 3, 1).unwrap().widen().len(), 12, "one block is the whole");
     for blocks in [0, 3, 4] {
-        assert_eq!(read_blocks(&file, "a", 4, 6, blocks).err().unwrap().code, Code::Native, "{blocks} blocks");
+        assert_eq!(Values::of_blocks(&file, "a", 4, 6, blocks).err().unwrap().code, Code::Native, "{blocks} blocks");
     }
-    assert!(read_blocks(&file, "a", 4, 12, 2).err().unwrap().message.contains("expected shape [4, 6], got [4, 3]"));
+    assert!(Values::of_blocks(&file, "a", 4, 12, 2).err().unwrap().message.contains("expected shape [4, 6], got [4, 3]"));
 }
 
 /// `m / ‖W + s·B·A‖` of one output row.

@@ -26,7 +26,7 @@ fn recipe(prune: Prune, density: f64, elect: Option<Majority>, weights: &[f32], 
 fn merged(members: &[&[f32]], weights: &[f32], prune: Prune, density: f64, elect: Option<Majority>) -> Result<Vec<f32>, Error> {
     let size = members[0].len();
     let files: Vec<_> = members.iter().map(|values| file(values)).collect();
-    merge(&files, &recipe(prune, density, elect, weights, size)).map(|file| read(&file, "merged", &[size]).unwrap().0)
+    merge(&files, &recipe(prune, density, elect, weights, size)).map(|file| read(&file, "merged", &[size]).unwrap())
 }
 
 #[test]

@@ -8,7 +8,7 @@ import {
   type RemoteSource,
 } from '../core/adapter-source.js';
 import { LoramuxError } from '../core/errors.js';
-import type { NativeBinding, NativeEngine } from '../engine/binding.js';
+import type { NativeAdapterPlan, NativeBinding, NativeEngine } from '../engine/binding.js';
 import { AdapterRoots } from './adapter-directory.js';
 import { mergeAdapters } from './composition/merge-adapters.js';
 import { type Deferred, deferred } from './deferred.js';
@@ -148,12 +148,16 @@ export class AdapterLoader {
         ? await this.#merge(job.source, copies, () => job.onState('validating'))
         : await this.#read(job.source, copies[0] ?? null, () => job.onState('validating'));
     const { digest, weights, plan, baseModel, file } = adapter;
-    requireWanted(job);
-    if (job.accept(digest) === 'unchanged') return { kind: 'unchanged', digest };
+    let compiled: { handle: number; bytes: number };
+    try {
+      requireWanted(job);
+      if (job.accept(digest) === 'unchanged') return { kind: 'unchanged', digest };
+      const planJson = JSON.stringify({ modules: plan.modules, ...plan.extras } satisfies NativeAdapterPlan);
+      compiled = await this.#compile(job, plan, () => naming(file, backend.compileAdapter(weights, planJson)));
+    } finally {
+      weights.close();
+    }
     const warnings = [...adapter.warnings];
-    const compiled = await this.#compile(job, plan, () =>
-      naming(file, backend.compileAdapter(weights, [...plan.modules], plan.extras)),
-    );
     const proof = job.proofOf(digest) ?? (await this.#prove(job, compiled.handle, file));
     if (proof?.maxLogitDelta === 0) {
       warnings.push(
@@ -179,11 +183,15 @@ export class AdapterLoader {
     onRead: () => void,
   ): Promise<CheckedAdapter> {
     const members: CheckedAdapter[] = [];
-    for (const [at, member] of source.members.entries()) {
-      members.push(await this.#read(member.source, copies[at] ?? null, () => undefined));
+    try {
+      for (const [at, member] of source.members.entries()) {
+        members.push(await this.#read(member.source, copies[at] ?? null, () => undefined));
+      }
+      onRead();
+      return await mergeAdapters(source, members, this.#options);
+    } finally {
+      for (const { weights } of members) weights.close();
     }
-    onRead();
-    return mergeAdapters(source, members, this.#options);
   }
 
   /**

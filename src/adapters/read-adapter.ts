@@ -1,6 +1,7 @@
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { NativeAdapterFile } from '../engine/binding.js';
 import {
+  type AdapterDirectory,
   type AdapterRoots,
   hashTextFiles,
   openAdapterDirectory,
@@ -8,7 +9,7 @@ import {
   WEIGHTS_FILE,
 } from './adapter-directory.js';
 import { type AdapterConfig, parseAdapterConfig } from './config.js';
-import { adapterDigest } from './digest.js';
+import { adapterDigest, type DigestedFile } from './digest.js';
 import type { AdapterBackend } from './loader.js';
 import { type AdapterPlan, type BaseModel, planAdapter } from './plan.js';
 
@@ -33,7 +34,7 @@ export interface ReadOptions {
 
 /**
  * Reads the adapter in `directory` and decides how it is applied. `onRead` is told the digest before anything is
- * planned and may refuse it. Errors: those of the directory, configuration and plan; what `onRead` throws.
+ * planned and may refuse it. The caller closes the weights. Errors: those of the directory, configuration and plan; what `onRead` throws.
  */
 export async function readAdapter(
   directory: string,
@@ -45,6 +46,22 @@ export async function readAdapter(
   const { bytes, digested } = await readConfigFile(files);
   const config = parseAdapterConfig(bytes, files.configPath);
   const weights = await naming(files.weightsPath, backend.openAdapterFile(files.weightsPath, maxFileBytes));
+  try {
+    return await checkAdapter(files, digested, config, weights, { backend, base }, onRead);
+  } catch (thrown) {
+    weights.close();
+    throw thrown;
+  }
+}
+
+async function checkAdapter(
+  files: AdapterDirectory,
+  digested: DigestedFile,
+  config: AdapterConfig,
+  weights: NativeAdapterFile,
+  { backend, base }: Pick<ReadOptions, 'backend' | 'base'>,
+  onRead: (digest: string) => Promise<void>,
+): Promise<CheckedAdapter> {
   const textFiles = await hashTextFiles(files);
   const digest = adapterDigest([
     digested,

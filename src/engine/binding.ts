@@ -21,11 +21,11 @@ export interface NativeBinding {
   firstMatches(patterns: string[], names: string[]): Promise<Int32Array>;
   /**
    * Reads and checks a safetensors file: header bounds, JSON without duplicate keys, ranges that tile the data,
-   * byte counts equal to shape × dtype. Runs off the event loop. ERR_ADAPTER_INVALID names what is wrong.
+   * byte counts equal to shape × dtype. Runs on the loader's thread. ERR_ADAPTER_INVALID names what is wrong.
    */
   openAdapterFile(path: string, maxBytes: number): Promise<NativeAdapterFile>;
   /**
-   * Merges files, tensor by tensor, into one of float32 tensors held in memory. Runs off the event loop.
+   * Merges files, tensor by tensor, into one of float32 tensors held in memory. Runs on the loader's thread.
    * ERR_ADAPTER_INVALID names a member's tensor that is missing, of another shape or not finite.
    */
   mergeAdapterFiles(files: NativeAdapterFile[], recipe: NativeMergeRecipe): Promise<NativeAdapterFile>;
@@ -40,11 +40,13 @@ export interface NativeTensorInfo {
   readonly shape: number[];
 }
 
-/** A safetensors file held in memory, unchanging once opened. */
+/** A safetensors file held in memory until it is closed, unchanging once opened. */
 export interface NativeAdapterFile {
   readonly sha256: string;
   readonly bytes: number;
   readonly tensors: NativeTensorInfo[];
+  /** Frees its memory once no job uses it any more; the file is of no use afterwards. */
+  close(): void;
 }
 
 /** One merged tensor: what of which members it is made of. */
@@ -97,7 +99,12 @@ export interface NativeBiasPlan {
   readonly tensor: string;
 }
 
-/** What an adapter brings beside the factors of linear modules. Tensor names are those of the file. */
+/** Everything that one adapter brings. Tensor names are those of the file. */
+export interface NativeAdapterPlan extends NativeAdapterExtras {
+  readonly modules: readonly NativeModulePlan[];
+}
+
+/** What an adapter brings beside the factors of linear modules. */
 export interface NativeAdapterExtras {
   readonly biases: readonly NativeBiasPlan[];
   readonly copies: readonly NativeCopyPlan[];
@@ -154,12 +161,11 @@ export interface NativeEngine {
   readonly blockSize: number;
   /** One forward pass on the engine's own thread. One at a time; a second call before the first settles is refused. */
   step(batch: StepBatch): Promise<StepOutput>;
-  /** Converts a checked file to a resident adapter; scans for NaN/Inf; folds DoRA. Runs off both threads. */
-  compileAdapter(
-    file: NativeAdapterFile,
-    modules: NativeModulePlan[],
-    extras?: NativeAdapterExtras,
-  ): Promise<{ handle: number; bytes: number }>;
+  /**
+   * Converts a checked file to a resident adapter; scans for NaN/Inf; folds DoRA. Runs on the loader's thread.
+   * `planJson` is a NativeAdapterPlan as JSON: hundreds of objects cross the border faster as one text.
+   */
+  compileAdapter(file: NativeAdapterFile, planJson: string): Promise<{ handle: number; bytes: number }>;
   /** Forgets an adapter; its memory goes when the last step that uses it ends. */
   releaseAdapter(handle: number): void;
   /**

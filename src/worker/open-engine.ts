@@ -58,7 +58,7 @@ export async function openEngine(
       openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
       firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
       mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
-      compileAdapter: (file, modules, extras) => engine.compileAdapter(file, modules, extras),
+      compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
       releaseAdapter: (handle) => engine.releaseAdapter(handle),
     },
     base: manifest,

@@ -164,6 +164,8 @@ describe('processes and threads that end early', () => {
   test('a worker that is terminated during steps takes nobody with it', () => assertEndsWell('terminate-in-step'));
   test('a worker that is terminated while it opens an engine takes nobody with it', () =>
     assertEndsWell('terminate-in-open'));
+  test('a worker that is terminated while adapters load takes nobody with it', () =>
+    assertEndsWell('terminate-in-load'));
   test('a worker that exits by itself with an engine open and a step in flight ends', () =>
     assertEndsWell('worker-exit'));
   test('a process may end without closing its engine', () => assertEndsWell('no-close'));

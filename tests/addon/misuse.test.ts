@@ -3,7 +3,12 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { NativeEngine, NativeEngineOptions, NativeModulePlan } from '../../src/engine/binding.js';
+import type {
+  NativeAdapterFile,
+  NativeEngine,
+  NativeEngineOptions,
+  NativeModulePlan,
+} from '../../src/engine/binding.js';
 import { runtimeLibraryPath } from '../../src/engine/binding.js';
 import {
   GREEDY,
@@ -83,8 +88,8 @@ describe('arguments of the wrong type', () => {
         await assertFails(() => loose(binding)[name]?.(value, value));
       }
     }
-    for (const value of NOT_OBJECTS) await assertFails(() => loose(raw.engine).compileAdapter?.(value, []));
-    await assertFails(() => loose(raw.engine).compileAdapter?.({ sha256: '', bytes: 1, tensors: [] }, []));
+    for (const value of NOT_OBJECTS) await assertFails(() => loose(raw.engine).compileAdapter?.(value, '{}'));
+    await assertFails(() => loose(raw.engine).compileAdapter?.({ sha256: '', bytes: 1, tensors: [] }, '{}'));
     for (const value of [undefined, null, 'text', {}])
       await assertFails(() => loose(raw.engine).releaseAdapter?.(value));
   });
@@ -158,6 +163,9 @@ describe('adapters', () => {
     }
   });
 
+  const compile = (opened: NativeAdapterFile, modules: NativeModulePlan[]): Promise<unknown> =>
+    raw.engine.compileAdapter(opened, JSON.stringify({ modules }));
+
   const BAD_FILE = 'ERR_ADAPTER_INVALID';
   /** The plan is made by this project: what no file can cause is an internal error. */
   const BAD_PLAN = 'ERR_NATIVE';
@@ -174,8 +182,8 @@ describe('adapters', () => {
     ['another module’s shape', { site: 3 }, BAD_FILE],
     ['a rank that the tensors do not have', { rank: 7 }, BAD_FILE, '7'],
     ['rank 0', { rank: 0 }, BAD_FILE],
-    ['a negative rank', { rank: -1 }, BAD_FILE],
-    ['a scaling that is no number', { scaling: Number.NaN }, BAD_FILE],
+    ['a negative rank', { rank: -1 }, BAD_PLAN, '-1'],
+    ['a scaling that is no number', { scaling: Number.NaN }, BAD_PLAN, 'null'],
     ['a magnitude that is not in the file', { magnitude: 'nothing' }, BAD_FILE, 'nothing'],
     ['a magnitude of another shape', { magnitude: Q_PROJ_A }, BAD_FILE, Q_PROJ_A],
   ];
@@ -185,7 +193,7 @@ describe('adapters', () => {
       const [first, ...rest] = rawPlan(raw.model, opened);
       assert.ok(first !== undefined);
       const before = raw.engine.adapterMemory();
-      await assertFails(() => raw.engine.compileAdapter(opened, [{ ...first, ...change }, ...rest]), code, ...mentions);
+      await assertFails(() => compile(opened, [{ ...first, ...change }, ...rest]), code, ...mentions);
       assert.deepEqual(raw.engine.adapterMemory(), before);
     });
   }
@@ -193,7 +201,25 @@ describe('adapters', () => {
   test('one module twice is refused', async () => {
     const opened = await file();
     const plan = rawPlan(raw.model, opened);
-    await assertFails(() => raw.engine.compileAdapter(opened, [...plan, ...plan]), BAD_PLAN, 'twice');
+    await assertFails(() => compile(opened, [...plan, ...plan]), BAD_PLAN, 'twice');
+  });
+
+  test('what is no plan is refused', async () => {
+    const opened = await file();
+    for (const plan of ['', '{', '[]x', '{"modules":{}}', '{"sites":[]}', '{"modules":[{"site":0}]}']) {
+      await assertFails(() => raw.engine.compileAdapter(opened, plan), BAD_PLAN, 'adapter plan');
+    }
+  });
+
+  test('a closed file is of no use, but a job that began with it ends well', async () => {
+    const opened = await file();
+    const compiled = compile(opened, rawPlan(raw.model, opened));
+    opened.close();
+    opened.close();
+    await compiled.then((adapter) => raw.engine.releaseAdapter((adapter as { handle: number }).handle));
+    for (const use of [() => opened.sha256, () => opened.tensors, () => raw.engine.compileAdapter(opened, '{}')]) {
+      await assertFails(use, BAD_PLAN, 'closed');
+    }
   });
 
   test('releasing what is not resident does nothing', () => {

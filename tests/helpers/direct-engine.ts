@@ -71,7 +71,7 @@ export class DirectEngine {
         openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
         firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
         mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
-        compileAdapter: (file, modules, extras) => engine.compileAdapter(file, modules, extras),
+        compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
         releaseAdapter: (handle) => engine.releaseAdapter(handle),
       },
       base: manifest,

@@ -97,5 +97,5 @@ export function rawPlan(model: PreparedModel, file: NativeAdapterFile): NativeMo
 /** Makes RAW_ADAPTER resident; its handle and bytes. */
 export async function compileRaw({ binding, engine, model }: RawEngine): Promise<{ handle: number; bytes: number }> {
   const file = await binding.openAdapterFile(RAW_ADAPTER, 2 ** 20);
-  return engine.compileAdapter(file, rawPlan(model, file));
+  return engine.compileAdapter(file, JSON.stringify({ modules: rawPlan(model, file) }));
 }

@@ -31,7 +31,7 @@ for (const [model, { adapters }] of SYNTHETIC_MODELS) {
         base: prepared.manifest,
         firstMatches: binding.firstMatches,
       });
-      const compiled = await engine.compileAdapter(weights, [...plan.modules], plan.extras);
+      const compiled = await engine.compileAdapter(weights, JSON.stringify({ modules: plan.modules, ...plan.extras }));
       assert.equal(plan.bytes, compiled.bytes, path);
       engine.releaseAdapter(compiled.handle);
       compared += 1;

@@ -6,25 +6,31 @@ use super::replace::{check_copy, replaced_norms, replaced_rows};
 use super::resident::{Adapter, EmbeddingDelta, Part, ReplacedRows, SiteDelta, a_stride};
 use super::safetensors::File;
 use super::slab::SlabBuilder;
-use super::tensor::{invalid, read, read_blocks};
+use super::tensor::{Values, invalid, read};
 use crate::error::{Code, Error, Result};
 use crate::kernels::lora::PANEL;
 use crate::kernels::simd::Dtype;
 use crate::manifest::{Manifest, Site, SiteModule};
 use crate::weights::Weights;
+use serde::Deserialize;
 
 /// Largest rank of one module.
 pub const MAX_RANK: usize = 256;
+/// Alignment and padding that a packed tensor may take on top of its bytes, as a guess.
+const PIECE_OVERHEAD: usize = 64;
 
 /// One module as the caller decided it from the adapter's configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModulePlan {
     pub site: usize,
     pub module: usize,
     pub a: String,
     pub b: String,
     /// Blocks that A, or B, is stored as; 1 = dense.
+    #[serde(default = "dense")]
     pub a_blocks: usize,
+    #[serde(default = "dense")]
     pub b_blocks: usize,
     pub magnitude: Option<String>,
     /// Bias of B, scaled like `B·A·x`.
@@ -33,8 +39,13 @@ pub struct ModulePlan {
     pub scaling: f64,
 }
 
+fn dense() -> usize {
+    1
+}
+
 /// A bias of the file that takes the place of a module's own for rows of the adapter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BiasPlan {
     pub site: usize,
     pub module: usize,
@@ -42,7 +53,8 @@ pub struct BiasPlan {
 }
 
 /// Everything that one adapter brings, as the caller decided it from the adapter's configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdapterPlan {
     pub modules: Vec<ModulePlan>,
     pub biases: Vec<BiasPlan>,
@@ -55,8 +67,17 @@ pub struct AdapterPlan {
     pub norms: Vec<NormPlan>,
 }
 
+impl AdapterPlan {
+    /// # Errors
+    /// `ERR_NATIVE` for what is no plan: it is made by this project, never by a file.
+    pub fn parse(json: &str) -> Result<Self> {
+        serde_json::from_str(json).map_err(|e| Error::new(Code::Native, format!("adapter plan: {e}")))
+    }
+}
+
 /// A weight that PEFT saves beside the factors of embedding or head.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CopyPlan {
     pub tensor: String,
     /// The site whose only module it is a copy of; None for the embedding.
@@ -64,7 +85,8 @@ pub struct CopyPlan {
 }
 
 /// LoRA on the token embedding: A [rank, vocab], B [hidden, rank].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EmbeddingPlan {
     pub a: String,
     pub b: String,
@@ -74,14 +96,16 @@ pub struct EmbeddingPlan {
 }
 
 /// Rows of embedding or head: all of them, or those of `tokens` in the order of the tensor's rows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RowsPlan {
     pub tensor: String,
     pub tokens: Option<Vec<u32>>,
 }
 
 /// A norm's weight in the place of the base's.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NormPlan {
     pub norm: usize,
     pub tensor: String,
@@ -92,7 +116,8 @@ pub struct NormPlan {
 /// # Errors
 /// `ERR_ADAPTER_INVALID` naming the tensor: missing, of another shape or dtype, NaN or infinite, a degenerate DoRA norm.
 pub fn compile(handle: u32, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<Adapter> {
-    let mut slab = SlabBuilder::default();
+    // Nearly always the bytes of the file and some alignment.
+    let mut slab = SlabBuilder::new(file.size() + file.tensors.len() * PIECE_OVERHEAD)?;
     let mut sites = Vec::with_capacity(manifest.sites.len());
     for (site, parts) in manifest.sites.iter().zip(parts_by_site(plan, &manifest.sites)?) {
         sites.push(if parts.is_empty() { None } else { Some(compile_site(file, site, &parts, weights, &mut slab)?) });
@@ -119,7 +144,7 @@ pub fn compile(handle: u32, file: &File, plan: &AdapterPlan, manifest: &Manifest
         + head.as_ref().map_or(0, ReplacedRows::bytes)
         + norms.iter().flatten().map(|weight| weight.len() * 4).sum::<usize>();
     let stands_alone = gains > 0 || replaces || head.is_some() || !plan.norms.is_empty();
-    Ok(Adapter { handle, slab: slab.finish()?, sites, embedding, norms, head, bytes, stands_alone })
+    Ok(Adapter { handle, slab: slab.finish(), sites, embedding, norms, head, bytes, stands_alone })
 }
 
 /// What the plan says of one module: factors, a bias, or both.
@@ -160,12 +185,12 @@ fn parts_by_site<'a>(plan: &'a AdapterPlan, sites: &[Site]) -> Result<Vec<Vec<Mo
     Ok(by_site)
 }
 
-/// A and B of one module, widened; every value finite.
+/// A and B of one module; every value finite.
 struct Factors<'a> {
     plan: &'a ModulePlan,
     module: &'a SiteModule,
-    a: Vec<f32>,
-    b: Vec<f32>,
+    a: Values<'a>,
+    b: Values<'a>,
 }
 
 fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &Weights, slab: &mut SlabBuilder) -> Result<SiteDelta> {
@@ -175,10 +200,10 @@ fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &W
         let Some(plan) = part.factors else { continue };
         let module = &site.modules[plan.module];
         check_scale(file, &plan.a, plan.rank, plan.scaling)?;
-        let (a, a_type) = read_blocks(file, &plan.a, plan.rank, site.in_features, plan.a_blocks)?;
-        let (b, b_type) = read_blocks(file, &plan.b, module.out_features, plan.rank, plan.b_blocks)?;
+        let a = Values::of_blocks(file, &plan.a, plan.rank, site.in_features, plan.a_blocks)?;
+        let b = Values::of_blocks(file, &plan.b, module.out_features, plan.rank, plan.b_blocks)?;
         // One dtype a site: what all share, else float32, which holds each exactly.
-        for found in [a_type, b_type] {
+        for found in [a.dtype, b.dtype] {
             dtype = Some(if dtype.is_none_or(|seen| seen == found) { found } else { Dtype::F32 });
         }
         factors.push(Factors { plan, module, a, b });
@@ -186,8 +211,9 @@ fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &W
     let dtype = dtype.unwrap_or(Dtype::F32);
     let rank = factors.iter().map(|f| f.plan.rank).sum();
     let stride = a_stride(site.in_features);
-    let rows: Vec<&[f32]> = factors.iter().flat_map(|f| f.a.chunks_exact(site.in_features)).collect();
-    let (a, packed) = slab.reserve(rank * stride * dtype.size());
+    let stacked: Vec<_> = factors.iter().map(|f| f.a.in_dtype(dtype)).collect();
+    let rows: Vec<&[u8]> = stacked.iter().flat_map(|a| a.chunks_exact(site.in_features * dtype.size())).collect();
+    let (a, packed) = slab.reserve(rank * stride * dtype.size())?;
     pack_groups(dtype, &rows, stride, packed);
     let mut scale = Vec::with_capacity(rank);
     let mut compiled = Vec::with_capacity(parts.len());
@@ -196,11 +222,11 @@ fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &W
         let module = &site.modules[part.module];
         let f = part.factors.and_then(|_| factors.next());
         let part_rank = f.map_or(0, |f| f.plan.rank);
-        let (b, packed) = slab.reserve(module.out_features.div_ceil(PANEL) * part_rank * PANEL * dtype.size());
+        let (b, packed) = slab.reserve(module.out_features.div_ceil(PANEL) * part_rank * PANEL * dtype.size())?;
         let rank_offset = scale.len();
         let mut gain = None;
         if let Some(f) = f {
-            pack_panels(dtype, &f.b, module.out_features, part_rank, packed);
+            pack_panels(dtype, &f.b.in_dtype(dtype), part_rank, packed);
             #[allow(clippy::cast_possible_truncation)]
             scale.extend(std::iter::repeat_n(f.plan.scaling as f32, part_rank));
             gain = dora_gain(file, f, site.in_features, weights)?;
@@ -256,11 +282,11 @@ fn offset(file: &File, part: &ModuleParts<'_>, module: &SiteModule, weights: &We
     }
     let mut sum = vec![0.0f64; module.out_features];
     if let Some((name, scaling)) = lora_bias {
-        let (values, _) = read(file, name, &[module.out_features])?;
+        let values = read(file, name, &[module.out_features])?;
         sum.iter_mut().zip(values).for_each(|(sum, v)| *sum += scaling * f64::from(v));
     }
     if let Some(plan) = part.bias {
-        let (values, _) = read(file, &plan.tensor, &[module.out_features])?;
+        let values = read(file, &plan.tensor, &[module.out_features])?;
         let base = match module.bias_offset {
             Some(at) => weights.read_floats(at, module.out_features)?,
             None => vec![0.0; module.out_features],
@@ -281,7 +307,8 @@ fn offset(file: &File, part: &ModuleParts<'_>, module: &SiteModule, weights: &We
 /// `g_j = m_j / ‖W_j + s·B_j·A‖₂` per output row, in double precision. Source: DoRA (arXiv 2402.09353), as PEFT applies it.
 fn dora_gain(file: &File, f: &Factors<'_>, in_features: usize, weights: &Weights) -> Result<Option<Vec<f32>>> {
     let Some(name) = &f.plan.magnitude else { return Ok(None) };
-    let (magnitude, _) = read(file, name, &[f.module.out_features])?;
+    let magnitude = read(file, name, &[f.module.out_features])?;
+    let (a, b) = (f.a.widen(), f.b.widen());
     let mut gain = Vec::with_capacity(magnitude.len());
     let mut row = vec![0.0f32; in_features];
     let mut direction = vec![0.0f64; in_features];
@@ -291,8 +318,8 @@ fn dora_gain(file: &File, f: &Factors<'_>, in_features: usize, weights: &Weights
             *d = f64::from(*w);
         }
         for j in 0..f.plan.rank {
-            let factor = f.plan.scaling * f64::from(f.b[n * f.plan.rank + j]);
-            for (d, a) in direction.iter_mut().zip(&f.a[j * in_features..]) {
+            let factor = f.plan.scaling * f64::from(b[n * f.plan.rank + j]);
+            for (d, a) in direction.iter_mut().zip(&a[j * in_features..]) {
                 *d += factor * f64::from(*a);
             }
         }

@@ -5,7 +5,7 @@ use super::pack::{pack, pack_panels};
 use super::resident::EmbeddingLora;
 use super::safetensors::File;
 use super::slab::SlabBuilder;
-use super::tensor::read;
+use super::tensor::{Values, read};
 use crate::error::Result;
 use crate::kernels::lora::PANEL;
 use crate::kernels::simd::Dtype;
@@ -25,14 +25,15 @@ pub fn embedding_lora(
 ) -> Result<EmbeddingLora> {
     let (vocab, hidden, rank) = (embedding.weight.rows, embedding.weight.cols, plan.rank);
     let scale = check_scale(file, &plan.a, rank, plan.scaling)?;
-    let (a, a_type) = read(file, &plan.a, &[rank, vocab])?;
-    let (b, b_type) = read(file, &plan.b, &[hidden, rank])?;
-    let dtype = if a_type == b_type { a_type } else { Dtype::F32 };
+    let (a, b) = (Values::of(file, &plan.a, &[rank, vocab])?, Values::of(file, &plan.b, &[hidden, rank])?);
+    let dtype = if a.dtype == b.dtype { a.dtype } else { Dtype::F32 };
+    let panels = b.in_dtype(dtype);
+    let a = a.widen();
     let gain = match &plan.magnitude {
-        Some(name) => Some(column_gain(file, name, plan, embedding, (&a, &b), weights)?),
+        Some(name) => Some(column_gain(file, name, plan, embedding, (&a, &b.widen()), weights)?),
         None => None,
     };
-    let (a_offset, packed) = slab.reserve(vocab * rank * dtype.size());
+    let (a_offset, packed) = slab.reserve(vocab * rank * dtype.size())?;
     let mut column = vec![0.0f32; rank];
     for (token, packed) in packed.chunks_exact_mut(rank * dtype.size()).enumerate() {
         for (j, value) in column.iter_mut().enumerate() {
@@ -40,8 +41,8 @@ pub fn embedding_lora(
         }
         pack(dtype, &column, packed);
     }
-    let (b_offset, packed) = slab.reserve(hidden.div_ceil(PANEL) * rank * PANEL * dtype.size());
-    pack_panels(dtype, &b, hidden, rank, packed);
+    let (b_offset, packed) = slab.reserve(hidden.div_ceil(PANEL) * rank * PANEL * dtype.size())?;
+    pack_panels(dtype, &panels, rank, packed);
     Ok(EmbeddingLora { dtype, rank, vocab, a: a_offset, scale, hidden, b: b_offset, gain })
 }
 
@@ -55,7 +56,7 @@ fn column_gain(
     weights: &Weights,
 ) -> Result<Vec<f32>> {
     let (vocab, hidden, rank) = (embedding.weight.rows, embedding.weight.cols, plan.rank);
-    let (magnitude, _) = read(file, name, &[hidden])?;
+    let magnitude = read(file, name, &[hidden])?;
     let mut squares = vec![0.0f64; hidden];
     let mut row = vec![0.0f32; hidden];
     let mut column = vec![0.0f64; rank];

@@ -90,7 +90,7 @@ fn merge_tensor(files: &[Arc<File>], recipe: &Recipe, tensor: &MergedTensor) -> 
         let Some(file) = files.get(term.member) else {
             return Err(Error::new(Code::Native, format!("the recipe names member {} of {}", term.member, files.len())));
         };
-        let (mut values, _) = read(file, &term.tensor, &tensor.shape)?;
+        let mut values = read(file, &term.tensor, &tensor.shape)?;
         // At 1 and above nothing is left out, and nothing is rescaled.
         if recipe.density < 1.0 {
             match recipe.prune {

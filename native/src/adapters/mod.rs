@@ -1,5 +1,6 @@
 //! Adapters: the file as it came, checked; and the resident form that operators read.
 
+pub mod buffer;
 pub mod compile;
 pub mod embedding;
 pub mod merge;

@@ -3,28 +3,50 @@
 use crate::kernels::lora::{GROUP, PANEL};
 use crate::kernels::simd::{Dtype, LANES};
 
-/// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows of f32 [in]; `packed` is zero.
-pub fn pack_groups(dtype: Dtype, rows: &[&[f32]], stride: usize, packed: &mut [u8]) {
-    for (g, group) in rows.chunks(GROUP).enumerate() {
+/// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows [in] of `dtype`; what pads a row is zero.
+pub fn pack_groups(dtype: Dtype, rows: &[&[u8]], stride: usize, packed: &mut [u8]) {
+    match dtype {
+        Dtype::F32 => groups::<{ LANES * 4 }>(rows, stride * 4, packed),
+        Dtype::F16 | Dtype::Bf16 => groups::<{ LANES * 2 }>(rows, stride * 2, packed),
+    }
+}
+
+/// `VECTOR` bytes are LANES elements, `stride` bytes a whole number of them.
+fn groups<const VECTOR: usize>(rows: &[&[u8]], stride: usize, packed: &mut [u8]) {
+    for (group, packed) in rows.chunks(GROUP).zip(packed.chunks_mut(GROUP * stride)) {
+        let packed = packed.as_chunks_mut::<VECTOR>().0;
         for (j, row) in group.iter().enumerate() {
-            for (c, lanes) in row.chunks(LANES).enumerate() {
-                let element = g * GROUP * stride + (c * group.len() + j) * LANES;
-                pack(dtype, lanes, &mut packed[element * dtype.size()..]);
+            let (vectors, rest) = row.as_chunks::<VECTOR>();
+            let mut places = packed.iter_mut().skip(j).step_by(group.len());
+            for (vector, place) in vectors.iter().zip(&mut places) {
+                *place = *vector;
+            }
+            if let Some(place) = places.next().filter(|_| !rest.is_empty()) {
+                place[..rest.len()].copy_from_slice(rest);
+                place[rest.len()..].fill(0);
             }
         }
     }
 }
 
-/// `dtype` [panels, rank, PANEL] from f32 [out, rank]: what one panel of outputs needs lies together.
-pub fn pack_panels(dtype: Dtype, b: &[f32], out: usize, rank: usize, packed: &mut [u8]) {
-    let mut row = [0.0f32; PANEL];
-    for panel in 0..out.div_ceil(PANEL) {
-        for j in 0..rank {
-            for (lane, value) in row.iter_mut().enumerate() {
-                let n = panel * PANEL + lane;
-                *value = if n < out { b[n * rank + j] } else { 0.0 };
+/// `dtype` [panels, rank, PANEL] from [out, rank]: what one panel of outputs needs lies together. Outputs past `out` are zero.
+pub fn pack_panels(dtype: Dtype, b: &[u8], rank: usize, packed: &mut [u8]) {
+    match dtype {
+        Dtype::F32 => panels::<4>(b, rank, packed),
+        Dtype::F16 | Dtype::Bf16 => panels::<2>(b, rank, packed),
+    }
+}
+
+fn panels<const SIZE: usize>(b: &[u8], rank: usize, packed: &mut [u8]) {
+    let rows = b.as_chunks::<SIZE>().0.chunks(PANEL * rank);
+    for (rows, packed) in rows.zip(packed.as_chunks_mut::<SIZE>().0.chunks_exact_mut(PANEL * rank)) {
+        if rows.len() < packed.len() {
+            packed.fill([0; SIZE]);
+        }
+        for (lane, row) in rows.chunks_exact(rank).enumerate() {
+            for (place, value) in packed[lane..].iter_mut().step_by(PANEL).zip(row) {
+                *place = *value;
             }
-            pack(dtype, &row, &mut packed[(panel * rank + j) * PANEL * dtype.size()..]);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::pack::{pack, pack_groups, unpack};
 use super::resident::{PackedRows, ReplacedRows, a_stride};
 use super::safetensors::File;
 use super::slab::SlabBuilder;
-use super::tensor::{invalid, read};
+use super::tensor::{Values, invalid, read};
 use crate::error::{Code, Error, Result};
 use crate::kernels::simd::Dtype;
 use crate::manifest::{Manifest, Precision, WeightRef};
@@ -29,15 +29,15 @@ pub fn replaced_rows(file: &File, plan: &RowsPlan, manifest: &Manifest, slab: &m
             return Err(invalid(file, &plan.tensor, format!("expected tokens below {vocab}, got {token}")));
         }
     }
-    let (values, dtype) = read(file, &plan.tensor, &[count, width])?;
-    let mut rows: Vec<&[f32]> = values.chunks_exact(width).collect();
+    let Values { dtype, bytes } = Values::of(file, &plan.tensor, &[count, width])?;
+    let mut rows: Vec<&[u8]> = bytes.chunks_exact(width * dtype.size()).collect();
     let mut tokens = None;
     if let Some(unsorted) = &plan.tokens {
-        let by_token: std::collections::BTreeMap<u32, &[f32]> = unsorted.iter().copied().zip(rows).collect();
+        let by_token: std::collections::BTreeMap<u32, &[u8]> = unsorted.iter().copied().zip(rows).collect();
         tokens = Some(by_token.keys().copied().collect());
         rows = by_token.into_values().collect();
     }
-    let (offset, packed) = slab.reserve(rows.len() * a_stride(width) * dtype.size());
+    let (offset, packed) = slab.reserve(rows.len() * a_stride(width) * dtype.size())?;
     pack_groups(dtype, &rows, a_stride(width), packed);
     Ok(ReplacedRows { rows: PackedRows { dtype, count: rows.len(), width, offset }, tokens })
 }
@@ -49,7 +49,7 @@ pub fn replaced_rows(file: &File, plan: &RowsPlan, manifest: &Manifest, slab: &m
 pub fn replaced_norms(file: &File, plans: &[NormPlan], manifest: &Manifest) -> Result<Vec<Option<Vec<f32>>>> {
     let mut norms = vec![None; manifest.norms.len()];
     for plan in plans {
-        let (weight, _) = read(file, &plan.tensor, &[manifest.embedding.weight.cols])?;
+        let weight = read(file, &plan.tensor, &[manifest.embedding.weight.cols])?;
         let slot = norms.get_mut(plan.norm).filter(|slot| slot.is_none());
         let fault = || Error::new(Code::Native, format!("the plan names norm {}, which the model lacks or which came before", plan.norm));
         *slot.ok_or_else(fault)? = Some(weight);
@@ -70,7 +70,8 @@ pub fn check_copy(file: &File, plan: &CopyPlan, manifest: &Manifest, weights: &W
             _ => return Err(Error::new(Code::Native, format!("the plan names a copy of site {site}, which is no single module"))),
         },
     };
-    let (values, dtype) = read(file, &plan.tensor, &[weight.rows, weight.cols])?;
+    let values = Values::of(file, &plan.tensor, &[weight.rows, weight.cols])?;
+    let (dtype, values) = (values.dtype, values.widen());
     let mut ours = vec![0.0f32; weight.cols];
     let mut rounded = vec![0u8; weight.cols * dtype.size()];
     let mut steps = vec![0.0f32; weight.cols];

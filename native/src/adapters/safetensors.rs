@@ -3,6 +3,7 @@
 //! Format: u64 little-endian header length, JSON header (`name → {dtype, shape, data_offsets}`), data. Offsets count
 //! from the end of the header.
 
+use super::buffer::Buffer;
 use crate::error::{Code, Error, Result};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -17,6 +18,8 @@ use std::path::Path;
 const MAX_HEADER: u64 = 8 << 20;
 const MAX_TENSORS: usize = 20_000;
 const MAX_DIMENSIONS: usize = 8;
+/// Bytes that are read and hashed at a time.
+const PIECE: usize = 256 << 10;
 
 /// One tensor of the file; `start .. end` are byte offsets into [`File::data`].
 #[derive(Debug, Clone)]
@@ -33,8 +36,11 @@ pub struct File {
     /// File name only, for messages.
     pub label: String,
     pub sha256: String,
+    /// In the order of their data.
     pub tensors: Vec<Tensor>,
-    bytes: Vec<u8>,
+    /// Indices into `tensors`, in the order of the names.
+    by_name: Vec<usize>,
+    bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
     data_start: usize,
 }
 
@@ -67,14 +73,25 @@ impl File {
                 format!("{shown}: expected at most {max_bytes} bytes, got {size}: raise the limit or use a smaller adapter"),
             ));
         }
-        let mut bytes = Vec::new();
-        // One byte more than promised, so that a file growing meanwhile cannot exceed the cap unnoticed.
-        file.by_ref().take(size.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
-        if bytes.len() as u64 != size {
+        let mut bytes = usize::try_from(size).map_err(std::io::Error::other).and_then(Buffer::take).map_err(fail)?;
+        let mut sha256 = Sha256::new();
+        let mut changed = false;
+        // Hashed while the processor's cache still holds it.
+        for piece in bytes.chunks_mut(PIECE) {
+            match file.read_exact(piece) {
+                Ok(()) => sha256.update(piece),
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    changed = true;
+                    break;
+                }
+                Err(e) => return Err(fail(e)),
+            }
+        }
+        if changed || file.read(&mut [0]).map_err(fail)? > 0 {
             return Err(Error::new(Code::AdapterInvalid, format!("{shown}: the file changed while it was read: try again")));
         }
         let label = path.file_name().map_or_else(|| shown.to_string(), |name| name.to_string_lossy().into_owned());
-        Self::parse(label, bytes)
+        Self::check(label, Box::new(bytes), &sha256.finalize())
     }
 
     /// Checks bytes already in memory.
@@ -82,6 +99,12 @@ impl File {
     /// # Errors
     /// `ERR_ADAPTER_INVALID` naming the file, the tensor and what was expected.
     pub fn parse(label: String, bytes: Vec<u8>) -> Result<Self> {
+        let sha256 = Sha256::digest(&bytes);
+        Self::check(label, Box::new(bytes), &sha256)
+    }
+
+    fn check(label: String, held: Box<dyn AsRef<[u8]> + Send + Sync>, hash: &[u8]) -> Result<Self> {
+        let bytes: &[u8] = (*held).as_ref();
         let invalid = |what: String| {
             Error::new(
                 Code::AdapterInvalid,
@@ -110,26 +133,33 @@ impl File {
         let data_start = 8 + usize::try_from(length).unwrap_or(usize::MAX);
         let tensors = check_ranges(header.tensors, bytes.len() - data_start).map_err(invalid)?;
         let mut sha256 = String::with_capacity(64);
-        for byte in Sha256::digest(&bytes) {
+        for byte in hash {
             let _ = write!(sha256, "{byte:02x}");
         }
-        Ok(Self { label, sha256, tensors, bytes, data_start })
+        let mut by_name: Vec<usize> = (0..tensors.len()).collect();
+        by_name.sort_unstable_by(|&a, &b| tensors[a].name.cmp(&tensors[b].name));
+        Ok(Self { label, sha256, tensors, by_name, bytes: held, data_start })
     }
 
     #[must_use]
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.held().len()
     }
 
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.iter().find(|tensor| tensor.name == name)
+        let at = self.by_name.binary_search_by(|&at| self.tensors[at].name.as_str().cmp(name)).ok()?;
+        self.tensors.get(self.by_name[at])
     }
 
     /// The raw little-endian bytes of one of this file's tensors.
     #[must_use]
     pub fn data(&self, tensor: &Tensor) -> &[u8] {
-        &self.bytes[self.data_start + tensor.start..self.data_start + tensor.end]
+        &self.held()[self.data_start + tensor.start..self.data_start + tensor.end]
+    }
+
+    fn held(&self) -> &[u8] {
+        (*self.bytes).as_ref()
     }
 }
 

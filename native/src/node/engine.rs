@@ -1,9 +1,9 @@
 //! The engine class: a step thread that owns the session, and what other threads may ask meanwhile.
 
 use super::adapter_file::AdapterFile;
-use super::adapter_plan::{ExtrasObject, ModulePlanObject, adapter_plan};
 use super::constraint::ConstraintObject;
 use super::job::{Job, JsError, js_error, rejection};
+use super::loader;
 use super::step::{StepBatchObject, StepOutputObject};
 use crate::adapters::compile::AdapterPlan;
 use crate::adapters::safetensors::File;
@@ -196,24 +196,23 @@ impl Engine {
     }
 
     #[napi(ts_return_type = "Promise<{ handle: number, bytes: number }>", catch_unwind)]
-    pub fn compile_adapter(
+    pub fn compile_adapter<'env>(
         &self,
+        env: &'env Env,
         file: &AdapterFile,
-        modules: Vec<ModulePlanObject>,
-        extras: Option<ExtrasObject>,
-    ) -> AsyncTask<Job<(u32, usize), CompiledAdapterObject>> {
-        let (inner, file) = (self.inner.clone(), file.file.clone());
-        let plan = adapter_plan(modules, extras);
+        plan_json: String,
+    ) -> std::result::Result<Object<'env>, JsError> {
+        let (inner, file) = (self.inner.clone(), file.held()?.clone());
+        let work = move || inner.compile_adapter(&file, &AdapterPlan::parse(&plan_json)?);
         #[allow(clippy::cast_precision_loss)]
-        Job::new(
-            move || inner.compile_adapter(&file, &plan),
-            |_, (handle, bytes)| Ok(CompiledAdapterObject { handle, bytes: bytes as f64 }),
-        )
+        let shown = |(handle, bytes): (u32, usize)| CompiledAdapterObject { handle, bytes: bytes as f64 };
+        loader::submit(env, work, shown)
     }
 
     #[napi(catch_unwind)]
     pub fn release_adapter(&self, handle: u32) {
         self.inner.shared.adapters.release(handle);
+        loader::tidy();
     }
 
     #[napi(catch_unwind)]

@@ -1,11 +1,13 @@
 //! `mergeAdapterFiles`. Shapes and meanings: `src/engine/binding.ts`.
 
 use super::adapter_file::AdapterFile;
-use super::job::{Job, JsError, js_error};
+use super::job::{JsError, js_error};
+use super::loader;
 use crate::adapters::merge::{Majority, MergedTensor, Prune, Recipe, Term, merge};
 use crate::adapters::safetensors::File;
 use crate::error::{Code, Error, Result};
-use napi::bindgen_prelude::{AsyncTask, ClassInstance};
+use napi::Env;
+use napi::bindgen_prelude::{ClassInstance, Object};
 use napi_derive::napi;
 use std::sync::Arc;
 
@@ -34,13 +36,14 @@ pub struct MergeRecipeObject {
 }
 
 #[napi(ts_return_type = "Promise<AdapterFile>", catch_unwind)]
-pub fn merge_adapter_files(
+pub fn merge_adapter_files<'env>(
+    env: &'env Env,
     files: Vec<ClassInstance<'_, AdapterFile>>,
     recipe: MergeRecipeObject,
-) -> std::result::Result<AsyncTask<Job<File, AdapterFile>>, JsError> {
-    let files: Vec<Arc<File>> = files.iter().map(|file| file.file.clone()).collect();
+) -> std::result::Result<Object<'env>, JsError> {
+    let files = files.iter().map(|file| file.held().cloned()).collect::<std::result::Result<Vec<Arc<File>>, JsError>>()?;
     let recipe = plain(recipe).map_err(js_error)?;
-    Ok(Job::new(move || merge(&files, &recipe), |_, file| Ok(AdapterFile { file: Arc::new(file) })))
+    loader::submit(env, move || merge(&files, &recipe), AdapterFile::of)
 }
 
 fn plain(recipe: MergeRecipeObject) -> Result<Recipe> {

@@ -1,12 +1,13 @@
 //! The border to Node: argument checks, plain structs, promises, teardown. Types beside `src/engine/binding.ts`.
 //!
-//! Every export catches panics (`catch_unwind`); work of any size runs on libuv's pool or the step thread.
+//! Every export catches panics (`catch_unwind`); work of any size runs on libuv's pool, the loader's
+//! thread or the step thread.
 
 mod adapter_file;
-mod adapter_plan;
 mod constraint;
 mod engine;
 mod job;
+mod loader;
 mod merge;
 mod row_sampling;
 mod step;

@@ -11,6 +11,10 @@ const SCENARIOS: Readonly<Record<string, () => Promise<void>>> = {
     for (let round = 0; round < 5; round += 1) await terminateWhen('opening', round);
     await assertUsable();
   },
+  'terminate-in-load': async () => {
+    for (let round = 0; round < 5; round += 1) await terminateWhen('loading', round, 'load');
+    await assertUsable();
+  },
   'worker-exit': async () => {
     const worker = startWorker('leave');
     await new Promise<void>((resolve, reject) => {
@@ -44,7 +48,9 @@ const SCENARIOS: Readonly<Record<string, () => Promise<void>>> = {
   },
 };
 
-function startWorker(task: 'step' | 'leave'): Worker {
+type Task = 'step' | 'load' | 'leave';
+
+function startWorker(task: Task): Worker {
   return new Worker(new URL('./stepping-worker.js', import.meta.url), { workerData: task });
 }
 
@@ -59,8 +65,8 @@ function reached(worker: Worker, state: string): Promise<void> {
 }
 
 /** Terminates a worker a few milliseconds after it says where it is. */
-async function terminateWhen(state: string, delayMs: number): Promise<void> {
-  const worker = startWorker('step');
+async function terminateWhen(state: string, delayMs: number, task: Task = 'step'): Promise<void> {
+  const worker = startWorker(task);
   await reached(worker, state);
   await new Promise((resolve) => setTimeout(resolve, delayMs));
   await worker.terminate();

@@ -9,8 +9,8 @@ import { type ErrorCode, LoramuxError } from '../../../src/core/errors.js';
 import type { LoraSite, WeightRef } from '../../../src/core/model-manifest.js';
 import {
   type NativeAdapterFile,
+  type NativeAdapterPlan,
   type NativeMergeRecipe,
-  type NativeModulePlan,
   type NativeTensorInfo,
   packageRoot,
 } from '../../../src/engine/binding.js';
@@ -171,7 +171,7 @@ export class ScriptedBackend implements AdapterBackend {
     await this.onOpen(path);
     const content = await readFile(path);
     const sha256 = createHash('sha256').update(content).digest('hex');
-    const file = { sha256, bytes: content.byteLength, tensors: tensorsOf(content) };
+    const file = { sha256, bytes: content.byteLength, tensors: tensorsOf(content), close: () => undefined };
     this.#paths.set(file, path);
     return file;
   }
@@ -180,13 +180,15 @@ export class ScriptedBackend implements AdapterBackend {
     this.merges.push(recipe);
     const content = JSON.stringify([files.map(({ sha256 }) => sha256), recipe]);
     const tensors = recipe.tensors.map(({ name, shape }) => ({ name, dtype: 'F32', shape }));
-    return { sha256: createHash('sha256').update(content).digest('hex'), bytes: content.length, tensors };
+    return {
+      sha256: createHash('sha256').update(content).digest('hex'),
+      bytes: content.length,
+      tensors,
+      close: () => undefined,
+    };
   }
 
-  async compileAdapter(
-    file: NativeAdapterFile,
-    modules: NativeModulePlan[],
-  ): Promise<{ handle: number; bytes: number }> {
+  async compileAdapter(file: NativeAdapterFile, planJson: string): Promise<{ handle: number; bytes: number }> {
     const path = this.#paths.get(file) ?? '';
     if (this.#compiling.has(path)) throw new Error(`two loads of ${path} at a time`);
     this.#compiling.add(path);
@@ -196,6 +198,7 @@ export class ScriptedBackend implements AdapterBackend {
       this.#compiling.delete(path);
     }
     this.compiledPaths.push(path);
+    const { modules } = JSON.parse(planJson) as NativeAdapterPlan;
     const ranks = modules.reduce((sum, module) => sum + module.rank, 0);
     const bytes = ranks * RANK_BYTES + this.overhead;
     const handle = this.#nextHandle++;
