@@ -56,6 +56,7 @@ export class DecodeSession {
     const scheduler = new Scheduler({
       maxSequences: 64,
       maxBatchTokens: 1024,
+      maxPrefillRows: 1024,
       maxQueue: 64,
       prefixCache: false,
       kvBlocks: 2048,

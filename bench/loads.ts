@@ -81,6 +81,7 @@ const engine = await WorkerEngineClient.start({
     kvMemoryBytes: 2 ** 29,
     maxModelLen: null,
     maxBatchTokens: 512,
+    maxPrefillRows: 512,
     maxSequences: 64,
     maxQueue: 64,
     prefixCache: false,

@@ -34,6 +34,7 @@ function measure(repetitionPenalty: number): Float64Array {
   const scheduler = new Scheduler({
     maxSequences: SEQUENCES,
     maxBatchTokens: SEQUENCES * PROMPT,
+    maxPrefillRows: SEQUENCES * PROMPT,
     maxQueue: SEQUENCES,
     kvBlocks: SEQUENCES * Math.ceil(MODEL_LENGTH / BLOCK_SIZE),
     blockSize: BLOCK_SIZE,

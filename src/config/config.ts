@@ -31,6 +31,8 @@ export interface Config {
   readonly maxModelLen: number | null;
   /** Rows of one step. */
   readonly maxBatchTokens: number;
+  /** Rows of prompts in a step that decodes too. */
+  readonly maxPrefillRows: number;
   /** Sequences running at once. */
   readonly maxSequences: number;
   /** Requests waiting at most; the next one is refused. */

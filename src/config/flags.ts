@@ -200,6 +200,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     defaultText: '512',
     help: 'rows of one step, prompts and answers together',
   },
+  maxPrefillRows: {
+    flag: 'max-prefill-rows',
+    value: 'N',
+    parse: integer(1, 2 ** 20),
+    fallback: () => 16,
+    defaultText: '16',
+    help: 'rows of prompts in a step that continues answers too: less delays those less, more reads prompts faster',
+  },
   maxSequences: {
     flag: 'max-sequences',
     value: 'N',

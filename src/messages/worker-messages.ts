@@ -32,6 +32,8 @@ export interface WorkerStart {
   readonly kvMemoryBytes: number;
   readonly maxModelLen: number | null;
   readonly maxBatchTokens: number;
+  /** Prefill rows of a step that has decode rows too. */
+  readonly maxPrefillRows: number;
   readonly maxSequences: number;
   readonly maxQueue: number;
   /** KV blocks are kept when their requests end, and shared. */

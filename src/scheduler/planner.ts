@@ -12,7 +12,7 @@ export interface PlanningState {
   /** In order of admission. */
   readonly running: readonly Sequence[];
   /** In the order they are to be admitted. */
-  readonly runnable: readonly Sequence[];
+  readonly runnable: Iterable<Sequence>;
   readonly pool: BlockPool;
   readonly cache: PrefixCache;
   readonly slots: SlotPool;
@@ -22,9 +22,10 @@ export interface PlanningState {
 
 /**
  * Decides the next step, or returns null when nothing can run. Decode rows come first, so that a running sequence
- * never waits for a prefill; then prefills go on, oldest first; then the queue is admitted in order until rows, slots
- * or blocks run out. The head of the queue is never passed over, or a long prompt could wait for ever.
- * Time: O(rows + entries · log entries).
+ * never waits for a prefill; then prefills go on, oldest first, in a step with decode rows only so many that those do
+ * not wait long; then the queue is admitted in order until rows, slots or blocks run out. The head of the queue is
+ * never passed over, or a long prompt could wait for ever.
+ * Time: O(rows + entries · log entries), and O(waiting adapters) where something can be admitted.
  */
 export function planStep(state: PlanningState, atMs: number): StepPlan | null {
   const draft = new Draft(state);
@@ -39,6 +40,7 @@ class Draft {
   readonly entries: PlanEntry[] = [];
   readonly admitted: PlanEntry[] = [];
   readonly preempted: Sequence[] = [];
+  readonly turns: Sequence[] = [];
   readonly #state: PlanningState;
   /** running[0 … kept − 1] stay; what lies behind was preempted. */
   #kept: number;
@@ -68,6 +70,7 @@ class Draft {
       }
       this.#addRunning(sequence, 'decode', newBlocks);
     }
+    if (this.entries.length > 0) this.#rowsLeft = Math.min(this.#rowsLeft, limits.maxPrefillRows);
   }
 
   continuePrefill(): void {
@@ -87,7 +90,7 @@ class Draft {
    * whole prefill must fit into this step, so that no row of a later one goes to those that came after it.
    */
   admit(): void {
-    if (this.preempted.length > 0) return;
+    if (this.preempted.length > 0 || this.#rowsLeft === 0 || this.#state.slots.free === 0) return;
     const { runnable, pool, cache, slots, limits } = this.#state;
     let slot = -1;
     let aside = { slots: 0, blocks: 0 };
@@ -105,12 +108,14 @@ class Draft {
       const scorable = this.#scorable(sequence, cached);
       if (!canAdmit(headroom, taken) || scorable === 0) break;
       if (this.#isBeingFilled(sequence)) {
+        this.turns.push(sequence);
         aside = { slots: aside.slots + 1, blocks: aside.blocks + taken };
         continue;
       }
       const remaining = sequence.length - cached;
       if (aside.slots > 0 && remaining > Math.min(this.#rowsLeft, scorable)) break;
       slot = slots.nextFree(slot + 1);
+      this.turns.push(sequence);
       this.#admitOne(sequence, slot, fresh);
     }
   }
@@ -208,7 +213,7 @@ function scoredRows({ scores, request }: Sequence, start: number, count: number)
 
 /** Brings entries into row order and counts what they add up to. */
 function finishPlan(draft: Draft, cache: PrefixCache, atMs: number): StepPlan {
-  const { entries, admitted, preempted } = draft;
+  const { entries, admitted, preempted, turns } = draft;
   entries.sort(inRowOrder);
   let prefillRows = 0;
   let decodeRows = 0;
@@ -229,6 +234,7 @@ function finishPlan(draft: Draft, cache: PrefixCache, atMs: number): StepPlan {
     atMs,
     entries,
     admitted,
+    turns,
     preempted,
     preemptedIds: preempted.map((sequence) => sequence.id),
     rows,

@@ -7,6 +7,8 @@ export interface SchedulerLimits {
   readonly maxSequences: number;
   /** Rows of one step, decode and prefill together; at least `maxSequences`. */
   readonly maxBatchTokens: number;
+  /** Prefill rows of a step that has decode rows too, so that it takes no longer than running sequences can bear. */
+  readonly maxPrefillRows: number;
   /** Requests that may wait, those waiting for an adapter included. */
   readonly maxQueue: number;
   readonly kvBlocks: number;
@@ -22,6 +24,7 @@ export interface SchedulerLimits {
 const LIMIT_NAMES = [
   'maxSequences',
   'maxBatchTokens',
+  'maxPrefillRows',
   'maxQueue',
   'kvBlocks',
   'blockSize',

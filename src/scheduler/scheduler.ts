@@ -71,8 +71,10 @@ export class Scheduler {
   ): void {
     this.#check(request);
     this.requireRoom(0);
-    this.#insert(request, new Sequence(request, adapters, this.#arrivals, nowMs, servedBy, constraint));
+    const sequence = new Sequence(request, adapters, this.#arrivals, nowMs, servedBy, constraint);
     this.#arrivals += 1;
+    this.#live.set(request.id, sequence);
+    this.#queue.insert(sequence);
   }
 
   /**
@@ -81,7 +83,9 @@ export class Scheduler {
    */
   enqueueFirst(request: GenerateRequest, adapters: RowAdapters, nowMs: number, servedBy: ServedBy): void {
     this.#check(request);
-    this.#insert(request, new Sequence(request, adapters, BEFORE_ALL, nowMs, servedBy, NO_CONSTRAINT));
+    const sequence = new Sequence(request, adapters, BEFORE_ALL, nowMs, servedBy, NO_CONSTRAINT);
+    this.#live.set(request.id, sequence);
+    this.#queue.insertFirst(sequence);
   }
 
   /** Errors: ERR_QUEUE_FULL when no request could be accepted beside `elsewhere` that are on their way here. */
@@ -102,11 +106,6 @@ export class Scheduler {
         `expected a request id not in use, got ${request.id}: give each its own`,
       );
     }
-  }
-
-  #insert(request: GenerateRequest, sequence: Sequence): void {
-    this.#live.set(request.id, sequence);
-    this.#queue.insert(sequence);
   }
 
   /**
@@ -154,7 +153,7 @@ export class Scheduler {
       {
         limits: this.#limits,
         running: this.#running,
-        runnable: this.#queue.runnable,
+        runnable: this.#queue.runnable(),
         pool: this.#pool,
         cache: this.#cache,
         slots: this.#slots,
@@ -196,6 +195,7 @@ export class Scheduler {
     }
     const events: SequenceEvent[] = [];
     this.#settle(plan);
+    for (const sequence of plan.turns) this.#queue.takeTurn(sequence);
     for (const entry of plan.admitted) this.#admit(entry, plan.atMs, events);
 
     let row = 0;
@@ -259,7 +259,7 @@ export class Scheduler {
       writtenBlocks: plan?.entries.flatMap((entry) => writtenBlocks(entry, this.#limits.blockSize)) ?? [],
       preemptedIds: plan?.preemptedIds ?? [],
       running: this.#running.map(snapshotSequence),
-      waiting: this.#queue.runnable.map(snapshotSequence),
+      waiting: Array.from(this.#queue.runnable(), snapshotSequence),
       waitingForAdapter: Array.from(this.#queue.loading(), snapshotSequence),
       liveIds: [...this.#live.keys()],
       blankBlockIds: this.#pool.blankIds(),

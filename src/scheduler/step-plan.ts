@@ -36,6 +36,8 @@ export interface StepPlan {
   readonly entries: readonly PlanEntry[];
   /** Entries that start to run with this step, in queue order. */
   readonly admitted: readonly PlanEntry[];
+  /** Sequences whose turn to run has come, in queue order: those admitted, and those that wait for a block being filled. */
+  readonly turns: readonly Sequence[];
   /** Sequences that give up slot and blocks, most recently admitted first. The pool has their blocks back already. */
   readonly preempted: readonly Sequence[];
   /** Request ids of `preempted`, for telemetry. */

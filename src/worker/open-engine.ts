@@ -28,7 +28,7 @@ export async function openEngine(
   const binding = loadBinding();
   const { manifest, directory } = start.model;
   const { kvBlocks, maxModelLen } = sizeEngine(manifest.config, start.kvMemoryBytes, start.maxModelLen);
-  const { threads, maxSequences, maxBatchTokens, maxQueue, prefixCache, tokenCount } = start;
+  const { threads, maxSequences, maxBatchTokens, maxPrefillRows, maxQueue, prefixCache, tokenCount } = start;
   const native = await binding.Engine.open(JSON.stringify(manifest), {
     directory,
     threads,
@@ -45,6 +45,7 @@ export async function openEngine(
   const scheduler = new Scheduler({
     maxSequences,
     maxBatchTokens,
+    maxPrefillRows,
     maxQueue,
     kvBlocks,
     blockSize: engine.blockSize,

@@ -129,7 +129,8 @@ export class DirectEngine {
     } = {},
   ): Promise<Outcome[]> {
     const { vocabSize } = this.model.manifest.config;
-    const limits = { ...this.sizes, blockSize: this.engine.blockSize, maxQueue: requests.length + 1, vocabSize };
+    const sized = { ...this.sizes, blockSize: this.engine.blockSize, maxQueue: requests.length + 1, vocabSize };
+    const limits = { ...sized, maxPrefillRows: this.sizes.maxBatchTokens };
     const scheduler = new Scheduler(limits);
     const outcomes = new Map<number, Outcome>();
     const claims: Claim[] = [];

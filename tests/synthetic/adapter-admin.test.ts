@@ -53,6 +53,7 @@ before(async () => {
       kvMemoryBytes: 2 ** 22,
       maxModelLen: MAX_MODEL_LEN,
       maxBatchTokens: 32,
+      maxPrefillRows: 32,
       maxSequences: SLOTS,
       maxQueue: 8,
       prefixCache: true,

@@ -75,6 +75,7 @@ describe('broken adapters in a running engine', () => {
         kvMemoryBytes: 2 ** 22,
         maxModelLen: null,
         maxBatchTokens: 64,
+        maxPrefillRows: 64,
         maxSequences: 8,
         maxQueue: 8,
         prefixCache: true,

@@ -21,6 +21,7 @@ before(async () => {
     kvMemoryBytes: 2 ** 22,
     maxModelLen: null,
     maxBatchTokens: 64,
+    maxPrefillRows: 64,
     maxSequences: 8,
     maxQueue: MAX_QUEUE,
     prefixCache: true,

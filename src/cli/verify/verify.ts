@@ -86,6 +86,7 @@ function startOf(options: VerifyOptions, cases: readonly VerifyCase[], adapterMe
     kvMemoryBytes: blocks * kvBlockBytes(config),
     maxModelLen: Math.min(longest, config.maxPositions),
     maxBatchTokens: MAX_BATCH_TOKENS,
+    maxPrefillRows: MAX_BATCH_TOKENS,
     maxSequences: MAX_SEQUENCES,
     maxQueue: 1024,
     prefixCache: true,

@@ -8,6 +8,7 @@ import { makeRequest, SERVED_BY } from './requests.js';
 const LIMITS = {
   maxSequences: 4,
   maxBatchTokens: 16,
+  maxPrefillRows: 16,
   maxQueue: 4,
   kvBlocks: 8,
   blockSize: 4,

@@ -9,7 +9,7 @@ function arrival(rank: number, adapter: number | null = -1): Sequence {
 }
 
 function ids(queue: WaitingQueue): number[] {
-  return queue.runnable.map((sequence) => sequence.id);
+  return Array.from(queue.runnable(), (sequence) => sequence.id);
 }
 
 function load(queue: WaitingQueue, id: number): void {
@@ -31,27 +31,34 @@ test('a loading sequence is passed over and takes its place by arrival once read
   assert.deepEqual([queue.size, queue.loadingCount], [5, 0]);
 });
 
-test('preempted sequences stay before all that never ran', () => {
+test("first what was preempted, then the engine's own, then those whose turn had come", () => {
   const queue = new WaitingQueue();
   const preempted = arrival(5);
   preempted.admit(0, 0, 0);
   preempted.detach();
-  queue.insert(arrival(6));
-  queue.insert(arrival(1, null));
+  const [late, early, turned] = [arrival(6), arrival(1, null), arrival(7)];
+  for (const sequence of [late, early, turned]) queue.insert(sequence);
+  queue.takeTurn(turned);
   queue.pushFront(preempted);
   load(queue, 1);
-  assert.deepEqual(ids(queue), [5, 1, 6]);
+  const own = new Sequence(makeRequest(-9, 2, 2), rowsOn(-1), -1, 0, SERVED_BY);
+  queue.insertFirst(own);
+  assert.deepEqual(ids(queue), [5, -9, 7, 1, 6]);
+  for (const sequence of [preempted, own]) {
+    queue.takeTurn(sequence);
+    queue.remove(sequence);
+  }
+  assert.deepEqual(ids(queue), [7, 1, 6]);
 });
 
-test('removal works from either place and ignores strangers', () => {
+test('removal works from every place and ignores strangers', () => {
   const queue = new WaitingQueue();
-  const [runnable, loading] = [arrival(0), arrival(1, null)];
-  queue.insert(runnable);
-  queue.insert(loading);
+  const [runnable, loading, turned] = [arrival(0), arrival(1, null), arrival(2)];
+  for (const sequence of [runnable, loading, turned]) queue.insert(sequence);
+  queue.takeTurn(turned);
   queue.remove(arrival(7));
-  assert.equal(queue.size, 2);
-  queue.remove(runnable);
-  queue.remove(loading);
+  assert.equal(queue.size, 3);
+  for (const sequence of [runnable, loading, turned]) queue.remove(sequence);
   assert.equal(queue.size, 0);
   assert.equal(queue.takeLoaded(1), null);
 });

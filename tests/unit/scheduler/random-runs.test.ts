@@ -66,6 +66,7 @@ const limits = fc
   .record({
     maxSequences: fc.integer({ min: 1, max: 5 }),
     spareRows: fc.nat(6),
+    maxPrefillRows: fc.integer({ min: 1, max: 10 }),
     maxQueue: fc.integer({ min: 1, max: 12 }),
     kvBlocks: fc.integer({ min: 3, max: 14 }),
     blockSize: fc.integer({ min: 1, max: 4 }),
@@ -218,15 +219,17 @@ class Run {
    * for a prefill to fill a block that it needs.
    */
   #checkBatchingLaw(plan: StepPlan, before: SchedulerSnapshot): void {
-    const { maxBatchTokens, kvBlocks, blockSize } = before.limits;
-    assert.ok(plan.rows <= maxBatchTokens);
+    const { maxBatchTokens, maxPrefillRows, kvBlocks, blockSize } = before.limits;
+    const { decodeRows } = plan;
+    const most = decodeRows === 0 ? maxBatchTokens : Math.min(maxBatchTokens, decodeRows + maxPrefillRows);
+    assert.ok(plan.rows <= most);
     const rows = new Map(plan.entries.map((entry) => [entry.sequence.id, entry.count]));
     const outOfScores = plan.scoredRows === maxScoredRows(before.limits.vocabSize);
     const preempted = new Set(plan.preemptedIds);
     const kept = before.running.filter(({ id }) => !preempted.has(id));
     for (const { id, computed, prefillLength, scored } of kept) {
       if (computed >= prefillLength) assert.equal(rows.get(id), 1, 'every running sequence past its prefill decodes');
-      else if (plan.rows < maxBatchTokens && (scored === null || !outOfScores))
+      else if (plan.rows < most && (scored === null || !outOfScores))
         assert.equal(rows.get(id), prefillLength - computed, 'prefills use what is left');
     }
     const last = before.running.at(-preempted.size - 1);
@@ -246,7 +249,7 @@ class Run {
       overtaking.every(({ sequence, start, count }) => start + count === sequence.length),
       'what overtakes is done with its prefill',
     );
-    if (plan.rows === maxBatchTokens || preempted.size > 0) return;
+    if (plan.rows === most || preempted.size > 0) return;
     const held = new Set([
       ...kept.flatMap(({ blocks }) => blocks),
       ...plan.entries.flatMap((entry) => entry.newBlocks),
@@ -339,8 +342,9 @@ function toRequest(id: number, { prompt, family, salt, maxNew, minNew, stopId, p
   // Some end in a token of their own.
   if (id % 3 === 0) promptIds[prompt - 1] = 20 + (id % 2);
   const stopIds = stopId === null ? [] : [stopId];
+  const adapter = `flow-${id % 4}`;
   const promptLogprobs = scores === null ? null : { top: scores };
-  const rest = { promptIds, promptLogprobs, cacheSalt: salt, stopIds, minNewTokens: Math.min(minNew, maxNew) };
+  const rest = { adapter, promptIds, promptLogprobs, cacheSalt: salt, stopIds, minNewTokens: Math.min(minNew, maxNew) };
   const request = makeRequest(id, prompt, maxNew, rest);
   return { ...request, sampling: { ...request.sampling, repetitionPenalty: penalty ? 1.2 : 1 } };
 }
@@ -422,7 +426,7 @@ test('random runs: every request answers as if alone, one terminal event each, n
       run.play();
       for (const [id, request] of play.requests.entries()) checkOutcome(id, request, run.outcomes[id] as Outcome);
     }),
-    { seed: SEED, numRuns: 600, includeErrorInReport: true },
+    { seed: SEED, numRuns: 800, includeErrorInReport: true },
   );
   for (const [what, times] of Object.entries(met)) assert.ok(times >= 50, `${what} came up ${times} times`);
 });
