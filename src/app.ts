@@ -15,6 +15,7 @@ import { createBaseApp, routesOf } from './server/base-app.js';
 import { Health } from './server/health.js';
 import type { Lifecycle } from './server/lifecycle.js';
 import type { RequestSource } from './server/lorax/adapter-origin.js';
+import { registerLoraxDocument } from './server/lorax/document-route.js';
 import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
 import { registerInfo } from './server/lorax/info-route.js';
 import { registerLoraxProbes } from './server/lorax/probe-routes.js';
@@ -24,9 +25,14 @@ import { OPENAI_PREFIX, registerOpenAi } from './server/openai/routes.js';
 import { OPENAI_WORDING } from './server/openai/wording.js';
 import { type AccessRules, ADMIN_ACCESS, PUBLIC_ACCESS } from './server/plugins/access.js';
 import { registerMethodNotAllowed } from './server/plugins/errors.js';
+import { registerOpenApi } from './server/plugins/openapi.js';
 import { registerSameOrigin } from './server/plugins/same-origin.js';
 import { registerMetrics } from './server/routes/metrics.js';
 import { registerProbes } from './server/routes/probes.js';
+import { ADMIN_COMPONENTS } from './server/schemas/admin.js';
+import { LORAX_COMPONENTS } from './server/schemas/lorax.js';
+import { OPENAI_COMPONENTS } from './server/schemas/openai.js';
+import { VLLM_COMPONENTS } from './server/schemas/vllm.js';
 
 /** Unread output of one stream above this ends the stream. */
 const MAX_BUFFERED_BYTES = 2 ** 20;
@@ -106,6 +112,15 @@ export function buildApp(deps: AppDeps): FastifyInstance {
   const health = new Health({ engine, lifecycle, now });
   const drawSeed = deps.drawSeed ?? randomSeed;
   const routes = routesOf(app, () => {
+    registerOpenApi(app, {
+      title: 'loramux',
+      version,
+      components: { ...LORAX_COMPONENTS, ...OPENAI_COMPONENTS, ...VLLM_COMPONENTS },
+      accessByMethod: PUBLIC_ACCESS,
+      errors: [],
+      errorSchema: 'LoraxError',
+    });
+    registerLoraxDocument(app);
     registerProbes(app, health, version);
     registerLoraxProbes(app, { health, generation });
     registerMetrics(app, metrics);
@@ -147,6 +162,15 @@ export function buildAdminApp(deps: AdminAppDeps): FastifyInstance {
   });
   registerSameOrigin(app, deps.boundTo);
   const routes = routesOf(app, () => {
+    registerOpenApi(app, {
+      title: 'loramux admin',
+      version,
+      components: ADMIN_COMPONENTS,
+      accessByMethod: ADMIN_ACCESS,
+      // Pages of other origins.
+      errors: [403],
+      errorSchema: 'AdminError',
+    });
     registerProbes(app, new Health({ engine, lifecycle, now: deps.now ?? monotonicNow }), version);
     registerMetrics(app, metrics);
     registerAdapterRoutes(app, { engine, lifecycle });

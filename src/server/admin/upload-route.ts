@@ -7,6 +7,7 @@ import type { EngineClient } from '../../core/engine-client.js';
 import { LoramuxError } from '../../core/errors.js';
 import type { JsonObject } from '../fields.js';
 import type { Lifecycle } from '../lifecycle.js';
+import { UPLOAD_ADAPTER } from '../schemas/admin.js';
 import { carryOutLoad, type LoadReply } from './load-reply.js';
 import { readName, readUploadQuery } from './requests.js';
 import { UPLOAD_TYPES, UploadBody, type UploadOptions } from './upload-body.js';
@@ -50,7 +51,7 @@ export function registerUploadRoute(app: FastifyInstance, { engine, lifecycle, u
     }
   };
 
-  app.put<Upload>('/adapters/:name', async (request, reply) => {
+  app.put<Upload>('/adapters/:name', { config: { doc: UPLOAD_ADAPTER } }, async (request, reply) => {
     try {
       const { status, body } = await load(request);
       return reply.code(status).send(body);

@@ -9,7 +9,8 @@ import { refuseUnknownFields } from './unsupported.js';
 export const MAX_INPUTS = 256;
 
 const BODY_FIELDS: ReadonlySet<string> = new Set(['inputs', 'parameters', 'stream']);
-const PARAMETER_FIELDS: ReadonlySet<string> = new Set([
+/** Fields of `parameters` that act. */
+export const PARAMETER_FIELDS: ReadonlySet<string> = new Set([
   'adapter_id',
   'adapter_names',
   'adapter_source',

@@ -4,6 +4,7 @@ import type { EngineClient } from '../../core/engine-client.js';
 import { LoramuxError } from '../../core/errors.js';
 import type { GenerationService } from '../../generation/service.js';
 import { originOf } from '../request-origin.js';
+import { eitherDoc, GENERATE, GENERATE_STREAM } from '../schemas/lorax.js';
 import { SseStream } from '../sse.js';
 import type { RequestSource } from './adapter-origin.js';
 import { answerAll } from './answers.js';
@@ -82,12 +83,14 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     return reply;
   }
 
-  app.post('/generate', async (request, reply) => {
+  app.post('/generate', { config: { doc: GENERATE } }, async (request, reply) => {
     const call = readCall(request, false);
     const bodies = await answer(request, reply, call);
     return reply.send(call.list ? listOf(bodies) : bodies[0]);
   });
-  app.post('/generate_stream', (request, reply) => stream(request, reply, readCall(request, true)));
+  app.post('/generate_stream', { config: { doc: GENERATE_STREAM } }, (request, reply) =>
+    stream(request, reply, readCall(request, true)),
+  );
 
   /** As its clients expect, the reply is a list even of one answer. */
   async function either(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
@@ -95,8 +98,8 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     if (call.streaming) return stream(request, reply, call);
     return reply.send(listOf(await answer(request, reply, call)));
   }
-  app.post('/', either);
-  app.post('/invocations', either);
+  app.post('/', { config: { doc: eitherDoc('compat_generate') } }, either);
+  app.post('/invocations', { config: { doc: eitherDoc('invocations') } }, either);
 }
 
 function listOf(bodies: readonly string[]): string {

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import type { EngineClient, EngineLimits } from '../../core/engine-client.js';
+import { INFO } from '../schemas/lorax.js';
 import { MAX_STOP_SEQUENCES } from './parameters.js';
 
 /** What the weights are called in LoRAX's reply. */
@@ -13,7 +14,7 @@ export function deviceType({ device }: EngineLimits): string {
 /** `GET /info`, LoRAX's fields in LoRAX's order; what has no counterpart here is null or neutral. */
 export function registerInfo(app: FastifyInstance, engine: EngineClient, version: string, maxBestOf: number): void {
   const { limits } = engine;
-  app.get('/info', () => ({
+  app.get('/info', { config: { doc: INFO } }, () => ({
     model_id: limits.modelId,
     model_sha: null,
     model_dtype: DTYPES[limits.precision] ?? limits.precision,

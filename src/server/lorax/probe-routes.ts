@@ -6,6 +6,8 @@ import { collect, type GenerationService } from '../../generation/service.js';
 import { PLAIN_SPEC } from '../../generation/spec.js';
 import type { Health } from '../health.js';
 import { answerHealth } from '../routes/probes.js';
+import { STARTUP as STARTUP_DOC } from '../schemas/lorax.js';
+import { healthDoc } from '../schemas/operations.js';
 import { errorBody, toLoraxError } from './errors.js';
 
 export interface LoraxProbeDeps {
@@ -27,8 +29,8 @@ const STARTUP = {
 
 /** `GET /` (as `/health`) and `GET /startup`, which generates a token through the queue; its failures are a 500. */
 export function registerLoraxProbes(app: FastifyInstance, { health, generation }: LoraxProbeDeps): void {
-  app.get('/', (_request, reply) => answerHealth(reply, health));
-  app.get('/startup', { config: { access: 'infer' } }, async (_request, reply) => {
+  app.get('/', { config: { doc: healthDoc('root') } }, (_request, reply) => answerHealth(reply, health));
+  app.get('/startup', { config: { access: 'infer', doc: STARTUP_DOC } }, async (_request, reply) => {
     const left = new AbortController();
     reply.raw.once('close', () => left.abort());
     try {

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { abortOnClose } from '../abort-on-close.js';
 import { originOf } from '../request-origin.js';
+import { COMPLETIONS } from '../schemas/openai.js';
 import { type CompletionCall, promptTexts, readCompletionBody } from './completion-body.js';
 import { bestOf, ChoiceWriter } from './completion-choices.js';
 import { jobsOf } from './completion-jobs.js';
@@ -16,7 +17,7 @@ import { usageOf } from './usage.js';
 export function registerCompletions(app: FastifyInstance, deps: OpenAiDeps): void {
   const { limits } = deps.engine;
 
-  app.post('/completions', async (request, reply) => {
+  app.post('/completions', { config: { doc: COMPLETIONS } }, async (request, reply) => {
     requireBody(request.body);
     const call = readCompletionBody(request.body, { ...deps, limits });
     const id = `cmpl-${deps.requestIds.claim(call.requestId, request, reply)}`;

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { type Caller, requireUse } from '../../core/caller.js';
 import type { EngineClient } from '../../core/engine-client.js';
 import { BASE_NAME } from '../../core/names.js';
+import { MODEL_BY_ID, MODELS } from '../schemas/openai.js';
 import type { OpenAiDeps } from './deps.js';
 import { adapterCard, allCards, baseCard, type CardContext, type NamedCard } from './model-cards.js';
 import { readModel, unknownModel } from './model-name.js';
@@ -17,9 +18,11 @@ export function registerModels(app: FastifyInstance, { engine, base, vllmLoraApi
   const context: CardContext = { base, limits: engine.limits, startedAt, showPaths: vllmLoraApi !== 'off' };
   const list = new ModelList(engine, context);
 
-  app.get('/models', async ({ caller }, reply) => reply.type('application/json').send(await list.body(caller)));
+  app.get('/models', { config: { doc: MODELS } }, async ({ caller }, reply) =>
+    reply.type('application/json').send(await list.body(caller)),
+  );
 
-  app.get<ByPath>('/models/*', async (request) => {
+  app.get<ByPath>('/models/*', { config: { doc: MODEL_BY_ID } }, async (request) => {
     const id = request.params['*'];
     const model = readModel(id, base);
     requireUse(request.caller, [model.adapter]);

@@ -1,6 +1,8 @@
 import { isIP } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { LoramuxError } from '../../core/errors.js';
+import type { RouteDoc } from '../schemas/route-doc.js';
+import { LOAD_LORA_ADAPTER, UNLOAD_LORA_ADAPTER } from '../schemas/vllm.js';
 import type { OpenAiDeps } from './deps.js';
 import { FieldError } from './errors.js';
 import { requireBody } from './fields.js';
@@ -23,9 +25,9 @@ export function registerVllmLora(app: FastifyInstance, deps: VllmLoraDeps): void
     throw new LoramuxError('ERR_FORBIDDEN', 'adapters are loaded by callers on this machine only');
   }
 
-  const options = { config: { access: 'admin:write' as const }, onRequest: checkPeer };
+  const optionsOf = (doc: RouteDoc) => ({ config: { access: 'admin:write' as const, doc }, onRequest: checkPeer });
 
-  app.post('/load_lora_adapter', options, async (request, reply) => {
+  app.post('/load_lora_adapter', optionsOf(LOAD_LORA_ADAPTER), async (request, reply) => {
     requireBody(request.body);
     let name = '';
     let path = '';
@@ -42,7 +44,7 @@ export function registerVllmLora(app: FastifyInstance, deps: VllmLoraDeps): void
     }
   });
 
-  app.post('/unload_lora_adapter', options, async (request, reply) => {
+  app.post('/unload_lora_adapter', optionsOf(UNLOAD_LORA_ADAPTER), async (request, reply) => {
     requireBody(request.body);
     let name = '';
     try {
