@@ -118,3 +118,18 @@ test('a prompt that is too long says so as agents expect', async (t) => {
     return error.code === 'context_length_exceeded';
   });
 });
+
+test("vLLM's constraints hold the output, and a schema that cannot be held is refused by its path", async (t) => {
+  const client = await connect(t);
+  const create = (fields: object): Promise<OpenAI.Completion> =>
+    client.completions.create({ model: '', prompt: 'My answer is ', max_tokens: 20, ...fields });
+  const chosen = await create({ guided_choice: ['yes', 'no'] });
+  assert.ok(['yes', 'no'].includes(chosen.choices[0]?.text ?? ''), chosen.choices[0]?.text);
+  const matched = await create({ structured_outputs: { regex: '[a-c]{4}' } });
+  assert.match(matched.choices[0]?.text ?? '', /^[a-c]{4}$/);
+  const schema = { type: 'object', properties: { a: { type: 'string', pattern: '(?=x)y' } }, required: ['a'] };
+  await assert.rejects(create({ structured_outputs: { json: schema } }), (error) => {
+    assert.ok(error instanceof BadRequestError);
+    return error.param === 'structured_outputs.json';
+  });
+});
