@@ -41,8 +41,10 @@ test('after a context, they are what the tokens add to it', () => {
 });
 
 test('no delta holds a cut character', () => {
+  // A replacement character that the text itself holds is no cut one.
+  const whole = textIds.filter((ids) => !tokenizer.decode(Uint32Array.from(ids), false).includes('\uFFFD'));
   fc.assert(
-    fc.property(textIds, (ids) => {
+    fc.property(whole, (ids) => {
       const { deltas, flush } = decodeAll(ids);
       assert.ok(deltas.every((delta) => !delta.includes('\uFFFD')));
       assert.equal(flush, '');
