@@ -26,6 +26,10 @@ function recordStep(of: Instruments, step: Step): void {
   of.steps.inc({ phase, path: step.loraRows > 0 ? 'lora' : 'base', base_rows: step.baseRows > 0 ? 'yes' : 'no' });
   of.stepSeconds.observe({ phase }, step.stepSeconds);
   if (step.maskSeconds !== null) of.maskSeconds.observe(step.maskSeconds);
+  const method = step.prefillRows > 0 ? 'prefill' : 'decode';
+  of.loraxBatchCount.inc({ method });
+  of.loraxBatchSuccess.inc({ method });
+  of.loraxBatchDuration.observe({ method }, step.stepSeconds);
   of.stepRows.observe(step.prefillRows + step.decodeRows);
   of.stepSegments.observe(step.segments);
   of.stepDistinctAdapters.observe(step.distinctAdapters);

@@ -135,6 +135,14 @@ export const FAMILIES = {
   ),
   loraxQueueLength: gauge('lorax_queue_length', 'Requests not yet running'),
   loraxBatchSize: gauge('lorax_batch_current_size', 'Running requests'),
+  loraxBatchTokens: gauge('lorax_batch_current_max_tokens', 'Tokens that fit in the KV blocks in use'),
+  loraxBatchCount: counter('lorax_batch_inference_count', 'Steps, by whether prompts were part of them', 'method'),
+  loraxBatchSuccess: counter(
+    'lorax_batch_inference_success',
+    'Steps that succeeded; failed ones are in neither count',
+    'method',
+  ),
+  loraxBatchDuration: histogram('lorax_batch_inference_duration', 'Seconds', LORAX_SECONDS, 'method'),
 } as const;
 
 export type Instruments = { readonly [K in keyof typeof FAMILIES]: ReturnType<(typeof FAMILIES)[K]> };

@@ -12,6 +12,7 @@ export function recordState(of: Instruments, state: EngineState): void {
   of.loraxBatchSize.set(state.running);
   const { total, used, cached } = state.kvBlocks;
   of.kvUsage.set(total === 0 ? 0 : used / total);
+  of.loraxBatchTokens.set(used * state.kvBlocks.blockSize);
   of.kvBlocks.set({ state: 'used' }, used);
   of.kvBlocks.set({ state: 'cached' }, cached);
   of.kvBlocks.set({ state: 'free' }, total - used - cached);
