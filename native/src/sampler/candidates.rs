@@ -1,7 +1,7 @@
 //! The tokens that may still be drawn, and the filters that narrow them down.
 
 use super::RowSampling;
-use super::logprobs::{by_rank, highest, likeliest, weight};
+use super::logprobs::{highest, likeliest, weight};
 
 /// Buffers reused between rows.
 #[derive(Default)]
@@ -12,6 +12,8 @@ pub struct Candidates {
     weights: Vec<f64>,
     total: f64,
     ranked: bool,
+    /// Of every id: what its logit ranks by, then the id, so that sorting reads nothing else.
+    keys: Vec<u64>,
     /// −ln of the probabilities, then their distances from the entropy.
     distances: Vec<f64>,
     order: Vec<u32>,
@@ -21,16 +23,14 @@ impl Candidates {
     /// Takes every token of `logits`, penalised and tempered, with at least one above −∞; then top-k, top-p, min-p,
     /// typical-p narrow them down, each with the probabilities that the one before left.
     pub fn select(&mut self, logits: &[f32], row: &RowSampling) {
-        self.ids.clear();
-        self.ids.extend((0u32..).zip(logits).map(|(id, _)| id));
-        if row.top_k > 0 && row.top_k < self.ids.len() {
-            self.ids.select_nth_unstable_by(row.top_k, by_rank(logits));
-            self.ids.truncate(row.top_k);
-        }
         let filtered = row.top_p < 1.0 || row.min_p > 0.0 || row.typical_p < 1.0;
-        self.ranked = filtered || self.ids.len() < logits.len();
+        let count = if row.top_k == 0 { logits.len() } else { row.top_k.min(logits.len()) };
+        self.ranked = filtered || count < logits.len();
+        self.ids.clear();
         if self.ranked {
-            self.ids.sort_unstable_by(by_rank(logits));
+            self.rank(logits, count);
+        } else {
+            self.ids.extend((0u32..).zip(logits).map(|(id, _)| id));
         }
         let top = highest(logits);
         self.weights.clear();
@@ -47,6 +47,19 @@ impl Candidates {
             self.keep_typical(f64::from(row.typical_p));
         }
         self.total = self.weights.iter().sum();
+    }
+
+    /// Takes the `count` first by rank, in that order: highest logit first, lowest id first among equals.
+    fn rank(&mut self, logits: &[f32], count: usize) {
+        self.keys.clear();
+        self.keys.extend((0u32..).zip(logits).map(|(id, &logit)| u64::from(falling(logit)) << 32 | u64::from(id)));
+        if count < self.keys.len() {
+            self.keys.select_nth_unstable(count);
+            self.keys.truncate(count);
+        }
+        self.keys.sort_unstable();
+        #[allow(clippy::cast_possible_truncation)]
+        self.ids.extend(self.keys.iter().map(|&key| key as u32));
     }
 
     fn keep_first(&mut self, count: usize) {
@@ -111,6 +124,12 @@ impl Candidates {
     fn logprob(&self, index: usize) -> f32 {
         (self.weights[index] / self.total).ln() as f32
     }
+}
+
+/// A number that falls where the logit, which is not NaN, rises; both zeros are equal.
+fn falling(logit: f32) -> u32 {
+    let bits = (logit + 0.0).to_bits();
+    if bits >> 31 == 1 { bits } else { !bits & 0x7fff_ffff }
 }
 
 /// How many of the descending `weights` it takes to reach `goal`; at least one.

@@ -66,7 +66,7 @@ pub fn argmax(logits: &[f32]) -> Option<u32> {
 }
 
 /// Order of ids by their logits, which hold no NaN: highest first, lowest id first among equals.
-pub fn by_rank(logits: &[f32]) -> impl Fn(&u32, &u32) -> Ordering {
+fn by_rank(logits: &[f32]) -> impl Fn(&u32, &u32) -> Ordering {
     |a, b| logits[*b as usize].partial_cmp(&logits[*a as usize]).unwrap_or(Ordering::Equal).then(a.cmp(b))
 }
 
