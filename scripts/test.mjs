@@ -57,6 +57,7 @@ const PARTS = {
   synthetic: () => nodeTests('synthetic', { concurrency: 1 }),
   cli: () => nodeTests('cli', { concurrency: 1 }),
   model: () => nodeTests('model', { concurrency: 1 }),
+  api: () => nodeTests('api', { concurrency: 1 }),
   clients: clientTests,
 };
 

@@ -5,7 +5,7 @@ import {
   BOOLEAN,
   COUNT,
   described,
-  EVENTS_TYPE,
+  eventsOf,
   type JsonSchema,
   json,
   NUMBER,
@@ -138,7 +138,7 @@ const GENERATING = {
   errors: [422, 424, 429, 499, 500, 503],
 } as const;
 const ANSWERS = array(ref('GenerateResponse'));
-const EVENTS = { [EVENTS_TYPE]: described('Data of each event: StreamResponse, or LoraxError as the last', STRING) };
+const EVENTS = eventsOf('Data of each event: StreamResponse, or LoraxError as the last');
 
 export const GENERATE: RouteDoc = {
   ...GENERATING,

@@ -8,7 +8,7 @@ import {
   COUNT,
   DIGEST,
   described,
-  EVENTS_TYPE,
+  eventsOf,
   type JsonSchema,
   json,
   NUMBER,
@@ -187,7 +187,15 @@ export const OPENAI_COMPONENTS: Readonly<Record<string, JsonSchema>> = {
   OpenAiError: object({
     error: object({ message: STRING, type: STRING, param: nullable(STRING), code: STRING }),
   }),
-  Usage: object({ prompt_tokens: COUNT, completion_tokens: COUNT, total_tokens: COUNT }),
+  Usage: object(
+    {
+      prompt_tokens: COUNT,
+      completion_tokens: COUNT,
+      total_tokens: COUNT,
+      prompt_tokens_details: object({ cached_tokens: COUNT }),
+    },
+    ['prompt_tokens', 'completion_tokens', 'total_tokens'],
+  ),
   Model: CARD,
   CompletionRequest: object(COMPLETION, ['model', 'prompt']),
   Completion: object(
@@ -213,7 +221,10 @@ export const COMPLETIONS: RouteDoc = {
   replies: {
     200: {
       text: 'the completion, or with `"stream": true` its chunks',
-      content: { ...json(ref('Completion')), [EVENTS_TYPE]: STRING },
+      content: {
+        ...json(ref('Completion')),
+        ...eventsOf('Data of each event: a chunk, OpenAiError, or [DONE] as the last'),
+      },
     },
   },
   errors: [404, 429, 499, 500, 503],

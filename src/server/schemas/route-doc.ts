@@ -39,6 +39,12 @@ export const JSON_TYPE = 'application/json';
 export const TEXT_TYPE = 'text/plain';
 export const EVENTS_TYPE = 'text/event-stream';
 
+/** Replies of server-sent events: the schema of one event, whose data is JSON text. */
+export function eventsOf(description: string): Readonly<Record<string, JsonSchema>> {
+  const event = { type: 'object', properties: { data: STRING, event: STRING }, required: ['data'] };
+  return { [EVENTS_TYPE]: { description, ...event } };
+}
+
 /** A shared schema of the document. */
 export function ref(name: string): JsonSchema {
   return { $ref: `#/components/schemas/${name}` };
