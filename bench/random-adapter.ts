@@ -7,6 +7,8 @@ export interface RandomAdapter {
   readonly name: string;
   readonly rank: number;
   readonly seed: number;
+  /** Last parts of the modules' names; absent = every linear module. */
+  readonly targets?: readonly string[];
 }
 
 /** Float16 bits of a value whose magnitude lies in [2^-14, 2), by truncation. */
@@ -43,7 +45,7 @@ export function writeRandomAdapter(root: string, adapter: RandomAdapter, sites: 
     task_type: 'CAUSAL_LM',
     r: adapter.rank,
     lora_alpha: 2 * adapter.rank,
-    target_modules: 'all-linear',
+    target_modules: adapter.targets ?? 'all-linear',
   };
   writeFileSync(join(directory, 'adapter_config.json'), JSON.stringify(config));
 
@@ -62,6 +64,7 @@ export function writeRandomAdapter(root: string, adapter: RandomAdapter, sites: 
     for (const module of site.modules) {
       // As PEFT's "all-linear", which leaves the head out.
       if (module.name === 'lm_head') continue;
+      if (adapter.targets !== undefined && !adapter.targets.some((end) => module.name.endsWith(`.${end}`))) continue;
       const name = `base_model.model.${module.name}`;
       add(`${name}.lora_A.weight`, [adapter.rank, site.inFeatures], 1 / Math.sqrt(site.inFeatures));
       add(`${name}.lora_B.weight`, [module.outFeatures, adapter.rank], 0.02);

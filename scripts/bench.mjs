@@ -1,10 +1,10 @@
-// `npm run bench` and `npm run bench:loads`, with flags behind `--`: builds what is stale, then measures.
+// `npm run bench`, `npm run bench:loads` and `npm run bench:zipf`, with flags behind `--`: builds what is stale, then measures.
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { buildNative, buildTypeScript, installPackages, needTools, root, run, stop } from './steps.mjs';
 
 const [what, ...flags] = process.argv.slice(2);
-if (what !== 'mixed' && what !== 'loads') stop(`no such benchmark: ${what}; there are mixed and loads`);
+if (!['mixed', 'loads', 'zipf'].includes(what)) stop(`no such benchmark: ${what}; there are mixed, loads and zipf`);
 needTools('cargo', 'python3');
 installPackages();
 buildNative();
