@@ -106,8 +106,8 @@ export async function serve(config: Config, memoryBytes: number, version: string
     isReady: () => lifecycle.ready,
     isDraining: () => lifecycle.draining,
   });
-  const { servedNames, maxChoices, maxBestOf, vllmLoraApi, vllmUnloadMissing, requestSources } = config;
-  const openai = { servedNames, maxChoices, maxBestOf, vllmLoraApi, vllmUnloadMissing };
+  const { servedNames, maxChoices, maxBestOf, toolCallFormat, vllmLoraApi, vllmUnloadMissing, requestSources } = config;
+  const openai = { servedNames, maxChoices, maxBestOf, toolCallFormat, vllmLoraApi, vllmUnloadMissing };
   const access = { keys: keys?.ring ?? null, publicMetrics: config.publicMetrics };
   const shared = { engine, lifecycle, metrics, logger, version, access };
   const generation = createGeneration({ engine, tokenizer, metrics });

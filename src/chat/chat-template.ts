@@ -3,6 +3,7 @@ import { TemplateBudgetError, withinTime } from './budget.js';
 import { MAX_ELEMENTS, TemplateInterpreter } from './interpreter.js';
 import { Environment, type Program, parse, tokenize } from './jinja.js';
 import { strftime } from './strftime.js';
+import { type ToolFormat, toolFormatOf } from './tools/tool-format.js';
 
 /** A message as templates see it: at least a role, and usually content. */
 export type TemplateMessage = Readonly<Record<string, unknown>> & { readonly role: string };
@@ -12,6 +13,8 @@ export interface Chat {
   readonly messages: readonly TemplateMessage[];
   /** Tools as the request gives them; null = none. */
   readonly tools: readonly unknown[] | null;
+  /** How calls are found in the answer: a template that neither shows tools nor a known format is refused. Null = they need not be. */
+  readonly toolFormat: ToolFormat | 'auto' | null;
   /** End with what opens an answer. */
   readonly addGenerationPrompt: boolean;
   /** Leave the last message open, so that the answer goes on with it. Its content must be text. */
@@ -53,14 +56,32 @@ export class ChatTemplate {
   }
 
   /** The prompt. ERR_TEMPLATE says what the template refuses or why it fails. */
-  render(chat: Chat): string {
+  render(given: Chat): string {
+    this.#checkTools(given);
+    const chat = this.#knowsDevelopers ? given : { ...given, messages: given.messages.map(asSystem) };
     if (!chat.continueFinalMessage) return this.#run(chat, chat.messages);
     return this.#open(chat);
   }
 
-  /** True when the template reads `tools`. */
-  get takesTools(): boolean {
-    return /\btools\b/.test(this.source);
+  /** How the model that this template is for writes calls; null when that cannot be told. */
+  get toolFormat(): ToolFormat | null {
+    return toolFormatOf(this.source);
+  }
+
+  get #knowsDevelopers(): boolean {
+    return this.source.includes('developer');
+  }
+
+  /** ERR_TEMPLATE for tools that the template would leave out, or whose calls would not be found. */
+  #checkTools({ tools, toolFormat }: Chat): void {
+    if (tools === null || toolFormat === null) return;
+    const reason = /\btools\b/.test(this.source)
+      ? toolFormat === 'auto' && this.toolFormat === null
+        ? 'shows calls in no format known here: name it with --tool-call-format'
+        : null
+      : "takes no tools: leave them out, or force a call with 'tool_choice'";
+    if (reason === null) return;
+    throw new LoramuxError('ERR_TEMPLATE', `the model's chat template ${reason}`, { field: 'tools' });
   }
 
   #open(chat: Chat): string {
@@ -120,6 +141,11 @@ function withoutMarks(source: string): string {
   return source
     .replace(/\{%([-+]?)\s*generation\s*([-+]?)%\}/g, '{%$1 if true $2%}')
     .replace(/\{%([-+]?)\s*endgeneration\s*([-+]?)%\}/g, '{%$1 endif $2%}');
+}
+
+/** A developer's message for templates from before there were any. */
+function asSystem(message: TemplateMessage): TemplateMessage {
+  return message.role === 'developer' ? { ...message, role: 'system' } : message;
 }
 
 /** ERR_TEMPLATE. */

@@ -47,6 +47,7 @@ export interface Config {
   /** Largest `best_of` of one request. */
   readonly maxBestOf: number;
   /** Whether vLLM's routes that load and unload adapters are served, and to whom. */
+  readonly toolCallFormat: 'auto' | 'hermes' | 'llama3' | 'mistral' | 'none';
   readonly vllmLoraApi: 'off' | 'on' | 'loopback';
   /** Status of an unload by those routes of an adapter that is not there. */
   readonly vllmUnloadMissing: 200 | 400 | 404;

@@ -264,6 +264,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     defaultText: '2',
     help: 'largest best_of of one request',
   },
+  toolCallFormat: {
+    flag: 'tool-call-format',
+    value: 'FORMAT',
+    parse: choice(['auto', 'hermes', 'llama3', 'mistral', 'none']),
+    fallback: () => 'auto' as const,
+    defaultText: 'auto',
+    help: 'how calls of tools are found in answers; auto: as the chat template shows them; none: only where they are forced',
+  },
   vllmLoraApi: {
     flag: 'vllm-lora-api',
     value: 'WHO',

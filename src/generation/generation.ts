@@ -1,3 +1,4 @@
+import type { ChatTemplate } from '../chat/chat-template.js';
 import type { EngineClient, Submission } from '../core/engine-client.js';
 import { LoramuxError } from '../core/errors.js';
 import type { FinishReason, GenerateRequest, SequenceEvent, ServedBy, TopLogprobs } from '../core/request.js';
@@ -40,6 +41,8 @@ export interface GenerationDeps {
  */
 export class Generation implements AsyncIterable<GenerationEvent> {
   readonly request: GenerateRequest;
+  /** That made the prompt of a conversation; null for other prompts. */
+  readonly template: ChatTemplate | null;
   readonly #spec: GenerationSpec;
   readonly #deps: GenerationDeps;
   readonly #receivedMs: number;
@@ -58,10 +61,17 @@ export class Generation implements AsyncIterable<GenerationEvent> {
   #held: AssembledToken | null = null;
   #ended = false;
 
-  constructor(deps: GenerationDeps, spec: GenerationSpec, request: GenerateRequest, receivedMs: number) {
+  constructor(
+    deps: GenerationDeps,
+    spec: GenerationSpec,
+    request: GenerateRequest,
+    receivedMs: number,
+    template: ChatTemplate | null,
+  ) {
     this.#deps = deps;
     this.#spec = spec;
     this.request = request;
+    this.template = template;
     this.#receivedMs = receivedMs;
     this.#submittedMs = deps.now();
     this.#assembler = new TextAssembler(deps.tokenizer, spec, request.promptIds, request.stopIds);

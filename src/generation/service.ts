@@ -1,27 +1,30 @@
 import { requireUse } from '../core/caller.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
-import type { NativeTokenizer } from '../engine/binding.js';
 import { fitPrompt } from './fit-prompt.js';
 import { Generation, type GenerationDeps } from './generation.js';
+import { ModelText, type TextCodec } from './model-text.js';
 import type { GeneratedToken, GenerationEvent, GenerationResult, GenerationSpec, PromptToken } from './spec.js';
 
 export interface ServiceDeps extends GenerationDeps {
-  readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'>;
+  readonly tokenizer: TextCodec;
 }
 
 /** Turns a validated spec into a running generation. The same for every surface. */
 export class GenerationService {
   readonly #deps: ServiceDeps;
+  readonly #baseText: ModelText;
   #nextId = 1;
 
   constructor(deps: ServiceDeps) {
     this.#deps = deps;
+    const { chatTemplate, specialTokens } = deps.engine.limits;
+    this.#baseText = new ModelText(deps.tokenizer, chatTemplate, specialTokens);
   }
 
   /**
    * Tokenizes off the event loop, checks the prompt against the model length and submits. An abort of `signal` ends
-   * the generation at any later time. Rejects with ERR_FORBIDDEN, ERR_TOKENIZER, ERR_VALIDATION, ERR_PROMPT_TOO_LONG, ERR_ABORTED
-   * or what the engine refuses at once; everything later comes out of the iteration.
+   * the generation at any later time. Rejects with ERR_FORBIDDEN, ERR_TOKENIZER, ERR_VALIDATION, ERR_TEMPLATE,
+   * ERR_TEMPLATE_MISSING, ERR_PROMPT_TOO_LONG, ERR_ABORTED or what the engine refuses at once; everything later comes out of the iteration.
    */
   async start(spec: GenerationSpec, signal: AbortSignal): Promise<Generation> {
     try {
@@ -40,8 +43,10 @@ export class GenerationService {
 
   async #encode({ prompt }: GenerationSpec): Promise<Uint32Array> {
     if ('ids' in prompt) return checkIds(prompt.ids, this.#deps.engine.limits.vocabSize);
+    const { tokenizer } = this.#baseText;
+    const text = 'chat' in prompt ? this.#baseText.template.render(prompt.chat) : prompt.text;
     try {
-      return await this.#deps.tokenizer.encode(prompt.text, prompt.addSpecialTokens);
+      return await tokenizer.encode(text, prompt.addSpecialTokens);
     } catch (thrown) {
       throw toLoramuxError(thrown, 'ERR_TOKENIZER');
     }
@@ -67,7 +72,13 @@ export class GenerationService {
       promptLogprobs: spec.promptLogprobs,
       cacheSalt: spec.cacheSalt,
     };
-    const generation = new Generation(this.#deps, spec, request, receivedMs);
+    const generation = new Generation(
+      this.#deps,
+      spec,
+      request,
+      receivedMs,
+      'chat' in spec.prompt ? this.#baseText.template : null,
+    );
     generation.submit();
     signal.addEventListener('abort', () => generation.abort(), { once: true });
     return generation;

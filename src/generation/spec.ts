@@ -1,3 +1,4 @@
+import type { Chat } from '../chat/chat-template.js';
 import type { RemoteSource } from '../core/adapter-source.js';
 import type { Caller } from '../core/caller.js';
 import type { Composition } from '../core/composition.js';
@@ -10,10 +11,13 @@ import {
   type ServedBy,
 } from '../core/request.js';
 
-/** A prompt as it came: text for the tokenizer, or ids that are its work already. */
+/** A prompt as it came: text for the tokenizer, ids that are its work already, or a conversation. */
 export type Prompt =
   /** `addSpecialTokens`: let the tokenizer add its beginning-of-text token; false for text made by a chat template. */
-  { readonly text: string; readonly addSpecialTokens: boolean } | { readonly ids: Uint32Array };
+  | { readonly text: string; readonly addSpecialTokens: boolean }
+  | { readonly ids: Uint32Array }
+  /** Rendered by the chat template of the model that answers. */
+  | { readonly chat: Chat; readonly addSpecialTokens: boolean };
 
 /** A validated generation as any surface (REST, WebSocket, gRPC) asks for it. */
 export interface GenerationSpec {

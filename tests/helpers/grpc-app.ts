@@ -60,6 +60,7 @@ export async function startGrpcApp(
     servedNames: [],
     maxChoices: 16,
     maxBestOf: 2,
+    toolCallFormat: 'auto' as const,
     vllmLoraApi: 'off' as const,
     vllmUnloadMissing: 404 as const,
   };

@@ -82,7 +82,15 @@ export function startApp(
     tokenizer,
     maxBestOf: 4,
     requestSources: ['hub', 's3'],
-    openai: { servedNames: [], maxChoices: 16, maxBestOf: 2, vllmLoraApi: 'off', vllmUnloadMissing: 404, ...openai },
+    openai: {
+      servedNames: [],
+      maxChoices: 16,
+      maxBestOf: 2,
+      toolCallFormat: 'auto',
+      vllmLoraApi: 'off',
+      vllmUnloadMissing: 404,
+      ...openai,
+    },
     ...overrides,
   });
   const directory = mkdtempSync(join(tmpdir(), 'loramux-uploads-'));

@@ -1,6 +1,6 @@
 import type { AdminCall, AdminReplies, EngineState } from '../../src/core/adapter-admin.js';
 import type { EngineClient, EngineLimits, Submission } from '../../src/core/engine-client.js';
-import { type ErrorCode, LoramuxError } from '../../src/core/errors.js';
+import { type ErrorCode, type ErrorDetails, LoramuxError } from '../../src/core/errors.js';
 import { BASE_NAME } from '../../src/core/names.js';
 import type { GenerateRequest, PromptLogprobs, SequenceEvent, ServedBy, TopLogprobs } from '../../src/core/request.js';
 import type { Telemetry } from '../../src/core/telemetry.js';
@@ -84,8 +84,8 @@ export class ScriptedCall implements Submission {
     return this.#emit({ kind: 'finish', id: this.request.id, reason });
   }
 
-  fail(code: ErrorCode, message: string): this {
-    return this.#emit({ kind: 'error', id: this.request.id, error: { code, message } });
+  fail(code: ErrorCode, message: string, details: ErrorDetails = {}): this {
+    return this.#emit({ kind: 'error', id: this.request.id, error: { code, message, details } });
   }
 
   /** The whole life of a request that answers `text` and then the end token. */

@@ -90,7 +90,7 @@ export function schemaText(path: string, value: unknown): string {
 }
 
 /** Integers beyond 2^53, which bodies hold as BigInt: a JSON Schema only compares numbers. */
-function plainBigInts(_key: string, value: unknown): unknown {
+export function plainBigInts(_key: string, value: unknown): unknown {
   return typeof value === 'bigint' ? Number(value) : value;
 }
 

@@ -1,3 +1,4 @@
+import type { ToolFormat } from '../../chat/tools/tool-format.js';
 import type { EngineClient } from '../../core/engine-client.js';
 import type { NativeTokenizer } from '../../engine/binding.js';
 import type { GenerationService } from '../../generation/service.js';
@@ -13,6 +14,8 @@ export interface OpenAiSettings {
   readonly maxChoices: number;
   /** Largest `best_of`. */
   readonly maxBestOf: number;
+  /** How calls of tools are found in answers: `auto` = as the chat template shows them, `none` = not at all. */
+  readonly toolCallFormat: ToolFormat | 'auto' | 'none';
   /** Whether vLLM's routes for adapters are there, for everyone or for callers on this machine. */
   readonly vllmLoraApi: 'off' | 'on' | 'loopback';
   /** Status of an unload, by those routes, of an adapter that is not there. */

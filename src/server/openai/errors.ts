@@ -19,8 +19,7 @@ export type FieldFault =
   | 'unsupported_content'
   | 'missing_required_parameter'
   | 'invalid_type'
-  | 'invalid_value'
-  | 'template_missing';
+  | 'invalid_value';
 
 /** A request's field is refused: always a 400, with the field's path. */
 export class FieldError extends LoramuxError {
@@ -46,6 +45,8 @@ const SHAPES: Partial<Record<ErrorCode, Shape>> = {
   ERR_VALIDATION: INVALID_VALUE,
   ERR_TOKENIZER: INVALID_VALUE,
   ERR_BAD_REQUEST: { status: 400, type: INVALID, code: 'invalid_json' },
+  ERR_TEMPLATE: INVALID_VALUE,
+  ERR_TEMPLATE_MISSING: { status: 400, type: INVALID, code: 'template_missing' },
   ERR_PROMPT_TOO_LONG: { status: 400, type: INVALID, code: 'context_length_exceeded' },
   ERR_UNAUTHORIZED: { status: 401, type: 'authentication_error', code: 'invalid_api_key' },
   ERR_FORBIDDEN: { status: 403, type: 'permission_error', code: 'not_allowed' },
@@ -86,7 +87,10 @@ export function toOpenAiError(thrown: unknown): OpenAiError {
 
 function codeOf(thrown: LoramuxError, { code }: Shape): string {
   if (thrown instanceof FieldError) return thrown.fault;
-  return thrown.code === 'ERR_FORBIDDEN' && thrown.details?.field === 'adapter' ? 'model_not_allowed' : code;
+  const field = thrown.details?.field;
+  if (thrown.code === 'ERR_FORBIDDEN' && field === 'adapter') return 'model_not_allowed';
+  // A template that takes no tools is no wrong value of the request's.
+  return thrown.code === 'ERR_TEMPLATE' && field === 'tools' ? 'unsupported_parameter' : code;
 }
 
 /** Agents and proxies look for the phrase `maximum context length is N tokens`. */

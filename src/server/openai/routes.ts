@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { routesOf } from '../base-app.js';
 import { registerErrors, registerMethodNotAllowed } from '../plugins/errors.js';
 import { baseNames } from './base-names.js';
+import { registerChat } from './chat-route.js';
 import { registerCompletions } from './completion-route.js';
 import type { OpenAiDeps, OpenAiSettings } from './deps.js';
 import { registerModels } from './models-route.js';
@@ -31,6 +32,7 @@ export function registerOpenAi(app: FastifyInstance, { settings, ...shared }: Op
       const routes = routesOf(v1, () => {
         registerModels(v1, deps);
         registerCompletions(v1, deps);
+        registerChat(v1, deps);
         if (deps.vllmLoraApi !== 'off') registerVllmLora(v1, deps);
       });
       registerMethodNotAllowed(v1, routes, OPENAI_WORDING);
