@@ -20,7 +20,9 @@ import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
 import { registerInfo } from './server/lorax/info-route.js';
 import { registerLoraxProbes } from './server/lorax/probe-routes.js';
 import { LORAX_WORDING } from './server/lorax/wording.js';
+import { baseNames } from './server/openai/base-names.js';
 import type { OpenAiSettings } from './server/openai/deps.js';
+import { RequestIds } from './server/openai/request-ids.js';
 import { OPENAI_PREFIX, registerOpenAi } from './server/openai/routes.js';
 import { OPENAI_WORDING } from './server/openai/wording.js';
 import { type AccessRules, ADMIN_ACCESS, PUBLIC_ACCESS } from './server/plugins/access.js';
@@ -33,6 +35,8 @@ import { ADMIN_COMPONENTS } from './server/schemas/admin.js';
 import { LORAX_COMPONENTS } from './server/schemas/lorax.js';
 import { OPENAI_COMPONENTS } from './server/schemas/openai.js';
 import { VLLM_COMPONENTS } from './server/schemas/vllm.js';
+import type { SessionLimits } from './server/ws/session.js';
+import { registerStream, STREAM_LIMITS } from './server/ws/stream-route.js';
 
 /** Unread output of one stream above this ends the stream. */
 const MAX_BUFFERED_BYTES = 2 ** 20;
@@ -49,6 +53,9 @@ export interface AppDeps {
   /** Largest `best_of` of a LoRAX call. */
   readonly maxBestOf: number;
   readonly access: AccessRules;
+  /** Sites whose pages may open WebSockets, beside the server's own. */
+  readonly streamOrigins: readonly string[];
+  readonly streamLimits?: SessionLimits;
   /** Where LoRAX calls may have adapters loaded from. */
   readonly requestSources: readonly RequestSource[];
   /** Milliseconds since the epoch, monotonic; the process's own clock by default. */
@@ -129,6 +136,16 @@ export function buildApp(deps: AppDeps): FastifyInstance {
   });
   registerMethodNotAllowed(app, routes, LORAX_WORDING);
   const { tokenizer, openai } = deps;
+  registerStream(app, {
+    ...openai,
+    ...{ engine, generation, tokenizer, drawSeed, version, lifecycle, requestSources, now },
+    base: baseNames(openai.servedNames, engine.limits.modelId),
+    requestIds: new RequestIds(),
+    limits: deps.streamLimits ?? STREAM_LIMITS,
+    keys: deps.access.keys,
+    origins: deps.streamOrigins,
+    onEnd: (end) => metrics.requestEnded(end),
+  });
   registerOpenAi(app, { engine, generation, tokenizer, drawSeed, version, settings: openai });
   return app;
 }

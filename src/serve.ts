@@ -111,7 +111,15 @@ export async function serve(config: Config, memoryBytes: number, version: string
   const access = { keys: keys?.ring ?? null, publicMetrics: config.publicMetrics };
   const shared = { engine, lifecycle, metrics, logger, version, access };
   const generation = createGeneration({ engine, tokenizer, metrics });
-  const app = buildApp({ ...shared, generation, tokenizer, maxBestOf, requestSources, openai });
+  const app = buildApp({
+    ...shared,
+    generation,
+    tokenizer,
+    maxBestOf,
+    requestSources,
+    openai,
+    streamOrigins: config.streamOrigins,
+  });
   const uploads = { directory: sources.directory, limits: sources.fetch.limits };
   const admin = buildAdminApp({ ...shared, boundTo: config.adminHost, uploads });
   let grpc: GrpcListeners | null = null;

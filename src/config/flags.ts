@@ -11,6 +11,7 @@ import {
   listOf,
   nameList,
   onOff,
+  originList,
   text,
   type ValueParser,
 } from './values.js';
@@ -139,6 +140,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     fallback: () => null,
     defaultText: 'not served',
     help: 'port of the gRPC service AdapterAdmin, on --admin-host; 0 picks a free one',
+  },
+  streamOrigins: {
+    flag: 'stream-origins',
+    value: 'ORIGINS',
+    parse: originList,
+    fallback: () => [],
+    defaultText: "the server's own",
+    help: 'ORIGIN or ORIGIN,ORIGIN…, as https://app.example: sites whose pages may open WebSockets',
   },
   precision: {
     flag: 'precision',

@@ -95,6 +95,15 @@ export const duration: ValueParser<number> = (value, origin) => {
 };
 
 /** An absolute http or https URL, returned without a trailing slash. */
+/** Origins as browsers send them, separated by commas. */
+export const originList: ValueParser<readonly string[]> = (value, origin) => {
+  const origins = value.split(',').map((each) => each.trim());
+  const isOrigin = (each: string): boolean => URL.canParse(each) && new URL(each).origin === each;
+  if (!origins.every(isOrigin)) throw refuse(origin, 'https://HOST or https://HOST,http://HOST:PORT…', value);
+  return origins;
+};
+
+/** An address of a web server, without slashes at its end. */
 export const httpUrl: ValueParser<string> = (value, origin) => {
   if (!URL.canParse(value) || !/^https?:$/.test(new URL(value).protocol)) {
     throw refuse(origin, 'an http:// or https:// address', value);

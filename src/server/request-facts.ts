@@ -9,6 +9,8 @@ export interface RequestFacts {
   /** A generate call reached its handler. */
   generation: boolean;
   stream: boolean;
+  /** The connection became a WebSocket. */
+  upgraded: boolean;
   /** Prompts in the call. */
   prompts: number;
   /** Adapter names as asked for; joined when there are several. */
@@ -31,6 +33,7 @@ export function newFacts(): RequestFacts {
     arrivedMs: performance.now(),
     generation: false,
     stream: false,
+    upgraded: false,
     prompts: 0,
     adapter: null,
     user: null,

@@ -42,7 +42,9 @@ export interface TestApp {
   readonly uploads: string;
 }
 
-export type Overrides = Partial<Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'requestSources'>> & {
+export type Overrides = Partial<
+  Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'requestSources' | 'streamOrigins' | 'streamLimits'>
+> & {
   maxBufferedBytes?: number;
   openai?: Partial<AppDeps['openai']>;
   engine?: ScriptedEngine;
@@ -91,6 +93,7 @@ export function startApp(
       vllmUnloadMissing: 404,
       ...openai,
     },
+    streamOrigins: [],
     ...overrides,
   });
   const directory = mkdtempSync(join(tmpdir(), 'loramux-uploads-'));

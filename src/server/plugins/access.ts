@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { type KeyRing, requireScope } from '../../auth/key-ring.js';
 import type { Scope } from '../../auth/scopes.js';
 import { ANYONE, type Caller } from '../../core/caller.js';
+import { authorizationOf } from '../authorization.js';
 
 /** What a route asks for: nothing, any valid key, or a key with a scope. */
 export type Access = 'open' | 'key' | Scope;
@@ -50,7 +51,7 @@ export function registerAccess(app: FastifyInstance, rules: AccessRules, byMetho
     if (keys === null) return;
     const access = request.routeOptions.config?.access ?? byMethod(request.method);
     if (access === 'open' || (access === 'metrics' && publicMetrics)) return;
-    const holder = keys.authenticate(request.headers.authorization);
+    const holder = keys.authenticate(authorizationOf(request.headers));
     request.caller = holder.caller;
     if (access !== 'key') requireScope(holder, access);
   });

@@ -36,15 +36,20 @@ function send(reply: FastifyReply, { status, body, headers = {} }: ErrorReply): 
   return reply.code(status).headers(headers).type('application/json').send(body);
 }
 
-/** Answers every failure of `app` in JSON, logs those that are our fault, and notes the code for the log line. */
+/** Answers every failure of `app` in JSON, unknown paths among them. */
 export function registerErrors(app: FastifyInstance, wording: ErrorWording): void {
+  registerFailures(app, wording);
+  app.setNotFoundHandler((_request, reply) => send(reply, wording.refusal(404, 'no such route')));
+}
+
+/** Answers failures of `app`'s routes in JSON, logs those that are our fault, and notes the code for the log line. */
+export function registerFailures(app: FastifyInstance, wording: ErrorWording): void {
   app.setErrorHandler((thrown: FastifyError, request: FastifyRequest, reply) => {
     if (thrown instanceof LoramuxError) request.facts.code = thrown.code;
     const answer = replyTo(thrown, wording);
     if (answer.status >= 500 && answer.status !== 503) request.log.error({ err: thrown }, 'request failed');
     return send(reply, answer);
   });
-  app.setNotFoundHandler((_request, reply) => send(reply, wording.refusal(404, 'no such route')));
 }
 
 /** Answers 405 with `Allow` for the other methods of every route registered so far. Call it last. */

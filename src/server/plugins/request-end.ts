@@ -15,7 +15,8 @@ export type RequestEndListener = (end: RequestEnd) => void;
 const MAX_USER_AGENT = 200;
 const MAX_USER = 128;
 
-function statusOf(reply: FastifyReply): number {
+function statusOf(request: FastifyRequest, reply: FastifyReply): number {
+  if (request.facts.upgraded) return 101;
   return reply.raw.writableEnded ? reply.raw.statusCode : 499;
 }
 
@@ -70,7 +71,7 @@ export function registerRequestEnd(app: FastifyInstance, model: string, listener
     reply.header('x-request-id', request.id);
     reply.raw.once('close', () => {
       const seconds = (performance.now() - request.facts.arrivedMs) / 1_000;
-      const end = { route: routeOf(request), status: statusOf(reply), seconds, facts: request.facts };
+      const end = { route: routeOf(request), status: statusOf(request, reply), seconds, facts: request.facts };
       listener(end);
       request.log.info({ ...logFields(end, model, 'http'), ...clientFields(request) }, 'request end');
     });

@@ -69,6 +69,7 @@ test('a thousand adapters leave the exposition valid, bounded and quick', async 
       arrivedMs: 0,
       generation: true,
       stream: false,
+      upgraded: false,
       prompts: 1,
       adapter: null,
       user: null,
