@@ -89,7 +89,7 @@ test('what is unset is the default, and what is set arrives', async (t) => {
         seed: '18446744073709551615',
         logitBias: { 5: -2 },
       },
-      stopping: { maxTokens: 9, minTokens: 4, stop: ['x'], stopTokenIds: [8], ignoreEos: true },
+      stopping: { maxTokens: 9, minTokens: 4, stop: ['x'], stopTokenIds: [8] },
       output: { promptLogprobs: 2, specialTokens: true },
       constraint: { regex: 'a+' },
       adapters: [{ name: 'a' }, { name: 'b', weight: 0.5 }],
@@ -112,7 +112,7 @@ test('what is unset is the default, and what is set arrives', async (t) => {
     seed: 2n ** 64n - 1n,
   });
   assert.deepEqual([...(full?.promptIds ?? [])], [104, 105]);
-  assert.deepEqual([full?.maxNewTokens, full?.minNewTokens, full?.stopIds], [9, 4, [8]]);
+  assert.deepEqual([full?.maxNewTokens, full?.minNewTokens, full?.stopIds], [9, 4, [257, 8]]);
   assert.deepEqual([full?.promptLogprobs, full?.constraint], [{ top: 2 }, { kind: 'regex', pattern: 'a+' }]);
   assert.equal(full?.cacheSalt, 'tenant');
   assert.deepEqual(full?.composition, {

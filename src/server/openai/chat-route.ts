@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { abortOnClose } from '../abort-on-close.js';
 import { originOf } from '../request-origin.js';
+import { CHATS } from '../schemas/openai.js';
 import { type ChatCall, readChatBody } from './chat-body.js';
 import { ChatWriter } from './chat-choices.js';
 import { chatJobs } from './chat-jobs.js';
@@ -16,7 +17,7 @@ import { usageOf } from './usage.js';
 export function registerChat(app: FastifyInstance, deps: OpenAiDeps): void {
   const { limits } = deps.engine;
 
-  app.post('/chat/completions', async (request, reply) => {
+  app.post('/chat/completions', { config: { doc: CHATS } }, async (request, reply) => {
     requireBody(request.body);
     const call = readChatBody(request.body, { ...deps, limits });
     const id = `chatcmpl-${deps.requestIds.claim(call.requestId, request, reply)}`;

@@ -1,4 +1,5 @@
 import { MAX_MEMBERS } from '../../core/composition.js';
+import { CHAT_FIELDS } from '../openai/chat-body.js';
 import { COMPLETION_FIELDS } from '../openai/completion-body.js';
 import type { FieldTable } from '../openai/known-fields.js';
 import {
@@ -141,6 +142,46 @@ export const COMPLETION: Readonly<Record<string, JsonSchema>> = {
   prompt: PROMPT,
 };
 
+const PART = object({ type: { const: 'text' }, text: STRING });
+const CALL = object({
+  id: STRING,
+  type: { const: 'function' },
+  function: object({ name: STRING, arguments: described('JSON text', STRING) }),
+});
+const MESSAGE = object(
+  {
+    role: { enum: ['system', 'developer', 'user', 'assistant', 'tool'] },
+    content: { anyOf: [STRING, array(PART), { type: 'null' }] },
+    name: STRING,
+    tool_calls: array({ type: 'object' }),
+    tool_call_id: STRING,
+  },
+  ['role'],
+);
+
+/** Fields of `POST /v1/chat/completions`, by name. */
+const CHAT: Readonly<Record<string, JsonSchema>> = {
+  ...fieldsOf(CHAT_FIELDS, {
+    ...COMMON,
+    add_generation_prompt: BOOLEAN,
+    chat_template_kwargs: { type: 'object' },
+    continue_final_message: BOOLEAN,
+    logprobs: BOOLEAN,
+    max_completion_tokens: integer(1, MAX_INT32),
+    max_tokens: integer(1, MAX_INT32),
+    metadata: { type: 'object', additionalProperties: STRING, maxProperties: 16 },
+    parallel_tool_calls: BOOLEAN,
+    response_format: described('`type` is text, json_object or json_schema', { type: 'object' }),
+    safety_identifier: { type: 'string', maxLength: 64 },
+    service_tier: { enum: ['auto', 'default'] },
+    tool_choice: { anyOf: [{ enum: ['none', 'auto', 'required'] }, { type: 'object' }] },
+    tools: array({ type: 'object' }, { minItems: 1, maxItems: 128 }),
+    top_logprobs: described('With `"logprobs": true` only', integer(0, 20)),
+  }),
+  model: MODEL,
+  messages: array(MESSAGE, { minItems: 1 }),
+};
+
 const FINISH = nullable({ enum: ['stop', 'length'] });
 const LOGPROBS = object({
   tokens: array(STRING),
@@ -159,6 +200,26 @@ const CHOICE = object(
     token_ids: array(COUNT),
   },
   ['index', 'text', 'logprobs', 'finish_reason', 'stop_reason'],
+);
+const CHAT_CHOICE = object(
+  {
+    index: COUNT,
+    message: object(
+      {
+        role: { const: 'assistant' },
+        content: nullable(STRING),
+        refusal: { type: 'null' },
+        tool_calls: array(CALL),
+      },
+      ['role', 'content'],
+    ),
+    logprobs: nullable({ type: 'object' }),
+    finish_reason: nullable({ enum: ['stop', 'length', 'tool_calls'] }),
+    stop_reason: { type: ['string', 'integer', 'null'] },
+    prompt_token_ids: array(COUNT),
+    token_ids: array(COUNT),
+  },
+  ['index', 'message', 'logprobs', 'finish_reason', 'stop_reason'],
 );
 const DETAILS = object({ adapter: STRING, digest: nullable(STRING), queue_ms: NUMBER, ttft_ms: NUMBER });
 const CARD = object(
@@ -197,6 +258,22 @@ export const OPENAI_COMPONENTS: Readonly<Record<string, JsonSchema>> = {
     ['prompt_tokens', 'completion_tokens', 'total_tokens'],
   ),
   Model: CARD,
+  ChatRequest: object(CHAT, ['model', 'messages']),
+  Chat: object(
+    {
+      id: STRING,
+      object: { const: 'chat.completion' },
+      created: COUNT,
+      model: STRING,
+      system_fingerprint: STRING,
+      choices: array(CHAT_CHOICE),
+      usage: ref('Usage'),
+      service_tier: STRING,
+      metadata: { type: 'object' },
+      loramux: DETAILS,
+    },
+    ['id', 'object', 'created', 'model', 'choices', 'usage'],
+  ),
   CompletionRequest: object(COMPLETION, ['model', 'prompt']),
   Completion: object(
     {
@@ -228,6 +305,33 @@ export const COMPLETIONS: RouteDoc = {
     },
   },
   errors: [404, 429, 499, 500, 503],
+  errorSchema: 'OpenAiError',
+};
+
+export const CHATS: RouteDoc = {
+  id: 'chatCompletions',
+  tag: 'openai',
+  summary: "OpenAI's chat completions",
+  body: json(ref('ChatRequest')),
+  replies: {
+    200: {
+      text: 'the completion, or with `"stream": true` its chunks',
+      content: {
+        ...json(ref('Chat')),
+        ...eventsOf('Data of each event: a chunk, OpenAiError, or [DONE] as the last'),
+      },
+    },
+  },
+  errors: [404, 429, 499, 500, 503],
+  errorSchema: 'OpenAiError',
+};
+
+export const STREAM: RouteDoc = {
+  id: 'stream',
+  tag: 'openai',
+  summary: 'A WebSocket of the protocol loramux.v1 for many generations at once',
+  replies: { 101: { text: 'the connection is a WebSocket from here on' } },
+  errors: [400, 426, 503],
   errorSchema: 'OpenAiError',
 };
 

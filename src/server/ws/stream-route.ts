@@ -8,6 +8,7 @@ import type { Lifecycle } from '../lifecycle.js';
 import { OPENAI_PREFIX } from '../openai/routes.js';
 import { OPENAI_WORDING } from '../openai/wording.js';
 import { registerFailures } from '../plugins/errors.js';
+import { STREAM } from '../schemas/openai.js';
 import { checkOrigin, checkProtocols, PROTOCOL } from './handshake.js';
 import { Session, type SessionDeps, type SessionLimits } from './session.js';
 
@@ -56,7 +57,7 @@ async function streamPlugin(app: FastifyInstance, deps: StreamRouteDeps): Promis
   app.route({
     method: 'GET',
     url: PATH,
-    config: { access: 'infer' },
+    config: { access: 'infer', doc: STREAM },
     preValidation: async ({ headers }) => {
       checkProtocols(headers);
       checkOrigin(headers, origins);

@@ -18,6 +18,7 @@ test('defaults come from the host', () => {
     adminPort: 8081,
     grpcPort: null,
     grpcAdminPort: null,
+    streamOrigins: [],
     apiKeys: null,
     auth: true,
     publicMetrics: false,
@@ -125,6 +126,7 @@ const VALUES: Readonly<Record<string, readonly [string, unknown]>> = {
   ],
   'grpc-port': ['9090', 9090],
   'grpc-admin-port': ['0', 0],
+  'stream-origins': ['https://a.example,http://b.example:81', ['https://a.example', 'http://b.example:81']],
   'request-sources': ['s3, hub', ['s3', 'hub']],
 };
 

@@ -79,6 +79,8 @@ function registeredRoutes(): Set<string> {
       routes.add(`${method.toUpperCase()} ${prefix}${path.replace(/:(\w+)/g, '{$1}').replace('*', '{id}')}`);
     }
   }
+  // Registered with both its handlers, in another form.
+  routes.add(`GET ${OPENAI_PREFIX}/stream`);
   return routes;
 }
 
