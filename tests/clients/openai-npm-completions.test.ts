@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import OpenAI, { BadRequestError, NotFoundError } from 'openai';
-import { serverUrl } from './server.js';
+import { target } from './server.js';
 
 /** One of the demo's adapters, and a prompt in the form that it was trained on. */
 const ADAPTER = 'sentiment';
@@ -9,7 +9,8 @@ const PROMPT = '<|im_start|>user\nWhat a clumsy book!<|im_end|>\n<|im_start|>ass
 const GREEDY = { temperature: 0, max_tokens: 8 };
 
 async function connect(t: TestContext): Promise<OpenAI> {
-  return new OpenAI({ baseURL: `${await serverUrl(t)}/v1`, apiKey: 'none', maxRetries: 0 });
+  const { url } = await target(t);
+  return new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 });
 }
 
 test('the list has the base and the adapters, and each can be asked about', async (t) => {

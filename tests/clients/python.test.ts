@@ -5,7 +5,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { ROOT } from '../helpers/paths.js';
-import { serverUrl, URL_VARIABLE } from './server.js';
+import { environmentOf, target } from './server.js';
 
 const SUITES = join(ROOT, 'tests', 'clients', 'python');
 const names = readdirSync(SUITES).filter((name) => name.startsWith('test_') && name.endsWith('.py'));
@@ -22,7 +22,7 @@ test('there are Python suites', () => {
 
 for (const name of names) {
   test(`Python: ${name}`, async (t) => {
-    const env = { ...process.env, [URL_VARIABLE]: await serverUrl(t), PYTHONDONTWRITEBYTECODE: '1' };
+    const env = { ...environmentOf(await target(t)), PYTHONDONTWRITEBYTECODE: '1' };
     const child = spawn(interpreter(), ['-W', 'ignore::DeprecationWarning', name, '-v'], {
       cwd: SUITES,
       env,

@@ -54,10 +54,42 @@ for (const version of ['v1', 'v1alpha']) {
     const set = loadFileDescriptorSetFromObject({ file: file.map((each: Reply) => each.toJSON()) }, OPTIONS);
     const found = connect(set['loramux.v1.Generation'] as ServiceDefinition, app.address);
     t.after(() => found.close());
-    const reply = await unary(found, 'tokenize', { text: 'hi', addSpecialTokens: false });
-    assert.deepEqual(reply.tokenIds, [104, 105]);
+    const reply = await unary(found, 'tokenize', { text: 'hi', add_special_tokens: false });
+    assert.deepEqual(reply.token_ids, [104, 105]);
   });
 }
+
+test('what reflection tells is what the compiler of .proto files would', async (t) => {
+  const app = await startGrpcApp(t);
+  const path = join(REFLECTION_ROOT, 'v1', 'reflection.proto');
+  const service = standardService(path, 'grpc.reflection.v1.ServerReflection');
+  for (const [address, name, file, imported] of [
+    [app.address, 'Generation', 'generation.proto', 'duration.proto'],
+    [app.adminAddress, 'AdapterAdmin', 'adapter_admin.proto', 'timestamp.proto'],
+  ] as const) {
+    const reflection = app.client(service, address);
+    const { listServicesResponse } = await ask(reflection, { listServices: '' });
+    const services = listServicesResponse.service.map((each: Reply) => each.name);
+    assert.deepEqual(services.sort(), ['grpc.health.v1.Health', `loramux.v1.${name}`]);
+    // By its symbol and by the name that imports would have.
+    for (const question of [{ fileContainingSymbol: `loramux.v1.${name}` }, { fileByFilename: `loramux/v1/${file}` }]) {
+      const { fileDescriptorResponse } = await ask(reflection, question);
+      const files = fileDescriptorResponse.fileDescriptorProto.map((bytes: Buffer) =>
+        FileDescriptorProto.decode(bytes),
+      );
+      assert.deepEqual(
+        files.map((each: Reply) => [each.name, each.dependency]),
+        [
+          [`loramux/v1/${file}`, [`google/protobuf/${imported}`]],
+          [`google/protobuf/${imported}`, []],
+        ],
+      );
+      const fields = files[0].messageType.flatMap(({ field }: Reply) => field.map((each: Reply) => each.name));
+      assert.ok(fields.some((each: string) => each.includes('_')));
+      assert.ok(!fields.some((each: string) => /[A-Z]/.test(each)), fields.join(', '));
+    }
+  }
+});
 
 test('health follows the server’s life, for its service and as a whole', async (t) => {
   const app = await startGrpcApp(t);

@@ -12,6 +12,13 @@ const MAIN = fileURLToPath(new URL('../../src/main.js', import.meta.url));
 const START_TIMEOUT_MS = 300_000;
 const STOP_TIMEOUT_MS = 30_000;
 const LOG_ERROR = 50;
+/** What a server that is ready prints, each with the flag without which it prints no such line. */
+const READY_LINES: readonly { readonly what: string; readonly flag: string | null }[] = [
+  { what: 'listening', flag: null },
+  { what: 'admin', flag: null },
+  { what: 'grpc', flag: '--grpc-port' },
+  { what: 'grpc admin', flag: '--grpc-admin-port' },
+];
 
 export interface Exit {
   readonly code: number | null;
@@ -54,14 +61,14 @@ export class ServerProcess {
   readonly #startedMs = performance.now();
   #stdout = '';
   #stderr = '';
-  #url = '';
-  #adminUrl = '';
+  /** By what the ready lines begin with. */
+  readonly #addresses = new Map<string, string>();
   #readySeconds = Number.NaN;
 
-  /** Resolves once both ready lines were printed; rejects with what the server said if it ends before. */
+  /** Resolves once all ready lines were printed; rejects with what the server said if it ends before. */
   static async start(flags: readonly string[] = []): Promise<ServerProcess> {
     const server = new ServerProcess(spawnServer(flags));
-    await server.#ready();
+    await server.#ready(READY_LINES.filter(({ flag }) => flag === null || flags.includes(flag)));
     return server;
   }
 
@@ -83,14 +90,24 @@ export class ServerProcess {
 
   /** `http://host:port` of the public listener. */
   get url(): string {
-    return this.#url;
+    return this.#addressOf('listening');
   }
 
   get adminUrl(): string {
-    return this.#adminUrl;
+    return this.#addressOf('admin');
   }
 
-  /** From the start of the process to the second ready line. */
+  /** `host:port` of the gRPC service Generation; '' unless the flags ask for it. */
+  get grpcAddress(): string {
+    return this.#addressOf('grpc');
+  }
+
+  /** `host:port` of the gRPC service AdapterAdmin; '' unless the flags ask for it. */
+  get grpcAdminAddress(): string {
+    return this.#addressOf('grpc admin');
+  }
+
+  /** From the start of the process to the last ready line. */
   get readySeconds(): number {
     return this.#readySeconds;
   }
@@ -143,17 +160,22 @@ export class ServerProcess {
     await this.exit;
   }
 
-  async #ready(): Promise<void> {
+  #addressOf(what: string): string {
+    return this.#addresses.get(what) ?? '';
+  }
+
+  async #ready(awaited: typeof READY_LINES): Promise<void> {
     const timer = setTimeout(() => this.signal('SIGKILL'), START_TIMEOUT_MS);
+    const isReady = (): boolean => awaited.every(({ what }) => this.#addresses.has(what));
     const lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream });
     for await (const line of lines) {
-      this.#url ||= /^listening on (http:\S+)$/.exec(line)?.[1] ?? '';
-      this.#adminUrl ||= /^admin on (http:\S+)$/.exec(line)?.[1] ?? '';
-      if (this.#url !== '' && this.#adminUrl !== '') break;
+      const [, what, address] = /^(listening|admin|grpc|grpc admin) on (\S+)$/.exec(line) ?? [];
+      if (what !== undefined && address !== undefined) this.#addresses.set(what, address);
+      if (isReady()) break;
     }
     clearTimeout(timer);
     this.#readySeconds = (performance.now() - this.#startedMs) / 1_000;
-    if (this.#adminUrl !== '') return;
+    if (isReady()) return;
     const { code, stderr } = await this.exit;
     assert.fail(`the server ended before it was ready (code ${code}): ${stderr.slice(-2_000)}`);
   }

@@ -52,7 +52,7 @@ export async function listen(
   lifecycle.onReady(() => setHealth('SERVING'));
   lifecycle.onDrain(() => setHealth('NOT_SERVING'));
   health.addToServer(server);
-  new ReflectionService(protos.packageOf(kind)).addToServer(server);
+  new ReflectionService(protos.reflected(kind)).addToServer(server);
   const bound = await bind(server, host, port);
   return { address: `${host}:${bound}`, close: () => close(server) };
 }

@@ -1,13 +1,18 @@
+import { join } from 'node:path';
 import { loadSync, type PackageDefinition, type ServiceDefinition } from '@grpc/proto-loader';
+import { protoPath as HEALTH_FILE } from 'grpc-health-check';
+import { reflectedFiles } from './reflected-files.js';
 
-const FILES = ['loramux/v1/generation.proto', 'loramux/v1/adapter_admin.proto'];
+const FILES = { generation: 'loramux/v1/generation.proto', adapterAdmin: 'loramux/v1/adapter_admin.proto' } as const;
+/** The name by which others import the standard health service. */
+const HEALTH_NAME = 'grpc/health/v1/health.proto';
 
 /** The services of `proto/`, as the gRPC library wants them. */
 export interface Protos {
   readonly generation: ServiceDefinition;
   readonly adapterAdmin: ServiceDefinition;
-  /** One file's worth of definitions each, for reflection. */
-  readonly packageOf: (service: 'generation' | 'adapterAdmin') => PackageDefinition;
+  /** What reflection tells of a listener: the service's file and that of the health service. */
+  readonly reflected: (service: keyof typeof FILES) => PackageDefinition;
 }
 
 /**
@@ -16,11 +21,14 @@ export interface Protos {
  */
 export function loadProtos(directory: string): Protos {
   const options = { includeDirs: [directory], longs: String, enums: String, arrays: true, oneofs: true };
-  const [generation, adapterAdmin] = FILES.map((file) => loadSync(file, options));
-  const packages = { generation: generation as PackageDefinition, adapterAdmin: adapterAdmin as PackageDefinition };
+  const generation = loadSync(FILES.generation, options);
+  const adapterAdmin = loadSync(FILES.adapterAdmin, options);
   return {
-    generation: packages.generation['loramux.v1.Generation'] as ServiceDefinition,
-    adapterAdmin: packages.adapterAdmin['loramux.v1.AdapterAdmin'] as ServiceDefinition,
-    packageOf: (service) => packages[service],
+    generation: generation['loramux.v1.Generation'] as ServiceDefinition,
+    adapterAdmin: adapterAdmin['loramux.v1.AdapterAdmin'] as ServiceDefinition,
+    reflected: (service) => ({
+      ...reflectedFiles(FILES[service], join(directory, FILES[service])),
+      ...reflectedFiles(HEALTH_NAME, HEALTH_FILE),
+    }),
   };
 }
