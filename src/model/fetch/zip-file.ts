@@ -82,6 +82,18 @@ async function openEntry(
 ): Promise<Readable> {
   if (method !== STORED && method !== DEFLATED)
     throw invalidModel(path, `zip entry ${name}: expected it stored or deflated, found method ${method}`);
+  const start = await dataOffset(path, name, packed, header);
+  if (packed === 0) return Readable.from([]);
+  // Nothing is awaited from here on: a stream that fails before its reader listens would end the process.
+  const stream = createReadStream(path, { start, end: start + packed - 1, highWaterMark: 2 ** 20 });
+  if (method === STORED) return stream;
+  const inflate = createInflateRaw();
+  stream.on('error', (error) => inflate.destroy(error));
+  return stream.pipe(inflate);
+}
+
+/** Where the bytes of an entry begin, behind its local header. */
+async function dataOffset(path: string, name: string, packed: number, header: number): Promise<number> {
   const file = await RandomAccessFile.open(path);
   try {
     const local = view(await file.read(header, LOCAL_BYTES, `zip entry ${name}`));
@@ -90,12 +102,7 @@ async function openEntry(
     const start = header + LOCAL_BYTES + local.getUint16(26, true) + local.getUint16(28, true);
     if (start + packed > file.size)
       throw invalidModel(path, `zip entry ${name} runs past the end of the archive: fetch it again`);
-    if (packed === 0) return Readable.from([]);
-    const stream = createReadStream(path, { start, end: start + packed - 1, highWaterMark: 2 ** 20 });
-    if (method === STORED) return stream;
-    const inflate = createInflateRaw();
-    stream.on('error', (error) => inflate.destroy(error));
-    return stream.pipe(inflate);
+    return start;
   } finally {
     await file.close();
   }

@@ -3,9 +3,11 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { LoramuxError } from '../../../../src/core/errors.js';
 import { readZip } from '../../../../src/model/fetch/zip-file.js';
+import { RandomAccessFile } from '../../../../src/model/sources/random-access-file.js';
 import { loramuxError, temporaryDirectory, temporaryFile } from '../helpers/temporary.js';
 import { writeZip } from '../helpers/zip-writer.js';
 
@@ -33,6 +35,20 @@ test('a cut archive says so', async (t) => {
     readZip(await temporaryFile(t, 'x.zip', cut)),
     loramuxError('ERR_MODEL_INVALID', 'x.zip', 'cut short'),
   );
+});
+
+test('an entry that cannot be inflated fails its reader, however slow the file is to close', async (t) => {
+  const bytes = writeZip(FILES);
+  // The first entry's data lies behind its header of 30 bytes and its name.
+  bytes.fill(0xff, 30 + 'a/one.txt'.length, 30 + 'a/one.txt'.length + 4);
+  const [entry] = await readZip(await temporaryFile(t, 'x.zip', bytes));
+  const { close } = RandomAccessFile.prototype;
+  t.mock.method(RandomAccessFile.prototype, 'close', async function (this: RandomAccessFile) {
+    await close.call(this);
+    await sleep(50);
+  });
+  assert.ok(entry !== undefined);
+  await assert.rejects(entry.open().then(buffer), { code: /^Z_/ });
 });
 
 test('damaged archives end in a LoramuxError or an inflate error of the entry', async (t) => {
