@@ -13,10 +13,12 @@ export class StreamSocket {
   readonly socket: WebSocket;
   /** Code of the close; null while open. */
   closeCode: number | null = null;
+  readonly #patienceMs: number;
   #waiting: (() => void)[] = [];
 
-  constructor(socket: WebSocket) {
+  constructor(socket: WebSocket, patienceMs: number) {
     this.socket = socket;
+    this.#patienceMs = patienceMs;
     socket.on('message', (data) => {
       this.messages.push(JSON.parse(String(data)));
       this.#wake();
@@ -37,9 +39,9 @@ export class StreamSocket {
     return this.messages.filter((message) => message.id === id);
   }
 
-  /** Resolves once `condition` holds; fails after five seconds. */
+  /** Resolves once `condition` holds; fails when patience runs out. */
   async until(condition: () => boolean, what: string): Promise<void> {
-    const deadline = Date.now() + 5_000;
+    const deadline = Date.now() + this.#patienceMs;
     while (!condition()) {
       if (Date.now() > deadline) throw new Error(`never happened: ${what}; got ${JSON.stringify(this.messages)}`);
       await new Promise<void>((resolve) => {
@@ -77,16 +79,27 @@ export async function addressOf(app: FastifyInstance): Promise<string> {
   return `127.0.0.1:${(app.server.address() as AddressInfo).port}`;
 }
 
+export interface SocketOptions extends ClientOptions {
+  readonly protocols?: readonly string[];
+  /** Longest wait for what must happen. */
+  readonly patienceMs?: number;
+}
+
 /** Connects to an app; closed when the test ends. Rejects with the HTTP status of a refusal. */
 export async function connect(
   test: TestContext,
   app: FastifyInstance,
-  options: ClientOptions & { readonly protocols?: string[] } = {},
+  options: SocketOptions = {},
 ): Promise<StreamSocket> {
-  const { protocols = ['loramux.v1'], ...rest } = options;
-  const socket = new WebSocket(`ws://${await addressOf(app)}/v1/stream`, protocols, rest);
+  return openSocket(test, `ws://${await addressOf(app)}/v1/stream`, options);
+}
+
+/** Connects to `url`; closed when the test ends. Rejects with the HTTP status of a refusal. */
+export async function openSocket(test: TestContext, url: string, options: SocketOptions = {}): Promise<StreamSocket> {
+  const { protocols = ['loramux.v1'], patienceMs = 5_000, ...rest } = options;
+  const socket = new WebSocket(url, [...protocols], rest);
   test.after(() => socket.terminate());
-  const client = new StreamSocket(socket);
+  const client = new StreamSocket(socket, patienceMs);
   const refused = once(socket, 'unexpected-response').then(([, response]) => {
     throw Object.assign(new Error(`refused with ${response.statusCode}`), { status: response.statusCode });
   });

@@ -191,16 +191,25 @@ test('messages that cannot be read are refused, and the third closes the socket'
   assert.equal(client.closeCode, 4400);
 });
 
-test('binary frames and frames that are too long close the socket', async (t) => {
-  const { app } = startApp(t);
+test('binary frames and frames that are too long close the socket, and are no errors of the server', async (t) => {
+  const { app, engine, lines } = startApp(t);
   const binary = await connect(t, app);
   binary.socket.send(Buffer.from('{}'));
   await binary.closed();
   assert.equal(binary.closeCode, 1003);
   const long = await connect(t, app);
+  engine.onSubmit = null;
+  long.send(generate('open'));
+  await engine.call(0);
   long.send(`{"type":"ping","t":"${'x'.repeat(2 ** 20)}"}`);
   await long.closed();
   assert.equal(long.closeCode, 1009);
+  await eventually(() => engine.calls[0]?.aborted === true, 'the end of its stream');
+  const failed = lines.map((line) => JSON.parse(line)).filter(({ msg }) => msg === 'socket failed');
+  assert.deepEqual(
+    failed.map(({ level, code }) => [level, code]),
+    [[30, 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH']],
+  );
 });
 
 test('more streams than the limit are refused until one ends', async (t) => {

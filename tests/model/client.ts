@@ -153,14 +153,16 @@ export async function stream(
   return { tokens, text, failure, terminals };
 }
 
+type AdminAddress = Pick<ServerProcess, 'adminUrl'>;
+
 /** Admin `GET /state`. */
-export async function stateOf(server: ServerProcess): Promise<EngineState> {
+export async function stateOf(server: AdminAddress): Promise<EngineState> {
   return (await (await fetch(`${server.adminUrl}/state`)).json()) as EngineState;
 }
 
 /** Polls until the state satisfies `condition`; fails with the last state after `timeoutMs`. */
 export async function untilState(
-  server: ServerProcess,
+  server: AdminAddress,
   condition: (state: EngineState) => boolean,
   timeoutMs = 15_000,
 ): Promise<EngineState> {

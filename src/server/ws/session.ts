@@ -76,7 +76,8 @@ export class Session {
     socket.on('pong', () => {
       this.#alive = true;
     });
-    socket.on('error', () => socket.terminate());
+    // The socket says why to the client and closes by itself; its streams need not wait for that.
+    socket.on('error', () => this.#onClose());
     socket.on('close', () => this.#onClose());
     this.#ping = setInterval(() => this.#checkAlive(), limits.pingMs).unref();
     this.#restartIdle();

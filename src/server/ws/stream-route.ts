@@ -1,5 +1,6 @@
 import websocket from '@fastify/websocket';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { WebSocket } from 'ws';
 import type { KeyRing } from '../../auth/key-ring.js';
 import { ANYONE, type Caller } from '../../core/caller.js';
 import { LoramuxError } from '../../core/errors.js';
@@ -44,6 +45,7 @@ async function streamPlugin(app: FastifyInstance, deps: StreamRouteDeps): Promis
     for (const session of sessions) session.drain();
   });
   await app.register(websocket, {
+    errorHandler: onSocketError,
     options: {
       maxPayload: limits.maxMessageBytes,
       perMessageDeflate: false,
@@ -84,4 +86,17 @@ async function streamPlugin(app: FastifyInstance, deps: StreamRouteDeps): Promis
       socket.on('close', () => sessions.delete(session));
     },
   });
+}
+
+/** Codes of frames that break the protocol, and of connections that break. */
+const CLIENT_FAULT = /^(?:WS_ERR_\w+|E[A-Z]+)$/;
+
+/** What a client or the way to it does wrong is no error of the server's; all else is, and ends the socket. */
+function onSocketError(error: Error & { readonly code?: unknown }, socket: WebSocket, request: FastifyRequest): void {
+  if (typeof error.code === 'string' && CLIENT_FAULT.test(error.code)) {
+    request.log.info({ code: error.code }, 'socket failed');
+    return;
+  }
+  request.log.error(error, 'socket failed');
+  socket.terminate();
 }
