@@ -3,6 +3,7 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { EngineClient } from './core/engine-client.js';
 import { LoramuxError } from './core/errors.js';
 import type { NativeTokenizer } from './engine/binding.js';
+import type { TextCodec } from './generation/model-text.js';
 import { GenerationService } from './generation/service.js';
 import type { Metrics } from './metrics/metrics.js';
 import { registerAdapterRoutes } from './server/admin/adapter-routes.js';
@@ -19,6 +20,7 @@ import { registerLoraxDocument } from './server/lorax/document-route.js';
 import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
 import { registerInfo } from './server/lorax/info-route.js';
 import { registerLoraxProbes } from './server/lorax/probe-routes.js';
+import { registerTokenize } from './server/lorax/tokenize-route.js';
 import { LORAX_WORDING } from './server/lorax/wording.js';
 import { baseNames } from './server/openai/base-names.js';
 import type { OpenAiSettings } from './server/openai/deps.js';
@@ -44,7 +46,7 @@ const MAX_BUFFERED_BYTES = 2 ** 20;
 export interface AppDeps {
   readonly engine: EngineClient;
   readonly generation: GenerationService;
-  readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'>;
+  readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'encodeSpans' | 'decode' | 'isSpecial'>;
   readonly lifecycle: Lifecycle;
   readonly metrics: Metrics;
   readonly logger: FastifyBaseLogger;
@@ -74,7 +76,8 @@ export function randomSeed(): bigint {
   return randomBytes(8).readBigUInt64LE() >> 11n;
 }
 
-export interface GenerationParts extends Pick<AppDeps, 'engine' | 'tokenizer' | 'metrics' | 'now'> {
+export interface GenerationParts extends Pick<AppDeps, 'engine' | 'metrics' | 'now'> {
+  readonly tokenizer: TextCodec;
   /** Unread output of one stream above this ends the stream; 1 MiB by default. */
   readonly maxBufferedBytes?: number;
 }
@@ -98,7 +101,7 @@ export function createGeneration({
 
 /** The public app: LoRAX's routes, OpenAI's, and probes. Does not listen. */
 export function buildApp(deps: AppDeps): FastifyInstance {
-  const { engine, generation, lifecycle, metrics, version, maxBestOf, requestSources } = deps;
+  const { engine, generation, tokenizer, openai, lifecycle, metrics, version, maxBestOf, requestSources } = deps;
   const now = deps.now ?? monotonicNow;
   const app = createBaseApp({
     logger: deps.logger,
@@ -133,9 +136,9 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     registerMetrics(app, metrics);
     registerInfo(app, engine, version, maxBestOf);
     registerGenerateRoutes(app, { engine, generation, drawSeed, maxBestOf, requestSources });
+    registerTokenize(app, tokenizer);
   });
   registerMethodNotAllowed(app, routes, LORAX_WORDING);
-  const { tokenizer, openai } = deps;
   registerStream(app, {
     ...openai,
     ...{ engine, generation, tokenizer, drawSeed, version, lifecycle, requestSources, now },

@@ -6,6 +6,17 @@ use std::path::Path;
 /// Bounds the table of special tokens, whatever ids a file claims.
 const MAX_IDS: usize = 1 << 24;
 
+/// The tokens of a text, and where each of them lies in it.
+pub struct Spans {
+    pub ids: Vec<u32>,
+    /// The tokens as the vocabulary spells them, one after the other.
+    pub tokens: String,
+    /// Where each of them ends in `tokens`, in UTF-16 units.
+    pub ends: Vec<u32>,
+    /// Start and stop of each token in turn, in Unicode scalar values of the text.
+    pub offsets: Vec<u32>,
+}
+
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: Vec<bool>,
@@ -37,6 +48,28 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| Error::new(Code::Tokenizer, e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// As `encode`, with the place of every token. Tokens that the tokenizer adds lie nowhere: from 0 to 0.
+    ///
+    /// # Errors
+    /// `ERR_TOKENIZER` with the reason.
+    pub fn encode_spans(&self, text: &str, add_special_tokens: bool) -> Result<Spans> {
+        let encoding = self.inner.encode_char_offsets(text, add_special_tokens).map_err(|e| Error::new(Code::Tokenizer, e.to_string()))?;
+        let narrow = |at: usize| u32::try_from(at).map_err(|_| Error::new(Code::Tokenizer, "expected a text below 4 GiB".to_owned()));
+        let mut spans = Spans {
+            ids: encoding.get_ids().to_vec(),
+            tokens: encoding.get_tokens().concat(),
+            ends: Vec::with_capacity(encoding.len()),
+            offsets: Vec::with_capacity(encoding.len() * 2),
+        };
+        let mut end = 0;
+        for (token, &(start, stop)) in encoding.get_tokens().iter().zip(encoding.get_offsets()) {
+            end += token.chars().map(char::len_utf16).sum::<usize>();
+            spans.ends.push(narrow(end)?);
+            spans.offsets.extend([narrow(start)?, narrow(stop)?]);
+        }
+        Ok(spans)
     }
 
     /// # Errors

@@ -183,9 +183,22 @@ export interface NativeEngine {
   close(): Promise<void>;
 }
 
+/** The tokens of a text. */
+export interface NativeTokenSpans {
+  readonly ids: Uint32Array;
+  /** The tokens as the vocabulary spells them, one after the other: one string crosses faster than many. */
+  readonly tokens: string;
+  /** Where each of them ends in `tokens`. */
+  readonly ends: Uint32Array;
+  /** Start and stop of each token in turn, in Unicode scalar values; 0 and 0 of what the tokenizer added. */
+  readonly offsets: Uint32Array;
+}
+
 export interface NativeTokenizer {
   /** Runs off the event loop. */
   encode(text: string, addSpecialTokens: boolean): Promise<Uint32Array>;
+  /** As `encode`, with the place of every token in the text. Runs off the event loop. */
+  encodeSpans(text: string, addSpecialTokens: boolean): Promise<NativeTokenSpans>;
   decode(ids: Uint32Array, skipSpecialTokens: boolean): string;
   isSpecial(id: number): boolean;
   /** Entries including added tokens: ids are below this. */

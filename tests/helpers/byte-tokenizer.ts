@@ -1,4 +1,4 @@
-import type { NativeTokenizer } from '../../src/engine/binding.js';
+import type { NativeTokenizer, NativeTokenSpans } from '../../src/engine/binding.js';
 
 /** Ids of the special tokens of the byte tokenizer; ids below are bytes. */
 export const SPECIAL = { '<s>': 256, '</s>': 257, '<pad>': 258 } as const;
@@ -9,7 +9,7 @@ const NAMES = new Map<number, string>(Object.entries(SPECIAL).map(([name, id]) =
  * A tokenizer whose tokens are single UTF-8 bytes, with extra tokens of several bytes from id 300 on: enough to cut
  * characters anywhere. Decodes invalid bytes to U+FFFD, as byte-level tokenizers do.
  */
-export class ByteTokenizer implements Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'> {
+export class ByteTokenizer implements Pick<NativeTokenizer, 'encode' | 'encodeSpans' | 'decode' | 'isSpecial'> {
   readonly #extra: readonly Uint8Array[];
 
   constructor(extra: readonly Uint8Array[] = []) {
@@ -19,6 +19,22 @@ export class ByteTokenizer implements Pick<NativeTokenizer, 'encode' | 'decode' 
   async encode(text: string, addSpecialTokens: boolean): Promise<Uint32Array> {
     const bytes = [...new TextEncoder().encode(text)];
     return Uint32Array.from(addSpecialTokens ? [SPECIAL['<s>'], ...bytes] : bytes);
+  }
+
+  /** Bytes are spelt as two hexadecimal digits; each lies where its whole character does. */
+  async encodeSpans(text: string, addSpecialTokens: boolean): Promise<NativeTokenSpans> {
+    const ids = await this.encode(text, addSpecialTokens);
+    const added = addSpecialTokens ? ['<s>'] : [];
+    const characters = [...text].map((character) => [...new TextEncoder().encode(character)]);
+    const spelt = [...added, ...characters.flat().map((byte) => byte.toString(16).padStart(2, '0'))];
+    const places = characters.flatMap((bytes, at) => bytes.flatMap(() => [at, at + 1]));
+    let end = 0;
+    const ends = spelt.map((token) => {
+      end += token.length;
+      return end;
+    });
+    const offsets = Uint32Array.from([...added.flatMap(() => [0, 0]), ...places]);
+    return { ids, tokens: spelt.join(''), ends: Uint32Array.from(ends), offsets };
   }
 
   decode(ids: Uint32Array, skipSpecialTokens: boolean): string {

@@ -111,6 +111,8 @@ const REQUESTS: readonly Sample[] = [
   ['app', 'POST /generate_stream', 200, { inputs: 'hi' }],
   ['app', 'POST /', 200, { inputs: 'hi' }],
   ['app', 'POST /invocations', 200, { inputs: 'hi', parameters: { details: true } }],
+  ['app', 'POST /tokenize', 200, { inputs: 'hé' }],
+  ['app', 'POST /tokenize', 422, { inputs: 5 }],
   ['app', 'GET /', 200],
   ['app', 'GET /startup', 200],
   ['app', 'GET /info', 200],

@@ -4,11 +4,12 @@ import fc from 'fast-check';
 import { readLoadRequest } from '../../src/server/admin/requests.js';
 import { parseJsonBody } from '../../src/server/json-body.js';
 import { PARAMETER_FIELDS, parseGenerateBody } from '../../src/server/lorax/generate-body.js';
+import { readTokenizeBody } from '../../src/server/lorax/tokenize-route.js';
 import { UNSUPPORTED_FIELDS } from '../../src/server/lorax/unsupported.js';
 import { COMPLETION_FIELDS, readCompletionBody } from '../../src/server/openai/completion-body.js';
 import { readLoraLoad } from '../../src/server/openai/vllm-lora-body.js';
 import { LOAD } from '../../src/server/schemas/admin.js';
-import { PARAMETERS } from '../../src/server/schemas/lorax.js';
+import { PARAMETERS, TOKENIZE_FIELDS } from '../../src/server/schemas/lorax.js';
 import { COMPLETION } from '../../src/server/schemas/openai.js';
 import type { JsonSchema } from '../../src/server/schemas/route-doc.js';
 import { LOAD_LORA } from '../../src/server/schemas/vllm.js';
@@ -220,7 +221,16 @@ const LORA_LOADS: Surface = {
 /** Any JSON value, often one of the edges. */
 const VALUE = fc.oneof({ weight: 3, arbitrary: fc.constantFrom(...EDGES) }, fc.jsonValue({ maxDepth: 2 }));
 
-for (const surface of [GENERATE, COMPLETIONS, LORA_LOADS, LOADS]) {
+const TOKENIZING: Surface = {
+  name: 'fields of tokenize',
+  fields: TOKENIZE_FIELDS,
+  read: (field, value) => {
+    readTokenizeBody({ inputs: 'x', [field]: value });
+  },
+  stricter: () => false,
+};
+
+for (const surface of [GENERATE, COMPLETIONS, TOKENIZING, LORA_LOADS, LOADS]) {
   test(`${surface.name}: schema and reader take the same values`, () => {
     let taken = 0;
     for (const [field, schema] of Object.entries(surface.fields)) {

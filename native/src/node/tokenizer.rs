@@ -7,6 +7,14 @@ use napi_derive::napi;
 use std::path::Path;
 use std::sync::Arc;
 
+#[napi(object)]
+pub struct TokenSpans {
+    pub ids: Uint32Array,
+    pub tokens: String,
+    pub ends: Uint32Array,
+    pub offsets: Uint32Array,
+}
+
 #[napi]
 pub struct Tokenizer {
     inner: Arc<tokenizer::Tokenizer>,
@@ -24,6 +32,17 @@ impl Tokenizer {
     pub fn encode(&self, text: String, add_special_tokens: bool) -> AsyncTask<Job<Vec<u32>, Uint32Array>> {
         let inner = self.inner.clone();
         Job::new(move || inner.encode(&text, add_special_tokens), |_, ids| Ok(ids.into()))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn encode_spans(&self, text: String, add_special_tokens: bool) -> AsyncTask<Job<tokenizer::Spans, TokenSpans>> {
+        let inner = self.inner.clone();
+        Job::new(
+            move || inner.encode_spans(&text, add_special_tokens),
+            |_, spans| {
+                Ok(TokenSpans { ids: spans.ids.into(), tokens: spans.tokens, ends: spans.ends.into(), offsets: spans.offsets.into() })
+            },
+        )
     }
 
     #[napi(catch_unwind)]

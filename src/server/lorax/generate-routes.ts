@@ -1,8 +1,8 @@
-import { setMaxListeners } from 'node:events';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { EngineClient } from '../../core/engine-client.js';
 import { LoramuxError } from '../../core/errors.js';
 import type { GenerationService } from '../../generation/service.js';
+import { abortOnClose } from '../abort-on-close.js';
 import { originOf } from '../request-origin.js';
 import { eitherDoc, GENERATE, GENERATE_STREAM } from '../schemas/lorax.js';
 import { SseStream } from '../sse.js';
@@ -12,6 +12,7 @@ import { type GenerateCall, parseGenerateBody } from './generate-body.js';
 import { adapterHeaders, countCharacters, modelHeaders, timingHeaders } from './headers.js';
 import { deviceType } from './info-route.js';
 import { jobOf, seedOf } from './jobs.js';
+import { requiredBody } from './required-body.js';
 import type { SeedSource } from './sampling.js';
 import { nextText, writeStream } from './stream-reply.js';
 
@@ -31,10 +32,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
   function readCall(request: FastifyRequest, streaming: boolean | null): GenerateCall {
     request.facts.generation = true;
     request.facts.stream = streaming ?? false;
-    if (request.body === undefined) {
-      throw new LoramuxError('ERR_BAD_REQUEST', 'Failed to parse the request body as JSON: it is empty');
-    }
-    const call = parseGenerateBody(request.body, {
+    const call = parseGenerateBody(requiredBody(request.body), {
       streaming,
       maxBestOf: deps.maxBestOf,
       requestSources: deps.requestSources,
@@ -54,7 +52,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
   /** The answers to a call, one body for each prompt; headers are set. */
   async function answer(request: FastifyRequest, reply: FastifyReply, call: GenerateCall): Promise<readonly string[]> {
     const jobs = call.prompts.map((prompt) => jobOf(originOf(request), prompt, call, deps.drawSeed));
-    const answers = await answerAll(deps.generation, jobs, abortOnClose(reply));
+    const answers = await answerAll(deps.generation, jobs, abortOnClose(reply, 0));
     const results = answers.map(({ result }) => result);
     request.facts.results = results;
     const [first] = results;
@@ -71,7 +69,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     const [job] = call.prompts.map((prompt) => jobOf(originOf(request), prompt, call, deps.drawSeed));
     const [spec] = job?.specs ?? [];
     if (job === undefined || spec === undefined) throw new LoramuxError('ERR_VALIDATION', '`inputs` cannot be empty');
-    const generation = await deps.generation.start(spec, abortOnClose(reply).signal);
+    const generation = await deps.generation.start(spec, abortOnClose(reply, 1).signal);
     const events = generation[Symbol.asyncIterator]();
     // Until the first token is there, whatever goes wrong still gets its real status.
     const first = await nextText(events, request.facts);
@@ -104,13 +102,4 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
 
 function listOf(bodies: readonly string[]): string {
   return `[${bodies.join(',')}]`;
-}
-
-/** Aborts when the connection closes; harmless after a complete reply. */
-function abortOnClose(reply: FastifyReply): AbortController {
-  const controller = new AbortController();
-  // One listener for each generation of a call is no leak.
-  setMaxListeners(0, controller.signal);
-  reply.raw.once('close', () => controller.abort());
-  return controller;
 }

@@ -158,6 +158,26 @@ export function eitherDoc(id: string): RouteDoc {
   return { ...GENERATING, id, summary: 'As generate or, with `"stream": true`, generate_stream', replies };
 }
 
+/** Fields of a tokenize call. */
+export const TOKENIZE_FIELDS: Readonly<Record<string, JsonSchema>> = {
+  inputs: STRING,
+  add_special_tokens: nullable({ ...BOOLEAN, default: true }),
+};
+const PLACE = described('In Unicode scalar values; start and stop are 0 for what the tokenizer added', COUNT);
+export const TOKENIZE: RouteDoc = {
+  id: 'tokenize',
+  tag: 'generation',
+  summary: "The tokens of a text under the base's tokenizer, and where they lie in it",
+  body: json(object(TOKENIZE_FIELDS, ['inputs'])),
+  replies: {
+    200: {
+      text: 'the tokens in order, as the vocabulary spells them',
+      content: json(array(object({ id: COUNT, text: STRING, start: PLACE, stop: PLACE }))),
+    },
+  },
+  errors: [422, 503],
+};
+
 export const STARTUP: RouteDoc = {
   id: 'startup',
   tag: 'operations',
