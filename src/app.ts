@@ -55,6 +55,8 @@ export interface AppDeps {
   /** Largest `best_of` of a LoRAX call. */
   readonly maxBestOf: number;
   readonly access: AccessRules;
+  /** Sites whose pages may read replies; `*` = all. */
+  readonly corsOrigins: readonly string[];
   /** Sites whose pages may open WebSockets, beside the server's own. */
   readonly streamOrigins: readonly string[];
   readonly streamLimits?: SessionLimits;
@@ -110,6 +112,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     wordingBelow: { [OPENAI_PREFIX]: OPENAI_WORDING },
     access: deps.access,
     accessByMethod: PUBLIC_ACCESS,
+    corsOrigins: deps.corsOrigins,
     onRequestEnd: (end) => metrics.requestEnded(end),
     model: engine.limits.modelId,
   });

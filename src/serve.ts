@@ -118,6 +118,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
     maxBestOf,
     requestSources,
     openai,
+    corsOrigins: config.corsOrigins,
     streamOrigins: config.streamOrigins,
   });
   const uploads = { directory: sources.directory, limits: sources.fetch.limits };

@@ -22,6 +22,8 @@ export interface Config {
   readonly grpcPort: number | null;
   /** Of the gRPC service AdapterAdmin, on `adminHost`; 0 = any free port, null = not served. */
   readonly grpcAdminPort: number | null;
+  /** Sites whose pages may read replies, as `https://app.example`; `*` = all. */
+  readonly corsOrigins: readonly string[];
   /** Sites whose pages may open streams, beside the server's own; as `https://app.example`. */
   readonly streamOrigins: readonly string[];
   readonly precision: 'f32' | 'w8' | 'w4' | 'auto';

@@ -2,6 +2,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Config, HostFacts } from './config.js';
 import {
+  anyOrOrigins,
   bytes,
   choice,
   duration,
@@ -140,6 +141,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     fallback: () => null,
     defaultText: 'not served',
     help: 'port of the gRPC service AdapterAdmin, on --admin-host; 0 picks a free one',
+  },
+  corsOrigins: {
+    flag: 'cors-origins',
+    value: 'ORIGINS',
+    parse: anyOrOrigins,
+    fallback: () => [],
+    defaultText: 'none',
+    help: 'ORIGIN or ORIGIN,ORIGIN…, as https://app.example, or *: sites whose pages may send requests and read replies',
   },
   streamOrigins: {
     flag: 'stream-origins',

@@ -94,7 +94,6 @@ export const duration: ValueParser<number> = (value, origin) => {
   return milliseconds;
 };
 
-/** An absolute http or https URL, returned without a trailing slash. */
 /** Origins as browsers send them, separated by commas. */
 export const originList: ValueParser<readonly string[]> = (value, origin) => {
   const origins = value.split(',').map((each) => each.trim());
@@ -102,6 +101,10 @@ export const originList: ValueParser<readonly string[]> = (value, origin) => {
   if (!origins.every(isOrigin)) throw refuse(origin, 'https://HOST or https://HOST,http://HOST:PORT…', value);
   return origins;
 };
+
+/** As `originList`, or `*` for all origins. */
+export const anyOrOrigins: ValueParser<readonly string[]> = (value, origin) =>
+  value === '*' ? [value] : originList(value, origin);
 
 /** An address of a web server, without slashes at its end. */
 export const httpUrl: ValueParser<string> = (value, origin) => {

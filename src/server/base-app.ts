@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
 import { parseJsonBody } from './json-body.js';
 import type { Lifecycle } from './lifecycle.js';
-import { type AccessByMethod, type AccessRules, registerAccess } from './plugins/access.js';
+import { type AccessByMethod, type AccessRules, registerAccess, registerCallers } from './plugins/access.js';
+import { registerCors } from './plugins/cors.js';
 import { type ErrorWording, registerErrors } from './plugins/errors.js';
 import { type RequestEndListener, registerRequestEnd } from './plugins/request-end.js';
 
@@ -18,6 +19,8 @@ export interface BaseAppOptions {
   readonly onRequestEnd: RequestEndListener;
   /** How long a client may take to send a request; a minute by default. */
   readonly requestTimeoutMs?: number;
+  /** Sites whose pages may read replies; `*` = all. None by default. */
+  readonly corsOrigins?: readonly string[];
   /** The base model's name, for the log. */
   readonly model: string;
 }
@@ -54,7 +57,9 @@ export function createBaseApp(options: BaseAppOptions): FastifyInstance {
       return reply.code(status).type('application/json').send(body);
     },
   });
+  registerCallers(app);
   registerRequestEnd(app, model, onRequestEnd);
+  registerCors(app, options.corsOrigins ?? []);
   registerErrors(app, wording);
   registerAccess(app, options.access, options.accessByMethod);
   app.removeAllContentTypeParsers();

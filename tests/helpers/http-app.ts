@@ -43,7 +43,7 @@ export interface TestApp {
 }
 
 export type Overrides = Partial<
-  Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'requestSources' | 'streamOrigins' | 'streamLimits'>
+  Pick<AppDeps, 'now' | 'drawSeed' | 'maxBestOf' | 'requestSources' | 'corsOrigins' | 'streamOrigins' | 'streamLimits'>
 > & {
   maxBufferedBytes?: number;
   openai?: Partial<AppDeps['openai']>;
@@ -93,6 +93,7 @@ export function startApp(
       vllmUnloadMissing: 404,
       ...openai,
     },
+    corsOrigins: [],
     streamOrigins: [],
     ...overrides,
   });

@@ -42,12 +42,18 @@ function isReading(method: string): boolean {
   return method === 'GET' || method === 'HEAD';
 }
 
-/** Names the caller of every request, before its body is read. ERR_UNAUTHORIZED, ERR_FORBIDDEN. */
-export function registerAccess(app: FastifyInstance, rules: AccessRules, byMethod: AccessByMethod): void {
-  const { keys, publicMetrics } = rules;
+/** Every request is anyone's until `registerAccess` knows better; those that are answered before that stay so. */
+export function registerCallers(app: FastifyInstance): void {
   app.decorateRequest('caller');
   app.addHook('onRequest', async (request) => {
     request.caller = ANYONE;
+  });
+}
+
+/** Names the caller of every request, before its body is read. ERR_UNAUTHORIZED, ERR_FORBIDDEN. */
+export function registerAccess(app: FastifyInstance, rules: AccessRules, byMethod: AccessByMethod): void {
+  const { keys, publicMetrics } = rules;
+  app.addHook('onRequest', async (request) => {
     if (keys === null) return;
     const access = request.routeOptions.config?.access ?? byMethod(request.method);
     if (access === 'open' || (access === 'metrics' && publicMetrics)) return;
