@@ -17,6 +17,9 @@ import {
   writeAdapter,
 } from './support.js';
 
+/** A load that waited this long for memory goes before requests for what is resident. */
+const OVERDUE_MS = 2_001;
+
 interface Rig {
   readonly registry: AdapterRegistry;
   readonly backend: ScriptedBackend;
@@ -55,6 +58,17 @@ async function touch(registry: AdapterRegistry, name: string): Promise<void> {
   (await registry.acquire(name)).release();
 }
 
+/** Waits until a load stands in line for memory: once time passes, what is resident is no longer handed out. */
+async function standsForMemory({ registry, clock }: Rig, resident: string): Promise<void> {
+  await until(() => {
+    clock.ms += OVERDUE_MS;
+    const lease = registry.tryAcquire(resident);
+    clock.ms -= OVERDUE_MS;
+    lease?.release();
+    return lease === null;
+  });
+}
+
 function loadCall(name: string, directory: string, more: object = {}): Parameters<AdapterRegistry['load']>[0] {
   return { name, source: { type: 'dir', location: directory }, pin: false, wait: true, replace: true, ...more };
 }
@@ -90,11 +104,12 @@ test('loads on first use and then hands out leases without waiting', async (t) =
 });
 
 test('requests for one name share one load and are all pinned by it', async (t) => {
-  const { registry, backend } = await rig(t, ['a', 'b'], 1);
+  const crowded = await rig(t, ['a', 'b'], 1);
+  const { registry, backend } = crowded;
   const leases = await Promise.all(Array.from({ length: 20 }, () => registry.acquire('a')));
   assert.equal(backend.compiledPaths.length, 1);
   const other = registry.acquire('b');
-  await turns(20);
+  await standsForMemory(crowded, 'a');
   assert.equal(backend.held.size, 1);
   for (const lease of leases) lease.release();
   (await other).release();
@@ -209,9 +224,7 @@ test('tries again with the true size when the estimate fell short', async (t) =>
   const pinned = await registry.acquire('a');
   backend.overhead = RANK_BYTES;
   const waiting = registry.acquire('b');
-  await until(() => backend.compiledPaths.length === 2);
-  await turns(5);
-  assert.equal(backend.held.size, 1);
+  await until(() => backend.compiledPaths.length === 2 && backend.held.size === 1);
   pinned.release();
   (await waiting).release();
   assert.equal(registry.tiers()[0]?.bytes, 2 * RANK_BYTES);
@@ -233,20 +246,20 @@ test('runs at most two loads at a time', async (t) => {
 });
 
 test('serves waiting loads in order, so that a large one is not starved by small ones', async (t) => {
-  const { registry, root, clock, backend } = await rig(t, ['a', 'b'], 4);
+  const crowded = await rig(t, ['a', 'b'], 4);
+  const { registry, root, clock, backend } = crowded;
   await writeAdapter(join(root, 'big'), { rank: 4 });
   let lease = await registry.acquire('a');
   const big = registry.acquire('big');
-  await until(() => backend.opened === 2);
-  await turns(20);
+  await standsForMemory(crowded, 'a');
   const small = registry.acquire('b');
-  await turns(20);
+  await until(() => backend.opened === 3);
   assert.equal(registry.tryAcquire('b'), null);
   const next = registry.tryAcquire('a');
   assert.ok(next !== null, 'resident adapters are served while the wait is short');
   lease.release();
   lease = next;
-  clock.ms += 2_001;
+  clock.ms += OVERDUE_MS;
   assert.equal(registry.tryAcquire('a'), null);
   let late: AdapterLease | null = null;
   const behind = registry.acquire('a').then((got) => {
@@ -264,13 +277,13 @@ test('serves waiting loads in order, so that a large one is not starved by small
 });
 
 test('an aborted request gives up its place and its load', async (t) => {
-  const { registry, backend } = await rig(t, ['a', 'b'], 1);
+  const crowded = await rig(t, ['a', 'b'], 1);
+  const { registry } = crowded;
   const lease = await registry.acquire('a');
   const controller = new AbortController();
   const waiting = registry.acquire('b', controller.signal);
   waiting.catch(() => undefined);
-  await until(() => backend.opened === 2);
-  await turns(20);
+  await standsForMemory(crowded, 'a');
   controller.abort();
   await assert.rejects(waiting, coded('ERR_ABORTED'));
   await assert.rejects(registry.acquire('b', controller.signal), coded('ERR_ABORTED'));
@@ -281,18 +294,17 @@ test('an aborted request gives up its place and its load', async (t) => {
 });
 
 test('requests go on when the overdue load they stood behind is given up', async (t) => {
-  const { registry, root, clock, backend } = await rig(t, ['a', 'b'], 4);
+  const crowded = await rig(t, ['a', 'b'], 4);
+  const { registry, root, clock, backend } = crowded;
   await writeAdapter(join(root, 'big'), { rank: 4 });
   const lease = await registry.acquire('a');
   const controller = new AbortController();
   const big = registry.acquire('big', controller.signal);
   big.catch(() => undefined);
-  await until(() => backend.opened === 2);
-  await turns(20);
+  await standsForMemory(crowded, 'a');
   const small = registry.acquire('b');
   await until(() => backend.opened === 3);
-  await turns(20);
-  clock.ms += 2_001;
+  clock.ms += OVERDUE_MS;
   const behind = registry.acquire('a');
   await turns(20);
   controller.abort();
@@ -302,18 +314,13 @@ test('requests go on when the overdue load they stood behind is given up', async
 });
 
 test('a request that stands behind an overdue load can be aborted', async (t) => {
-  const { registry, root, clock, backend } = await rig(t, ['a'], 4);
+  const crowded = await rig(t, ['a'], 4);
+  const { registry, root, clock } = crowded;
   await writeAdapter(join(root, 'big'), { rank: 4 });
   const lease = await registry.acquire('a');
   const big = registry.acquire('big');
-  await until(() => backend.opened === 2);
-  // Reading takes as long as it takes: only once the load waits for memory does time make it overdue.
-  await until(() => {
-    clock.ms += 2_001;
-    const resident = registry.tryAcquire('a');
-    resident?.release();
-    return resident === null;
-  });
+  await standsForMemory(crowded, 'a');
+  clock.ms += OVERDUE_MS;
   const controller = new AbortController();
   const behind = registry.acquire('a', controller.signal);
   await turns(5);
@@ -493,12 +500,12 @@ test('warns about text files an adapter ships and counts them in its digest', as
 });
 
 test('close refuses everything and frees what no row holds', async (t) => {
-  const { registry, backend } = await rig(t, ['a', 'b'], 1);
+  const crowded = await rig(t, ['a', 'b'], 1);
+  const { registry, backend } = crowded;
   const lease = await registry.acquire('a');
   const waiting = registry.acquire('b');
   waiting.catch(() => undefined);
-  await until(() => backend.opened === 2);
-  await turns(20);
+  await standsForMemory(crowded, 'a');
   await registry.close();
   await assert.rejects(waiting, coded('ERR_ENGINE_CLOSED'));
   await assert.rejects(registry.acquire('a'), coded('ERR_ENGINE_CLOSED'));

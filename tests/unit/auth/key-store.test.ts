@@ -33,7 +33,8 @@ test('a changed file counts without a restart; a broken one changes nothing and 
 
   for (const broken of ['nonsense', '']) {
     lines.length = 0;
-    writeFileSync(file, broken);
+    writeFileSync(`${file}.new`, broken);
+    renameSync(`${file}.new`, file);
     await eventually(() => lines.length > 0, 'an error is logged');
     await new Promise((resolve) => setTimeout(resolve, 30));
     assert.equal(lines.length, 1);

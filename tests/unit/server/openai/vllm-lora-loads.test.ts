@@ -22,6 +22,12 @@ test('a slow load is answered in time and goes on; the next call joins it', asyn
     },
   } as unknown as EngineClient;
   registerVllmLora(app, { engine, base: ['tiny'], vllmLoraApi: 'on', vllmUnloadMissing: 404, replyWithinMs: 30 });
+  let arrivals = 0;
+  app.addHook('preHandler', async () => {
+    arrivals += 1;
+    // The handler joins the load in flight before the next turn ends it.
+    if (arrivals === 2) setImmediate(() => finish());
+  });
   const load = (): Promise<{ statusCode: number; body: string; headers: Record<string, unknown> }> =>
     app.inject({ method: 'POST', url: '/load_lora_adapter', payload: { lora_name: 'a', lora_path: '/a' } });
   const late = await load();
@@ -29,7 +35,6 @@ test('a slow load is answered in time and goes on; the next call joins it', asyn
   assert.equal(late.headers['retry-after'], '2');
   assert.match(late.body, /Service Unavailable: adapter 'a' is still loading/);
   const joined = load();
-  setTimeout(() => finish(), 5);
   assert.equal((await joined).statusCode, 200);
   assert.equal(loads, 1);
 });
