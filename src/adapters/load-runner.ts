@@ -205,6 +205,11 @@ export class LoadRunner {
   }
 }
 
+/** The intent of a load that only requests asked for. A name follows its own directory to whatever it holds. */
+export function byRequest(): LoadIntent {
+  return { operator: false, replace: true, pin: false };
+}
+
 function factsOf(outcome: Extract<LoadOutcome, { kind: 'compiled' }>): AdapterFacts {
   const { digest, bytes, plan, baseModel, proof, warnings } = outcome;
   const { ranks, variant, moduleCounts } = plan;

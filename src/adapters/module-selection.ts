@@ -1,6 +1,7 @@
 import type { Architecture } from '../core/model-manifest.js';
 import { HEAD } from './base-modules.js';
-import type { AdapterConfig, ModulePatterns, ModuleSelector } from './config.js';
+import type { AdapterConfig, ModuleSelector } from './config.js';
+import type { ModulePatterns } from './config-fields.js';
 
 /** Full-match regular expressions, run natively: see `NativeBinding.firstMatches`. */
 export type FirstMatches = (patterns: string[], names: string[]) => Promise<Int32Array>;

@@ -1,4 +1,5 @@
 import { LoramuxError } from '../core/errors.js';
+import type { AdapterRecord } from './adapter-record.js';
 
 /** ERR_ADAPTER_UNLOADED: the name is on its way out. */
 export function leavingError(name: string): LoramuxError {
@@ -30,4 +31,9 @@ export function closedError(): LoramuxError {
 export function otherSource(name: string): LoramuxError {
   const message = `adapter ${name} is known here from another source: leave \`adapter_source\` out to use that one`;
   return new LoramuxError('ERR_VALIDATION', message, { field: 'adapter_source' });
+}
+
+/** ERR_ADAPTER_UNLOADED for an adapter that is on its way out. */
+export function requireStaying(record: AdapterRecord): void {
+  if (record.drain !== null) throw leavingError(record.name);
 }

@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import type { MergeMember, MergeSource } from '../../core/adapter-source.js';
 import type { MergeComposition, MergeMethod, WeightedAdapter } from '../../core/composition.js';
 import type { AdapterLease } from '../adapter-record.js';
-import type { AdapterIdentity, AdapterRegistry } from '../registry.js';
+import type { AdapterIdentity } from '../lease-desk.js';
+import type { AdapterRegistry } from '../registry.js';
 import { requireSummable } from './summable.js';
 
 type Registry = Pick<AdapterRegistry, 'identify' | 'derive' | 'acquire' | 'tryAcquire'>;
