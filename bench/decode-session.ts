@@ -59,6 +59,7 @@ export class DecodeSession {
       maxPrefillRows: 1024,
       maxQueue: 64,
       prefixCache: false,
+      speculation: false,
       kvBlocks: 2048,
       blockSize: this.engine.blockSize,
       maxModelLen: 1024,

@@ -85,6 +85,7 @@ const engine = await WorkerEngineClient.start({
     maxSequences: 64,
     maxQueue: 64,
     prefixCache: false,
+    speculation: false,
   },
   log: (_level, event, text) => console.error(event, text),
 });

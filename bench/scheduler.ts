@@ -41,6 +41,7 @@ function measure(repetitionPenalty: number): Float64Array {
     maxModelLen: MODEL_LENGTH,
     vocabSize: 49_152,
     prefixCache: true,
+    speculation: false,
   });
   for (let id = 0; id < SEQUENCES; id += 1) {
     const servedBy = { adapter: '__base__', digest: null, tierAtArrival: null };

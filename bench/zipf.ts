@@ -67,6 +67,7 @@ function start(adapterMemoryBytes: number): Promise<WorkerEngineClient> {
       adapterMemoryBytes,
       kvMemoryBytes: 2 ** 27,
       prefixCache: false,
+      speculation: false,
       maxPrefillRows: 512,
       maxModelLen: null,
       maxBatchTokens: 512,

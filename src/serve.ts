@@ -76,6 +76,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
     maxSequences,
     maxQueue,
     prefixCache,
+    speculation,
   } = config;
   const sources = sourcesStart(config);
   const engine = await WorkerEngineClient.start({
@@ -94,6 +95,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
       maxSequences,
       maxQueue,
       prefixCache,
+      speculation,
     },
     log: (level, event, text) => logger[level]({ event }, text),
   });

@@ -70,7 +70,7 @@ fn request(batch: StepBatch, slots: &[i32]) -> StepRequest {
     let slots: Vec<i32> = (0..batch.logits_rows.len()).map(|i| slots.get(i).copied().unwrap_or(-1)).collect();
     let (sampling, slots) = slots.into_iter().map(greedy).unzip();
     let rows = batch.logits_rows.len();
-    StepRequest { batch, sampling, slots, constraints: vec![-1; rows], scores: vec![None; rows], return_logits: (0..rows).collect() }
+    StepRequest { batch, sampling, slots, constraints: vec![-1; rows], follows: vec![-1; rows], scores: vec![None; rows], return_logits: (0..rows).collect() }
 }
 
 /// Logits of every row of the batch.

@@ -43,6 +43,7 @@ export interface Config {
   readonly maxQueue: number;
   /** KV blocks are kept when their requests end, and shared. */
   readonly prefixCache: boolean;
+  readonly speculation: boolean;
   readonly drainTimeoutMs: number;
   /** Further names of the base model on OpenAI's routes; the first is the one that replies say. */
   readonly servedNames: readonly string[];

@@ -250,6 +250,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     defaultText: 'on',
     help: 'on: requests that begin alike, under the same adapters, share their KV cache',
   },
+  speculation: {
+    flag: 'speculation',
+    value: 'SWITCH',
+    parse: onOff,
+    fallback: () => true,
+    defaultText: 'on',
+    help: 'on: text that repeats itself is guessed and checked, several tokens a step, where that pays; the same answers',
+  },
   drainTimeoutMs: {
     flag: 'drain-timeout',
     value: 'TIME',

@@ -50,7 +50,15 @@ export interface RowSampling {
   readonly slot: number;
   /** Matcher that the token must satisfy; NO_CONSTRAINT = none. */
   readonly constraint: number;
+  /**
+   * The row stands on a guess: it is sampled only if the sampled row before it chose this token, else its token is
+   * NO_TOKEN and nothing remembers it. NOT_GUESSED = it is sampled in any case.
+   */
+  readonly follows: number;
 }
+
+/** In `RowSampling.follows`: what the row stands on is known. */
+export const NOT_GUESSED = -1;
 
 /** In `RowSampling.constraint`: any token will do. */
 export const NO_CONSTRAINT = -1;
@@ -72,6 +80,7 @@ export const GREEDY_ROW: RowSampling = {
   logprobs: null,
   slot: -1,
   constraint: NO_CONSTRAINT,
+  follows: NOT_GUESSED,
 };
 
 export interface StepBatch {
@@ -111,7 +120,7 @@ export interface TopLists {
   readonly logprobs: Float32Array;
 }
 
-/** In `StepOutput.tokens`: the row had no logit above −∞ to choose, as after an adapter that overflowed, or its constraint failed. */
+/** In `StepOutput.tokens`: the row had no logit above −∞ to choose, as after an adapter that overflowed, its constraint failed, or it stood on a wrong guess. */
 export const NO_TOKEN = 0xffff_ffff;
 
 /** A sampled row whose constraint allowed no token; its token is NO_TOKEN. */

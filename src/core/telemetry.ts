@@ -16,6 +16,9 @@ export type Telemetry =
       /** Prompt tokens that were looked up in the prefix cache, and those found there. */
       readonly lookedUpTokens: number;
       readonly cachedTokens: number;
+      /** Guessed tokens that were tried, and those that were right. */
+      readonly draftedTokens: number;
+      readonly acceptedTokens: number;
       readonly planSeconds: number;
       readonly runSeconds: number;
       readonly sampleSeconds: number;

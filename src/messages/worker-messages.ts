@@ -38,6 +38,7 @@ export interface WorkerStart {
   readonly maxQueue: number;
   /** KV blocks are kept when their requests end, and shared. */
   readonly prefixCache: boolean;
+  readonly speculation: boolean;
 }
 
 export type ToWorker =

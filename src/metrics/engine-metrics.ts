@@ -35,6 +35,8 @@ function recordStep(of: Instruments, step: Step): void {
   of.stepDistinctAdapters.observe(step.distinctAdapters);
   of.prefixCacheTokens.inc({ result: 'hit' }, step.cachedTokens);
   of.prefixCacheTokens.inc({ result: 'miss' }, step.lookedUpTokens - step.cachedTokens);
+  of.draftTokens.inc({ result: 'accepted' }, step.acceptedTokens);
+  of.draftTokens.inc({ result: 'rejected' }, step.draftedTokens - step.acceptedTokens);
   of.loraRows.inc(step.loraRows);
   of.baseRows.inc(step.baseRows);
 }

@@ -98,6 +98,7 @@ export const FAMILIES = {
   kvUsage: gauge('loramux_kv_cache_usage_ratio', 'Share of the KV blocks in use, cached ones not counted'),
   kvBlocks: gauge('loramux_kv_blocks', 'KV blocks', 'state'),
   prefixCacheTokens: counter('loramux_prefix_cache_tokens_total', 'Prompt tokens looked up, once a request', 'result'),
+  draftTokens: counter('loramux_draft_tokens_total', 'Guessed tokens that steps tried', 'result'),
   tokens: counter('loramux_tokens_total', 'Tokens of generations that ended', 'kind'),
 
   eventLoopDelay: gauge('loramux_event_loop_delay_seconds', 'Main thread, since the last scrape', 'stat'),

@@ -59,6 +59,8 @@ export const VLLM_FAMILIES = {
   prefixHits: counter('prefix_cache_hits_total', 'Prompt tokens found there'),
   gpuPrefixQueries: counter('gpu_prefix_cache_queries_total', 'prefix_cache_queries by its old name'),
   gpuPrefixHits: counter('gpu_prefix_cache_hits_total', 'prefix_cache_hits by its old name'),
+  draftTokens: counter('spec_decode_num_draft_tokens_total', 'Guessed tokens that steps tried'),
+  acceptedTokens: counter('spec_decode_num_accepted_tokens_total', 'Those that were right'),
   success: counter('request_success_total', 'Generations that ended', 'finished_reason'),
   firstToken: histogram('time_to_first_token_seconds', 'Arrival to first token', VLLM_FIRST_TOKEN_SECONDS),
   interToken: histogram('inter_token_latency_seconds', 'Between two tokens of one sequence', VLLM_TOKEN_SECONDS),

@@ -49,6 +49,8 @@ export class VllmMetrics {
     if (fact.kind !== 'step') return;
     of.iterationTokens.observe(labels, fact.prefillRows + fact.decodeRows);
     for (const queries of [of.prefixQueries, of.gpuPrefixQueries]) queries.inc(labels, fact.lookedUpTokens);
+    of.draftTokens.inc(labels, fact.draftedTokens);
+    of.acceptedTokens.inc(labels, fact.acceptedTokens);
     for (const hits of [of.prefixHits, of.gpuPrefixHits]) hits.inc(labels, fact.cachedTokens);
   }
 

@@ -1,11 +1,11 @@
-import type { StepBatch } from '../core/step.js';
+import { NOT_GUESSED, type StepBatch } from '../core/step.js';
 import { blocksFor, maxScoredRows, type SchedulerLimits } from './policy.js';
 import { type AdapterEntry, BASE_ENTRY, compareEntries } from './row-adapters.js';
 import { penalises } from './row-sampling.js';
 import type { Sequence } from './sequence.js';
 import type { SchedulerSnapshot, SequenceSnapshot } from './snapshot.js';
 import { blockAt } from './step-batch.js';
-import type { StepPlan } from './step-plan.js';
+import { type StepPlan, sampledRowsOf } from './step-plan.js';
 
 /** Collects what does not hold, as sentences. */
 class Violations {
@@ -184,15 +184,19 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
   let sampled = 0;
   let row = 0;
   for (const [index, entry] of plan.entries.entries()) {
-    const { sequence, start, count } = entry;
+    const { sequence, start, count, drafts } = entry;
     const what = `sequence ${sequence.id}`;
     const end = start + count;
     const used = blocksFor(end, blockSize);
     const table = Array.from({ length: batch.maxBlocks }, (_, block) => (block < used ? blockAt(entry, block) : -1));
     const positions = Array.from({ length: count }, (_, offset) => start + offset);
-    violations.expect(count >= 1 && end <= sequence.length, `${what}: rows ${start} … ${end} of ${sequence.length}`);
+    const known = sequence.length;
+    violations.expect(
+      count > drafts.length && end <= known + drafts.length,
+      `${what}: rows ${start} … ${end} of ${known}`,
+    );
     const { promptIds, maxNewTokens, minNewTokens, choice } = sequence.request;
-    const samples = end === sequence.length && maxNewTokens > 0;
+    const samples = end === known + drafts.length && maxNewTokens > 0;
     violations.equal(entry.samples, samples, `${what}: sampled when its last token is reached`);
     for (const position of positions) {
       const next = position + 1;
@@ -202,7 +206,9 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
     }
     violations.equalAll(
       batch.tokens.subarray(row, row + count),
-      positions.map((position) => sequence.tokenAt(position)),
+      positions.map((position) =>
+        position < known ? sequence.tokenAt(position) : (drafts[position - known] as number),
+      ),
       `${what}: tokens`,
     );
     violations.equalAll(
@@ -220,19 +226,26 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
     row += count;
     cuSeqlens.push(row);
     contextLens.push(end);
-    if (!entry.samples) continue;
-    const sampling = batch.sampling[sampled];
-    sampled += 1;
-    logitsRows.push(row - 1);
-    scoredTokens.push(-1);
-    violations.equal(sampling?.position, sequence.length, `${what}: sampled position`);
-    violations.equal(sampling?.slot, entry.slot, `${what}: sampled slot`);
-    const history = penalises(sequence.request.sampling) ? sequence.length : undefined;
-    violations.equal(sampling?.penalties?.history.length, history, `${what}: length of the history`);
-    const bans = sequence.generated < minNewTokens;
-    violations.equal(sampling?.banned, bans ? sequence.stopIds : null, `${what}: banned ids`);
-    violations.equal(sampling?.constraint, sequence.constraint, `${what}: constraint`);
-    violations.equal(sampling?.choice, choice, `${what}: choice`);
+    violations.expect(drafts.length === 0 || entry.phase === 'decode', `${what}: drafts in decode only`);
+    violations.expect(
+      drafts.length === 0 || sequence.generated + drafts.length < maxNewTokens,
+      `${what}: ${drafts.length} drafts after ${sequence.generated} of ${maxNewTokens} tokens`,
+    );
+    for (let guessed = 0; guessed < sampledRowsOf(entry); guessed += 1, sampled += 1) {
+      const sampling = batch.sampling[sampled];
+      logitsRows.push(row - drafts.length - 1 + guessed);
+      scoredTokens.push(-1);
+      const position = known + guessed;
+      violations.equal(sampling?.position, position, `${what}: sampled position`);
+      violations.equal(sampling?.follows, drafts[guessed - 1] ?? NOT_GUESSED, `${what}: guess that a row stands on`);
+      violations.equal(sampling?.slot, entry.slot, `${what}: sampled slot`);
+      const history = penalises(sequence.request.sampling) ? position : undefined;
+      violations.equal(sampling?.penalties?.history.length, history, `${what}: length of the history`);
+      const bans = sequence.generated + guessed < minNewTokens;
+      violations.equal(sampling?.banned, bans ? sequence.stopIds : null, `${what}: banned ids`);
+      violations.equal(sampling?.constraint, sequence.constraint, `${what}: constraint`);
+      violations.equal(sampling?.choice, choice, `${what}: choice`);
+    }
   }
   violations.equalAll(batch.cuSeqlens, cuSeqlens, 'cuSeqlens');
   violations.equalAll(batch.contextLens, contextLens, 'contextLens');

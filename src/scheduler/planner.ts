@@ -4,7 +4,9 @@ import type { PrefixCache } from './prefix-cache.js';
 import { type AdapterEntry, BASE_ENTRY, compareEntries, type RowAdapters } from './row-adapters.js';
 import type { Sequence } from './sequence.js';
 import type { SlotPool } from './slot-pool.js';
-import type { PlanEntry, Segment, StepPlan } from './step-plan.js';
+import { Speculation } from './speculation.js';
+import type { StepCost } from './step-cost.js';
+import { type PlanEntry, type Segment, type StepPlan, sampledRowsOf } from './step-plan.js';
 
 /** What a plan is made from; nothing in it changes but who holds blocks of the pool. */
 export interface PlanningState {
@@ -16,27 +18,28 @@ export interface PlanningState {
   readonly pool: BlockPool;
   readonly cache: PrefixCache;
   readonly slots: SlotPool;
+  readonly cost: StepCost;
   /** Rank that the next admission gets. */
   readonly nextAdmission: number;
 }
 
 /**
  * Decides the next step, or returns null when nothing can run. Decode rows come first, so that a running sequence
- * never waits for a prefill; then prefills go on, oldest first, in a step with decode rows only so many that those do
+ * never waits for a prefill, each with the guesses of what follows that are worth their rows; then prefills go on, oldest first, in a step with decode rows only so many that those do
  * not wait long; then the queue is admitted in order until rows, slots or blocks run out. The head of the queue is
  * never passed over, or a long prompt could wait for ever.
  * Time: O(rows + entries · log entries), and O(waiting adapters) where something can be admitted.
  */
 export function planStep(state: PlanningState, atMs: number): StepPlan | null {
-  const draft = new Draft(state);
-  draft.decode();
-  draft.continuePrefill();
-  draft.admit();
-  return draft.entries.length === 0 ? null : finishPlan(draft, state.cache, atMs);
+  const builder = new PlanBuilder(state);
+  builder.decode();
+  builder.continuePrefill();
+  builder.admit();
+  return builder.entries.length === 0 ? null : finishPlan(builder, state.cache, atMs);
 }
 
 /** A plan being made. */
-class Draft {
+class PlanBuilder {
   readonly entries: PlanEntry[] = [];
   readonly admitted: PlanEntry[] = [];
   readonly preempted: Sequence[] = [];
@@ -56,9 +59,11 @@ class Draft {
     this.#scoresLeft = maxScoredRows(state.limits.vocabSize);
   }
 
-  /** One row for each sequence past its prefill, oldest first; preempts from the other end when blocks run out. */
+  /** One row and its drafts for each sequence past its prefill, oldest first; preempts from the other end when blocks run out. */
   decode(): void {
-    const { running, limits } = this.#state;
+    const { running, limits, cost } = this.#state;
+    const decoding = running.reduce((count, { prefilling }) => count + (prefilling ? 0 : 1), 0);
+    const speculation = new Speculation(limits, cost, decoding);
     for (let index = 0; index < this.#kept; index += 1) {
       const sequence = running[index] as Sequence;
       if (sequence.prefilling) continue;
@@ -68,7 +73,8 @@ class Draft {
         if (block < 0) break;
         newBlocks.push(block);
       }
-      this.#addRunning(sequence, 'decode', newBlocks);
+      const capacity = (sequence.blocks.length + newBlocks.length) * limits.blockSize;
+      this.#addRunning(sequence, 'decode', newBlocks, speculation.drafts(sequence, capacity));
     }
     if (this.entries.length > 0) this.#rowsLeft = Math.min(this.#rowsLeft, limits.maxPrefillRows);
   }
@@ -165,11 +171,16 @@ class Draft {
     return wanted <= this.#scoresLeft ? Number.POSITIVE_INFINITY : firstScored + this.#scoresLeft - start;
   }
 
-  #addRunning(sequence: Sequence, phase: PlanEntry['phase'], newBlocks: number[]): void {
-    this.#add(sequence, phase, sequence.computed, sequence.slot, sequence.admission, newBlocks);
+  #addRunning(
+    sequence: Sequence,
+    phase: PlanEntry['phase'],
+    newBlocks: number[],
+    drafts: readonly number[] = [],
+  ): void {
+    this.#add(sequence, phase, sequence.computed, sequence.slot, sequence.admission, newBlocks, drafts);
   }
 
-  /** Rows from `start` on, as many as are known and fit. */
+  /** Rows from `start` on, as many as are known or drafted and fit. */
   #add(
     sequence: Sequence,
     phase: PlanEntry['phase'],
@@ -177,8 +188,9 @@ class Draft {
     slot: number,
     admission: number,
     newBlocks: number[],
+    drafts: readonly number[] = [],
   ): PlanEntry {
-    const remaining = sequence.length - start;
+    const remaining = sequence.length + drafts.length - start;
     const count = Math.min(remaining, this.#rowsLeft, this.#scorable(sequence, start));
     this.#rowsLeft -= count;
     const scored = scoredRows(sequence, start, count);
@@ -196,6 +208,7 @@ class Draft {
       admission,
       ...scored,
       samples: count === remaining && sequence.request.maxNewTokens > 0,
+      drafts,
       newBlocks,
     };
     this.entries.push(entry);
@@ -212,19 +225,21 @@ function scoredRows({ scores, request }: Sequence, start: number, count: number)
 }
 
 /** Brings entries into row order and counts what they add up to. */
-function finishPlan(draft: Draft, cache: PrefixCache, atMs: number): StepPlan {
-  const { entries, admitted, preempted, turns } = draft;
+function finishPlan(builder: PlanBuilder, cache: PrefixCache, atMs: number): StepPlan {
+  const { entries, admitted, preempted, turns } = builder;
   entries.sort(inRowOrder);
   let prefillRows = 0;
   let decodeRows = 0;
   let baseRows = 0;
   let sampledRows = 0;
+  let draftRows = 0;
   let scoredRows = 0;
   for (const entry of entries) {
     if (entry.phase === 'prefill') prefillRows += entry.count;
     else decodeRows += entry.count;
     baseRows += entry.adapter.terms.length === 0 ? entry.count : entry.baseCount;
-    if (entry.samples) sampledRows += 1;
+    sampledRows += sampledRowsOf(entry);
+    draftRows += entry.drafts.length;
     scoredRows += entry.scoredCount;
   }
   const rows = prefillRows + decodeRows;
@@ -243,6 +258,7 @@ function finishPlan(draft: Draft, cache: PrefixCache, atMs: number): StepPlan {
     baseRows,
     loraRows: rows - baseRows,
     sampledRows,
+    draftRows,
     scoredRows,
     segments,
     distinctAdapters: new Set(segments.flatMap(({ entry }) => entry.terms.map(({ adapter }) => adapter))).size,

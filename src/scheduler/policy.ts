@@ -19,6 +19,8 @@ export interface SchedulerLimits {
   readonly vocabSize: number;
   /** Full KV blocks are kept when their sequences are gone, and shared. */
   readonly prefixCache: boolean;
+  /** Guessed tokens are tried beside the known ones where that pays; answers are the same. */
+  readonly speculation: boolean;
 }
 
 const LIMIT_NAMES = [

@@ -1,9 +1,17 @@
 import type { SamplingParams } from '../core/request.js';
-import type { RowPenalties, RowSampling } from '../core/step.js';
+import { NOT_GUESSED, type RowPenalties, type RowSampling } from '../core/step.js';
 import type { Sequence } from './sequence.js';
 
-/** How the next token of a sequence is chosen, and the slot that remembers it. */
-export function rowSampling(sequence: Sequence, slot: number): RowSampling {
+/**
+ * How a token of a sequence is chosen, and the slot that remembers it: the next one, or the one after `guessed` of the
+ * drafts, which is chosen as it will be once they are known to be right.
+ */
+export function rowSampling(
+  sequence: Sequence,
+  slot: number,
+  drafts: readonly number[] = [],
+  guessed = 0,
+): RowSampling {
   const { sampling, choice, minNewTokens, logprobs } = sequence.request;
   const { greedy, temperature, topK, topP, minP, typicalP, seed } = sampling;
   return {
@@ -13,15 +21,16 @@ export function rowSampling(sequence: Sequence, slot: number): RowSampling {
     topP,
     minP,
     typicalP,
-    penalties: penalises(sampling) ? rowPenalties(sequence) : null,
+    penalties: penalises(sampling) ? rowPenalties(sequence, drafts.slice(0, guessed)) : null,
     bias: sequence.bias,
-    banned: sequence.generated < minNewTokens ? sequence.stopIds : null,
+    banned: sequence.generated + guessed < minNewTokens ? sequence.stopIds : null,
     seed,
     choice,
-    position: sequence.length,
+    position: sequence.length + guessed,
     logprobs,
     slot,
     constraint: sequence.constraint,
+    follows: guessed === 0 ? NOT_GUESSED : (drafts[guessed - 1] as number),
   };
 }
 
@@ -30,14 +39,14 @@ export function penalises({ repetitionPenalty, presencePenalty, frequencyPenalty
   return repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
 }
 
-function rowPenalties(sequence: Sequence): RowPenalties {
+function rowPenalties(sequence: Sequence, drafts: readonly number[]): RowPenalties {
   const { repetitionPenalty, presencePenalty, frequencyPenalty, penaltyScope } = sequence.request.sampling;
   return {
     repetition: repetitionPenalty,
     presence: presencePenalty,
     frequency: frequencyPenalty,
     scope: penaltyScope,
-    history: sequence.tokens(),
+    history: drafts.length === 0 ? sequence.tokens() : Uint32Array.of(...sequence.tokens(), ...drafts),
     promptLength: sequence.request.promptIds.length,
   };
 }

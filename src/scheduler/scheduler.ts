@@ -13,7 +13,8 @@ import { Sequence } from './sequence.js';
 import { SlotPool } from './slot-pool.js';
 import { type SchedulerCounts, type SchedulerSnapshot, snapshotSequence } from './snapshot.js';
 import { blockAt, StepBatchBuilder } from './step-batch.js';
-import type { PlanEntry, StepPlan } from './step-plan.js';
+import { StepCost } from './step-cost.js';
+import { acceptedDrafts, type PlanEntry, type StepPlan, sampledRowsOf } from './step-plan.js';
 
 /** Rank of arrival of a request that need not wait for its turn. */
 const BEFORE_ALL = -1;
@@ -33,6 +34,7 @@ export class Scheduler {
   readonly #cache: PrefixCache;
   readonly #slots: SlotPool;
   readonly #builder: StepBatchBuilder;
+  readonly #cost = new StepCost();
   readonly #queue = new WaitingQueue();
   /** Requests without a terminal event yet, by id. */
   readonly #live = new Map<number, Sequence>();
@@ -157,6 +159,7 @@ export class Scheduler {
         pool: this.#pool,
         cache: this.#cache,
         slots: this.#slots,
+        cost: this.#cost,
         nextAdmission: this.#admissions,
       },
       nowMs,
@@ -199,17 +202,19 @@ export class Scheduler {
     for (const entry of plan.admitted) this.#admit(entry, plan.atMs, events);
 
     let row = 0;
-    for (const { sequence, newBlocks, count, scoredCount, samples } of plan.entries) {
+    for (const entry of plan.entries) {
+      const { sequence, newBlocks, count, scoredCount, drafts } = entry;
       for (const block of newBlocks) sequence.blocks.push(block);
-      sequence.computed += count;
-      this.#cache.publish(sequence);
+      sequence.computed += count - drafts.length;
       this.#takeScores(sequence, output, row, scoredCount, events);
       row += scoredCount;
-      if (samples && !sequence.ended) this.#accept(sequence, output, row, events);
-      if (samples) row += 1;
+      this.#acceptAll(entry, output, row, events);
+      row += sampledRowsOf(entry);
+      this.#cache.publish(sequence);
       if (sequence.ended) this.#release(sequence);
     }
     this.#dropReleased();
+    if (plan.decodeRows > 0) this.#cost.observe(plan.rows, output.runSeconds);
     this.#steps += 1;
     this.#lastStepMs = nowMs;
     return events;
@@ -322,6 +327,18 @@ export class Scheduler {
     sequence.ended = true;
     this.#live.delete(sequence.id);
     events.push(event);
+  }
+
+  /** Takes what an entry's rows sampled, from row `row` of the output on: one token, and one for each right draft. */
+  #acceptAll(entry: PlanEntry, output: StepOutput, row: number, events: SequenceEvent[]): void {
+    const { sequence, samples } = entry;
+    if (!samples || sequence.ended) return;
+    const accepted = acceptedDrafts(entry, output.tokens, row);
+    for (let right = 0; right <= accepted && !sequence.ended; right += 1) {
+      // The K/V of a draft that was right is there already.
+      if (right > 0) sequence.computed += 1;
+      this.#accept(sequence, output, row + right, events);
+    }
   }
 
   /** Takes what row `row` of the output sampled. */

@@ -1,6 +1,7 @@
 import type { GenerateRequest, SamplingParams, ServedBy } from '../core/request.js';
 import { NO_CONSTRAINT, type RowBias } from '../core/step.js';
 import type { CachedBlock } from './prefix-tree.js';
+import { PromptLookup } from './prompt-lookup.js';
 import { PromptScores } from './prompt-scores.js';
 import type { RowAdapters } from './row-adapters.js';
 
@@ -19,6 +20,8 @@ export class Sequence {
   /** As the native side takes them, made once. */
   readonly bias: RowBias | null;
   readonly stopIds: Uint32Array;
+  /** What may come next. */
+  readonly lookup: PromptLookup;
   /** Matcher that its tokens must satisfy. It follows the output alone, so preemption does not touch it. */
   readonly constraint: number;
 
@@ -62,6 +65,7 @@ export class Sequence {
     this.stopIds = Uint32Array.from(request.stopIds);
     const { promptLogprobs, promptIds } = request;
     this.scores = promptLogprobs === null ? null : new PromptScores(promptIds.length, promptLogprobs.top > 0);
+    this.lookup = new PromptLookup(promptIds.length);
     this.servedBy = servedBy;
     this.adapters = adapters;
     this.arrival = arrival;

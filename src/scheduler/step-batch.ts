@@ -2,7 +2,7 @@ import type { AdapterTerm, RowSampling, StepBatch } from '../core/step.js';
 import { blocksFor } from './policy.js';
 import { BASE_ENTRY } from './row-adapters.js';
 import { rowSampling } from './row-sampling.js';
-import type { PlanEntry, Segment, StepPlan } from './step-plan.js';
+import { type PlanEntry, type Segment, type StepPlan, sampledRowsOf } from './step-plan.js';
 
 /** An int32 array that only ever grows; `view` hands out its front part. */
 class GrowableInt32 {
@@ -70,10 +70,11 @@ export class StepBatchBuilder {
         scoredTops[logitsRow] = entry.sequence.request.promptLogprobs?.top ?? 0;
         logitsRow += 1;
       }
-      if (entry.samples) {
-        logitsRows[logitsRow] = row - 1;
+      const sampled = sampledRowsOf(entry);
+      for (let guessed = 0; guessed < sampled; guessed += 1) {
+        logitsRows[logitsRow] = row - sampled + guessed;
         if (wantsLogits(entry.sequence.id)) returnLogits.push(logitsRow);
-        sampling.push(rowSampling(entry.sequence, entry.slot));
+        sampling.push(rowSampling(entry.sequence, entry.slot, entry.drafts, guessed));
         logitsRow += 1;
       }
     }
@@ -115,7 +116,7 @@ export class StepBatchBuilder {
     let row = firstRow;
     for (let position = entry.start; position < entry.start + entry.count; position += 1) {
       const offset = position % blockSize;
-      tokens[row] = entry.sequence.tokenAt(position);
+      tokens[row] = tokenOf(entry, position);
       slotMapping[row] = blockAt(entry, (position - offset) / blockSize) * blockSize + offset;
       row += 1;
     }
@@ -145,6 +146,12 @@ function fillSegments(
   }
   segmentIndptr[segments.length] = row;
   return adapterTable;
+}
+
+/** A known token, or a guessed one behind them. */
+function tokenOf({ sequence, drafts }: PlanEntry, position: number): number {
+  const guessed = position - sequence.length;
+  return guessed < 0 ? sequence.tokenAt(position) : (drafts[guessed] as number);
 }
 
 /** Physical block `index` of the entry's sequence, counting what the plan gives it. */

@@ -9,7 +9,7 @@ import type { NativeEngine } from '../engine/binding.js';
 import type { FromWorker, ToWorker } from '../messages/worker-messages.js';
 import { BASE_ROWS, oneAdapter } from '../scheduler/row-adapters.js';
 import type { Scheduler } from '../scheduler/scheduler.js';
-import type { StepPlan } from '../scheduler/step-plan.js';
+import { acceptedDraftsOf, type StepPlan } from '../scheduler/step-plan.js';
 import { type Claim, claim, notYetServedBy, tryClaim } from './claim.js';
 import { ConstraintCompiler } from './constraint-compiler.js';
 import { LeaseBook } from './lease-book.js';
@@ -232,6 +232,8 @@ export class EngineLoop {
         distinctAdapters: plan.distinctAdapters,
         lookedUpTokens: plan.lookedUpTokens,
         cachedTokens: plan.cachedTokens,
+        draftedTokens: plan.draftRows,
+        acceptedTokens: plan.draftRows === 0 ? 0 : acceptedDraftsOf(plan, output.tokens),
         planSeconds: (plannedMs - startedMs) / 1000,
         runSeconds: output.runSeconds,
         sampleSeconds: output.sampleSeconds,

@@ -28,7 +28,8 @@ export async function openEngine(
   const binding = loadBinding();
   const { manifest, directory } = start.model;
   const { kvBlocks, maxModelLen } = sizeEngine(manifest.config, start.kvMemoryBytes, start.maxModelLen);
-  const { threads, maxSequences, maxBatchTokens, maxPrefillRows, maxQueue, prefixCache, tokenCount } = start;
+  const { threads, maxSequences, maxBatchTokens, maxPrefillRows, maxQueue, prefixCache, speculation, tokenCount } =
+    start;
   const native = await binding.Engine.open(JSON.stringify(manifest), {
     directory,
     threads,
@@ -52,6 +53,7 @@ export async function openEngine(
     maxModelLen,
     vocabSize: manifest.config.vocabSize,
     prefixCache,
+    speculation,
   });
   const probe = (promptIds: Uint32Array, handle: number | null): Promise<Float32Array> => loop.probe(promptIds, handle);
   const registry = new AdapterRegistry({

@@ -28,6 +28,7 @@ export interface DirectOptions {
   readonly kvBlocks?: number;
   /** Off when not given: most tests want every row computed. */
   readonly prefixCache?: boolean;
+  readonly speculation?: boolean;
 }
 
 /** What one request came to, with the logits that each of its tokens was chosen from. */
@@ -55,8 +56,8 @@ export class DirectEngine {
     const binding = loadBinding();
     const { directory, manifest } = options.model;
     const tokenizer = binding.Tokenizer.fromFile(join(directory, manifest.tokenizer.file));
-    const defaults = { maxModelLen: 1024, maxBatchTokens: 256, maxSequences: 64, kvBlocks: 1024, prefixCache: false };
-    const sizes = { ...defaults, ...options };
+    const defaults = { maxModelLen: 1024, maxBatchTokens: 256, maxSequences: 64, kvBlocks: 1024 };
+    const sizes = { ...defaults, prefixCache: false, speculation: false, ...options };
     const engine = await binding.Engine.open(JSON.stringify(manifest), {
       directory,
       threads: options.threads ?? 2,
@@ -93,6 +94,7 @@ export class DirectEngine {
       readonly maxSequences: number;
       readonly kvBlocks: number;
       readonly prefixCache: boolean;
+      readonly speculation: boolean;
     },
   ) {
     this.tokenizer = tokenizer;

@@ -57,6 +57,7 @@ before(async () => {
       maxSequences: SLOTS,
       maxQueue: 8,
       prefixCache: true,
+      speculation: true,
     },
     log: () => undefined,
   });

@@ -79,6 +79,7 @@ describe('broken adapters in a running engine', () => {
         maxSequences: 8,
         maxQueue: 8,
         prefixCache: true,
+        speculation: true,
       },
       log: () => undefined,
     });

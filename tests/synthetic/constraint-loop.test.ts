@@ -25,6 +25,7 @@ before(async () => {
     maxSequences: 8,
     maxQueue: MAX_QUEUE,
     prefixCache: true,
+    speculation: true,
   });
 });
 after(() => engine.stop());

@@ -22,6 +22,7 @@ pub struct RowSamplingObject {
     pub logprobs: Either<LogprobOptionsObject, Null>,
     pub slot: i32,
     pub constraint: i32,
+    pub follows: i32,
 }
 
 #[napi(object, object_to_js = false)]
@@ -47,7 +48,7 @@ pub struct LogprobOptionsObject {
 }
 
 impl RowSamplingObject {
-    /// A copy that no longer depends on the caller's arrays; `slot` and `constraint` are left behind.
+    /// A copy that no longer depends on the caller's arrays; `slot`, `constraint` and `follows` are left behind.
     pub fn into_sampling(self) -> Result<RowSampling> {
         Ok(RowSampling {
             greedy: self.greedy,

@@ -65,10 +65,12 @@ impl StepBatchObject {
         let scores = scores(&self.scored_tokens, &self.scored_tops)?;
         let mut slots = Vec::with_capacity(self.sampling.len());
         let mut constraints = Vec::with_capacity(self.sampling.len());
+        let mut follows = Vec::with_capacity(self.sampling.len());
         let mut sampling = Vec::with_capacity(self.sampling.len());
         for row in self.sampling {
             slots.push(row.slot);
             constraints.push(row.constraint);
+            follows.push(row.follows);
             sampling.push(row.into_sampling()?);
         }
         let return_logits = self.return_logits.iter().map(|&row| usize::try_from(row).unwrap_or(usize::MAX)).collect();
@@ -89,6 +91,7 @@ impl StepBatchObject {
             sampling,
             slots,
             constraints,
+            follows,
             scores,
             return_logits,
         })

@@ -167,7 +167,8 @@ impl Engine {
             return Err(Error::new(Code::StepFailed, format!("expected logits [{}, {width}], got {shape}", logits_rows.len())));
         }
         let mut result = StepResult::with_rows(request.scores.len());
-        let mut sampled = request.sampling.iter().zip(&request.slots).zip(matchers);
+        let mut sampled = request.sampling.iter().zip(&request.slots).zip(&request.follows).zip(matchers);
+        let mut before = NO_TOKEN;
         let mut masking = Duration::ZERO;
         for (row, score) in logits.chunks_exact(width).zip(&request.scores) {
             if let Some(score) = score {
@@ -176,14 +177,20 @@ impl Engine {
                 continue;
             }
             // As many as `check` counted.
-            let Some(((sampling, &slot), matcher)) = sampled.next() else { break };
+            let Some((((sampling, &slot), &follows), matcher)) = sampled.next() else { break };
+            if u32::try_from(follows).is_ok_and(|guess| guess != before) {
+                before = NO_TOKEN;
+                result.skip();
+                continue;
+            }
             let token = match matcher {
                 None => Ok(self.sampler.sample(row, self.token_count, sampling, None)),
                 Some(matcher) => sample_constrained(&mut self.sampler, row, self.token_count, sampling, &mut matcher.lock(), &mut masking)
                     .inspect_err(|_| self.shared.constraints.give_up(matcher)),
             };
+            before = token.as_ref().map_or(NO_TOKEN, |token| token.token);
             if let Some(last) = usize::try_from(slot).ok().and_then(|slot| self.last_sampled.get_mut(slot)) {
-                *last = token.as_ref().map_or(NO_TOKEN, |token| token.token);
+                *last = before;
             }
             match token {
                 Ok(token) => result.push(token, self.sampler.likeliest()),

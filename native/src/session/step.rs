@@ -20,6 +20,8 @@ pub struct StepRequest {
     pub slots: Vec<i32>,
     /// Matcher that each sampled row obeys, or −1. [M]
     pub constraints: Vec<i32>,
+    /// Token that the sampled row before must have chosen for this one to be sampled, or −1. [M]
+    pub follows: Vec<i32>,
     /// What is scored on each logits row; None = the row is sampled. [L]
     pub scores: Vec<Option<Score>>,
     /// Logits rows whose logits come back: indices below L, ascending. [R]
@@ -35,7 +37,7 @@ pub struct TopLists {
 
 /// What came out of each logits row.
 pub struct StepResult {
-    /// Sampled or scored; `NO_TOKEN` where no logit was above −∞. [L]
+    /// Sampled or scored; `NO_TOKEN` where no logit was above −∞, and where a row stood on a wrong guess. [L]
     pub tokens: Vec<u32>,
     /// NaN where not asked for. [L]
     pub logprobs: Vec<f32>,
@@ -58,7 +60,7 @@ impl StepRequest {
             return Err(refused("scoredTokens", &format!("{rows} entries, one for each of logitsRows"), self.scores.len()));
         }
         let sampled = self.scores.iter().filter(|score| score.is_none()).count();
-        if [self.sampling.len(), self.slots.len(), self.constraints.len()] != [sampled; 3] {
+        if [self.sampling.len(), self.slots.len(), self.constraints.len(), self.follows.len()] != [sampled; 4] {
             return Err(refused("sampling", &format!("{sampled} rows"), self.sampling.len()));
         }
         for score in self.scores.iter().flatten() {
@@ -100,6 +102,11 @@ impl StepResult {
     /// Adds the next row, for which there is no token.
     pub fn fail(&mut self, why: String) {
         self.failures.push((self.tokens.len(), why));
+        self.skip();
+    }
+
+    /// Adds the next row, which stood on a wrong guess.
+    pub fn skip(&mut self) {
         self.push(Sampled { token: NO_TOKEN, logprob: f32::NAN }, &[]);
     }
 

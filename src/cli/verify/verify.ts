@@ -90,6 +90,7 @@ function startOf(options: VerifyOptions, cases: readonly VerifyCase[], adapterMe
     maxSequences: MAX_SEQUENCES,
     maxQueue: 1024,
     prefixCache: true,
+    speculation: true,
   };
 }
 

@@ -138,6 +138,7 @@ function waitInFlood(after: number): number {
     kvBlocks: 4_096,
     maxModelLen: 600,
     prefixCache: false,
+    speculation: false,
   });
   const enqueue = (id: number, adapter: string, prompt: number, maxNew: number, handle: number): void => {
     const request = makeRequest(id, prompt, maxNew, { adapter });

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import type { GenerateRequest } from '../../../src/core/request.js';
-import type { StepBatch, StepOutput, TopLists } from '../../../src/core/step.js';
+import { NO_TOKEN, NOT_GUESSED, type StepBatch, type StepOutput, type TopLists } from '../../../src/core/step.js';
 import { type RowAdapters, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 
 /** Ids are 0 … 22: few, so that stop ids come up. */
 export const VOCABULARY = 23;
+
+/** What comes next is, seven times of eight, what came as many tokens ago: text that guesses can be made about. */
+const PERIOD = 2;
 
 /** A token and the key of the adapter entry that it ran under. */
 interface Fed {
@@ -13,8 +16,8 @@ interface Fed {
 }
 
 /**
- * The token that follows what was fed: FNV-1a over all of it, so that any wrong cell or entry changes it. `banned`
- * ones make way for the next.
+ * The token that follows what was fed: decided by FNV-1a over all of it, so that any wrong cell or entry changes it.
+ * `banned` ones make way for the next.
  */
 function nextToken(fed: readonly Fed[], banned: ArrayLike<number>): number {
   let hash = 0x811c9dc5;
@@ -25,7 +28,8 @@ function nextToken(fed: readonly Fed[], banned: ArrayLike<number>): number {
     for (const character of entry) mix(character.charCodeAt(0));
     mix(token);
   }
-  let token = (hash >>> 7) % VOCABULARY;
+  const again = (hash & 7) === 0 ? undefined : fed.at(-PERIOD);
+  let token = again?.token ?? (hash >>> 7) % VOCABULARY;
   while (Array.from(banned).includes(token)) token = (token + 1) % VOCABULARY;
   return token;
 }
@@ -79,6 +83,7 @@ export class FakeModel {
     this.#write(batch, (cell) => cell);
     const logprobs = new Float32Array(batch.logitsRows.length);
     const samplings = batch.sampling.values();
+    let before = NO_TOKEN;
     const tokens = Uint32Array.from(batch.logitsRows, (row, index) => {
       const scored = batch.scoredTokens[index] as number;
       if (scored >= 0) {
@@ -87,7 +92,12 @@ export class FakeModel {
       }
       const sampling = samplings.next().value;
       assert.ok(sampling);
-      assert.ok(batch.cuSeqlens.includes(row + 1), 'a sampled row is the last of its sequence');
+      const last = batch.cuSeqlens.includes(row + 1);
+      assert.ok(last || batch.logitsRows[index + 1] === row + 1, 'only guessed rows follow a sampled one');
+      if (sampling.follows !== NOT_GUESSED && sampling.follows !== before) {
+        before = NO_TOKEN;
+        return NO_TOKEN;
+      }
       const prefix = this.#read(batch, row);
       assert.equal(sampling.position, prefix.length, 'sampled position');
       if (sampling.penalties !== null) {
@@ -99,6 +109,7 @@ export class FakeModel {
       }
       const token = nextToken(prefix, sampling.banned ?? []);
       logprobs[index] = -token;
+      before = token;
       return token;
     });
     assert.ok(samplings.next().done, 'one sampling for each sampled row');

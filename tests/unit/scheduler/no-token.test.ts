@@ -15,6 +15,7 @@ const LIMITS = {
   maxModelLen: 32,
   vocabSize: 23,
   prefixCache: true,
+  speculation: false,
 };
 
 function output(tokens: readonly number[]): StepOutput {

@@ -8,7 +8,7 @@ import { blocksFor, maxScoredRows, type SchedulerLimits } from '../../../src/sch
 import { BASE_ROWS, type RowAdapters, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../../src/scheduler/scheduler.js';
 import type { SchedulerSnapshot } from '../../../src/scheduler/snapshot.js';
-import type { StepPlan } from '../../../src/scheduler/step-plan.js';
+import { acceptedDraftsOf, type StepPlan } from '../../../src/scheduler/step-plan.js';
 import { FakeModel, soloRun, soloScores, VOCABULARY } from './fake-model.js';
 import { makeRequest } from './requests.js';
 
@@ -71,6 +71,7 @@ const limits = fc
     kvBlocks: fc.integer({ min: 3, max: 14 }),
     blockSize: fc.integer({ min: 1, max: 4 }),
     prefixCache: fc.oneof({ weight: 4, arbitrary: fc.constant(true) }, fc.constant(false)),
+    speculation: fc.boolean(),
     // A step may score any number of rows, or three, or one.
     vocabSize: fc.constantFrom(VOCABULARY, Math.floor(2 ** 24 / 3), 2 ** 24),
   })
@@ -137,6 +138,8 @@ const met = {
   failedLoads: 0,
   scored: 0,
   fullOfScores: 0,
+  drafted: 0,
+  accepted: 0,
 };
 
 /** Plays a scenario tick by tick, checking every law of a step as it goes. */
@@ -210,7 +213,10 @@ class Run {
       this.#model.runAndFail(batch);
       this.#record(this.scheduler.rollback(plan, { code: 'ERR_STEP_FAILED', message: 'scripted' }));
     } else {
-      this.#record(this.scheduler.commit(plan, this.#model.run(batch), this.#tick));
+      const output = this.#model.run(batch);
+      met.drafted += plan.draftRows;
+      met.accepted += acceptedDraftsOf(plan, output.tokens);
+      this.#record(this.scheduler.commit(plan, output, this.#tick));
     }
   }
 
@@ -223,7 +229,8 @@ class Run {
     const { decodeRows } = plan;
     const most = decodeRows === 0 ? maxBatchTokens : Math.min(maxBatchTokens, decodeRows + maxPrefillRows);
     assert.ok(plan.rows <= most);
-    const rows = new Map(plan.entries.map((entry) => [entry.sequence.id, entry.count]));
+    const rows = new Map(plan.entries.map((entry) => [entry.sequence.id, entry.count - entry.drafts.length]));
+    assert.ok(before.limits.speculation || plan.draftRows === 0, 'no drafts unless asked for');
     const outOfScores = plan.scoredRows === maxScoredRows(before.limits.vocabSize);
     const preempted = new Set(plan.preemptedIds);
     const kept = before.running.filter(({ id }) => !preempted.has(id));

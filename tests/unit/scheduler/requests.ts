@@ -45,6 +45,7 @@ export function makeLimits(rest: Partial<SchedulerLimits> = {}): SchedulerLimits
     maxModelLen: 64,
     vocabSize: VOCABULARY,
     prefixCache: true,
+    speculation: false,
     ...rest,
   };
 }

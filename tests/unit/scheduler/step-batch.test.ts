@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GREEDY_SAMPLING } from '../../../src/core/request.js';
-import { GREEDY_ROW, NO_CONSTRAINT, type StepBatch } from '../../../src/core/step.js';
+import { GREEDY_ROW, NO_CONSTRAINT, NOT_GUESSED, type StepBatch } from '../../../src/core/step.js';
 import { BASE_ROWS, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Harness, makeRequest, rowsOf, SERVED_BY } from './requests.js';
 
@@ -143,6 +143,7 @@ test('sampling carries what the request says; what is off is null', () => {
     logprobs,
     slot: 0,
     constraint: NO_CONSTRAINT,
+    follows: NOT_GUESSED,
   });
   assert.deepEqual(first[1], { ...GREEDY_ROW, position: 3, slot: 1 });
 
