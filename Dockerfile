@@ -29,6 +29,7 @@ COPY --from=build /loramux/package.json ./
 COPY --from=build /loramux/node_modules ./node_modules
 COPY --from=build /loramux/native/loramux.node ./native/loramux.node
 COPY --from=build /loramux/dist/src ./dist/src
+COPY --from=build /loramux/dist/docs-page ./dist/docs-page
 COPY proto ./proto
 COPY examples/adapters ./examples/adapters
 COPY LICENSE ./

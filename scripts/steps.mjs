@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import {
   copyFileSync,
   existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -110,5 +111,21 @@ export function buildTypeScript() {
     // Files of sources that are gone would still be found by the test runner.
     rmSync(join(root, 'dist'), { recursive: true, force: true });
     run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json']);
+    copyDocsPage();
   });
+}
+
+/** What /docs serves of Swagger UI: its package is needed to build, not to run. */
+function copyDocsPage() {
+  const folder = join(root, 'dist', 'docs-page');
+  mkdirSync(folder, { recursive: true });
+  for (const file of [
+    'swagger-ui-bundle.js',
+    'swagger-ui-bundle.js.LICENSE.txt',
+    'swagger-ui.css',
+    'LICENSE',
+    'NOTICE',
+  ]) {
+    copyFileSync(join(root, 'node_modules', 'swagger-ui-dist', file), join(folder, file));
+  }
 }

@@ -31,6 +31,7 @@ import { type AccessRules, ADMIN_ACCESS, PUBLIC_ACCESS } from './server/plugins/
 import { registerMethodNotAllowed } from './server/plugins/errors.js';
 import { registerOpenApi } from './server/plugins/openapi.js';
 import { registerSameOrigin } from './server/plugins/same-origin.js';
+import { registerDocsPage } from './server/routes/docs-page.js';
 import { registerMetrics } from './server/routes/metrics.js';
 import { registerProbes } from './server/routes/probes.js';
 import { ADMIN_COMPONENTS } from './server/schemas/admin.js';
@@ -134,6 +135,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
       errorSchema: 'LoraxError',
     });
     registerLoraxDocument(app);
+    registerDocsPage(app);
     registerProbes(app, health, version);
     registerLoraxProbes(app, { health, generation });
     registerMetrics(app, metrics);

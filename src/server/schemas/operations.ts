@@ -67,3 +67,24 @@ export const OPENAPI: RouteDoc = {
   replies: { 200: { text: 'OpenAPI 3.1', content: json({ type: 'object' }) } },
   errors: [],
 };
+
+export const DOCS_PAGE: RouteDoc = {
+  id: 'docs',
+  tag: 'operations',
+  summary: 'This document as a page to try the routes on',
+  replies: { 200: { text: 'the page', content: { 'text/html': STRING } } },
+  errors: [],
+};
+
+const TYPES = ['text/javascript', 'text/css'];
+export const DOCS_ASSET: RouteDoc = {
+  id: 'docs_asset',
+  tag: 'operations',
+  summary: 'Scripts and styles of that page; without a name, the way to it',
+  params: { file: { enum: ['', 'start.js', 'swagger-ui-bundle.js', 'swagger-ui.css'] } },
+  replies: {
+    200: { text: 'the file', content: Object.fromEntries(TYPES.map((type) => [type, STRING])) },
+    302: { text: 'the page is at /docs' },
+  },
+  errors: [404],
+};
