@@ -62,7 +62,7 @@ test('a generation is accepted, comes in deltas, and is done', async (t) => {
     done.choices.map((choice: Reply) => [choice.index, choice.finishReason]),
     [[0, 'LENGTH']],
   );
-  assert.deepEqual(done.usage, { promptTokens: 3, completionTokens: 2 });
+  assert.deepEqual(done.usage, { promptTokens: 3, completionTokens: 2, cachedPromptTokens: 0 });
   assert.equal(app.engine.calls[0]?.request.adapter, 'sql');
 });
 
@@ -128,7 +128,7 @@ test('several choices keep their indexes and seeds apart', async (t) => {
   const app = await startGrpcApp(t);
   const client = app.client(PROTOS.generation, app.address);
   app.engine.onSubmit = (call) =>
-    call.admit().tokens(String(call.request.choice)).token(SPECIAL['</s>']).finish('eos_token');
+    call.admit({}, 2).tokens(String(call.request.choice)).token(SPECIAL['</s>']).finish('eos_token');
   const { events } = await read(open(client, { prompt: 'hi', sampling: { n: 3 } }));
   const texts = ['', '', ''];
   for (const { delta } of events) if (delta) texts[delta.index] += delta.text;
@@ -138,7 +138,7 @@ test('several choices keep their indexes and seeds apart', async (t) => {
     choices.map((choice: Reply) => [choice.index, choice.finishReason, choice.seed]),
     [0, 1, 2].map((index) => [index, 'EOS', '7']),
   );
-  assert.deepEqual(usage, { promptTokens: 3, completionTokens: 6 });
+  assert.deepEqual(usage, { promptTokens: 3, completionTokens: 6, cachedPromptTokens: 2 });
 });
 
 test('a stop string and a stop token are named', async (t) => {

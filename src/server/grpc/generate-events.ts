@@ -69,7 +69,11 @@ export function doneMessage(finished: readonly { readonly run: Run; readonly res
   return {
     done: {
       choices: choices.sort((a, b) => a.index - b.index),
-      usage: { promptTokens: usage.prompt_tokens, completionTokens: usage.completion_tokens },
+      usage: {
+        promptTokens: usage.prompt_tokens,
+        completionTokens: usage.completion_tokens,
+        cachedPromptTokens: usage.prompt_tokens_details.cached_tokens,
+      },
       ...(first === undefined ? {} : { timings: timingsMessage(first.result) }),
     },
   };
