@@ -21,7 +21,7 @@ import { registerGenerateRoutes } from './server/lorax/generate-routes.js';
 import { registerInfo } from './server/lorax/info-route.js';
 import { registerLoraxProbes } from './server/lorax/probe-routes.js';
 import { registerTokenize } from './server/lorax/tokenize-route.js';
-import { LORAX_WORDING } from './server/lorax/wording.js';
+import { LORAX_LEFT_OUT, LORAX_WORDING } from './server/lorax/wording.js';
 import { baseNames } from './server/openai/base-names.js';
 import type { OpenAiSettings } from './server/openai/deps.js';
 import { RequestIds } from './server/openai/request-ids.js';
@@ -110,6 +110,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     logger: deps.logger,
     lifecycle,
     wording: LORAX_WORDING,
+    leftOut: LORAX_LEFT_OUT,
     wordingBelow: { [OPENAI_PREFIX]: OPENAI_WORDING },
     access: deps.access,
     accessByMethod: PUBLIC_ACCESS,

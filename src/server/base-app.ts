@@ -4,13 +4,15 @@ import { parseJsonBody } from './json-body.js';
 import type { Lifecycle } from './lifecycle.js';
 import { type AccessByMethod, type AccessRules, registerAccess, registerCallers } from './plugins/access.js';
 import { registerCors } from './plugins/cors.js';
-import { type ErrorWording, registerErrors } from './plugins/errors.js';
+import { type ErrorWording, type LeftOut, registerErrors } from './plugins/errors.js';
 import { type RequestEndListener, registerRequestEnd } from './plugins/request-end.js';
 
 export interface BaseAppOptions {
   readonly logger: FastifyBaseLogger;
   readonly lifecycle: Lifecycle;
   readonly wording: ErrorWording;
+  /** What is said about routes that clients know and this listener does not have. */
+  readonly leftOut?: LeftOut;
   /** Where it differs: wordings by the prefix of the paths that they are for. */
   readonly wordingBelow?: Readonly<Record<string, ErrorWording>>;
   readonly access: AccessRules;
@@ -60,7 +62,7 @@ export function createBaseApp(options: BaseAppOptions): FastifyInstance {
   registerCallers(app);
   registerRequestEnd(app, model, onRequestEnd);
   registerCors(app, options.corsOrigins ?? []);
-  registerErrors(app, wording);
+  registerErrors(app, wording, options.leftOut);
   registerAccess(app, options.access, options.accessByMethod);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(/^application\/(?:[\w.-]+\+)?json\b/, { parseAs: 'buffer' }, (_request, body, done) => {

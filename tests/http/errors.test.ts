@@ -121,3 +121,13 @@ test('what the framework refuses is JSON too', async (t) => {
     if (status === 405) assert.ok(String(reply.headers.allow).length > 0);
   }
 });
+
+test('routes of LoRAX that are left out say so, and its client makes a NotFoundError of it', async (t) => {
+  const { app } = startApp(t);
+  for (const url of ['/embed', '/classify', '/classify_batch']) {
+    const reply = await app.inject({ method: 'POST', url, payload: { inputs: 'hi', parameters: null, stream: false } });
+    assert.equal(reply.statusCode, 404);
+    assert.equal(reply.json().error_type, 'not_supported');
+    assert.match(reply.json().error, /this server generates text and .*: ask a server that does/);
+  }
+});

@@ -114,6 +114,11 @@ export function refusalError(status: number, message: string): OpenAiError {
   return { status, type: INVALID, code: REFUSALS[status] ?? 'invalid_request', message, param: null, retryable: false };
 }
 
+/** A route of OpenAI's that this server does not have. */
+export function leftOutError(message: string): OpenAiError {
+  return { ...refusalError(404, message), code: 'unsupported_endpoint' };
+}
+
 /** The reply body, also the data of an error event. */
 export function errorBody({ message, type, param, code }: OpenAiError): string {
   return JSON.stringify({ error: { message, type, param, code } });

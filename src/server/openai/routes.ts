@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import { routesOf } from '../base-app.js';
-import { registerErrors, registerMethodNotAllowed } from '../plugins/errors.js';
+import { type LeftOut, registerErrors, registerMethodNotAllowed } from '../plugins/errors.js';
 import { baseNames } from './base-names.js';
 import { registerChat } from './chat-route.js';
 import { registerCompletions } from './completion-route.js';
@@ -9,7 +9,7 @@ import { registerModels } from './models-route.js';
 import { processingHeader } from './reply-headers.js';
 import { RequestIds } from './request-ids.js';
 import { registerVllmLora } from './vllm-lora-routes.js';
-import { OPENAI_WORDING } from './wording.js';
+import { OPENAI_LEFT_OUT, OPENAI_WORDING } from './wording.js';
 
 /** Where OpenAI's routes are. */
 export const OPENAI_PREFIX = '/v1';
@@ -25,7 +25,7 @@ export function registerOpenAi(app: FastifyInstance, { settings, ...shared }: Op
   const deps: OpenAiDeps = { ...shared, ...limits, base, requestIds: new RequestIds() };
   void app.register(
     async (v1) => {
-      registerErrors(v1, OPENAI_WORDING);
+      registerErrors(v1, OPENAI_WORDING, below(OPENAI_PREFIX, OPENAI_LEFT_OUT));
       v1.addHook('onSend', async (request, reply) => {
         reply.headers(processingHeader(request.facts));
       });
@@ -39,4 +39,8 @@ export function registerOpenAi(app: FastifyInstance, { settings, ...shared }: Op
     },
     { prefix: OPENAI_PREFIX },
   );
+}
+
+function below(prefix: string, leftOut: LeftOut): LeftOut {
+  return Object.fromEntries(Object.entries(leftOut).map(([path, reply]) => [prefix + path, reply]));
 }

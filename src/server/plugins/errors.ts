@@ -16,6 +16,9 @@ export interface ErrorWording {
   refusal(status: number, message: string): ErrorReply;
 }
 
+/** What is said about routes that clients know and this server does not have, by their paths. */
+export type LeftOut = Readonly<Record<string, ErrorReply>>;
+
 /** Seconds after which a refused client may try again. */
 const RETRY_AFTER_S = '1';
 
@@ -37,9 +40,13 @@ function send(reply: FastifyReply, { status, body, headers = {} }: ErrorReply): 
 }
 
 /** Answers every failure of `app` in JSON, unknown paths among them. */
-export function registerErrors(app: FastifyInstance, wording: ErrorWording): void {
+export function registerErrors(app: FastifyInstance, wording: ErrorWording, leftOut: LeftOut = {}): void {
   registerFailures(app, wording);
-  app.setNotFoundHandler((_request, reply) => send(reply, wording.refusal(404, 'no such route')));
+  app.setNotFoundHandler(({ url }, reply) => {
+    const [path = ''] = url.split('?', 1);
+    const known = Object.hasOwn(leftOut, path) ? leftOut[path] : undefined;
+    return send(reply, known ?? wording.refusal(404, 'no such route'));
+  });
 }
 
 /** Answers failures of `app`'s routes in JSON, logs those that are our fault, and notes the code for the log line. */

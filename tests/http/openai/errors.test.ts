@@ -8,6 +8,7 @@ test('below /v1 the framework speaks OpenAI, elsewhere LoRAX', async (t) => {
   const { app } = startApp(t);
   assertError(await post(app, '/v1/nothing', {}), 404, 'unknown_url', null);
   assertError(await post(app, '/v1/nothing', 'x', { 'content-type': 'text/plain' }), 404, 'unknown_url', null);
+  assertError(await post(app, '/v1/embeddings?x=1', { input: 'a' }), 404, 'unsupported_endpoint', null);
   assertError(await app.inject({ url: '/v1/%zz' }), 400, 'invalid_request', null);
   const wrongMethod = await app.inject({ url: '/v1/completions' });
   assertError(wrongMethod, 405, 'method_not_allowed', null);
