@@ -154,6 +154,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     keys: deps.access.keys,
     origins: deps.streamOrigins,
     onEnd: (end) => metrics.requestEnded(end),
+    watch: (count) => metrics.watchSockets(count),
   });
   registerOpenAi(app, { engine, generation, tokenizer, drawSeed, version, settings: openai });
   return app;

@@ -7,6 +7,8 @@ export type Telemetry =
       /** Rows by phase; a step with both is `mixed`. */
       readonly prefillRows: number;
       readonly decodeRows: number;
+      /** Requests that began to run. */
+      readonly admitted: number;
       /** Rows that no adapter touched / some adapter touched. */
       readonly baseRows: number;
       readonly loraRows: number;
@@ -26,6 +28,11 @@ export type Telemetry =
       readonly maskSeconds: number | null;
       /** From the start of planning to committed events. */
       readonly stepSeconds: number;
+    }
+  | {
+      readonly kind: 'step-failed';
+      /** Of the step that was tried. */
+      readonly prefillRows: number;
     }
   | {
       readonly kind: 'adapter-load';

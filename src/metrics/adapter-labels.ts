@@ -39,6 +39,11 @@ export class AdapterLabels {
     return name;
   }
 
+  /** The name has a label of its own. */
+  has(name: string): boolean {
+    return this.#labelled.has(name);
+  }
+
   #track(name: string): void {
     const requests = (this.#requests.get(name) ?? 0) + 1;
     this.#requests.delete(name);

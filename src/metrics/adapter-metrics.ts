@@ -1,3 +1,4 @@
+import type { AdapterInfo } from '../core/adapter.js';
 import type { ErrorCode } from '../core/errors.js';
 import type { GenerationSummary } from '../generation/observer.js';
 import { AdapterLabels, OTHER_LABEL } from './adapter-labels.js';
@@ -43,6 +44,15 @@ export class AdapterMetrics {
     if (times.firstTokenMs !== null) {
       of.adapterFirstTokenSeconds.inc({ adapter }, (times.firstTokenMs - times.receivedMs) / 1_000);
       of.adapterFirstTokens.inc({ adapter });
+    }
+  }
+
+  /** Shows which of the labelled adapters are in memory. */
+  resident(adapters: readonly AdapterInfo[]): void {
+    const { adapterResident } = this.#instruments;
+    adapterResident.reset();
+    for (const { name, tier } of adapters) {
+      if (tier !== 'disk' && this.#labels.has(name)) adapterResident.set({ adapter: name, tier }, 1);
     }
   }
 

@@ -56,3 +56,11 @@ export function vllmTokens(max: number): number[] {
     }
   }
 }
+
+/** LoRAX's sizes of batches: every whole number up to 1,024, or to the most requests that run at once. */
+export function loraxBatches(maxSequences: number): number[] {
+  return Array.from({ length: Math.min(maxSequences, 1_024) }, (_, at) => at + 1);
+}
+
+/** vLLM's buckets of `n`. */
+export const CHOICES = [1, 2, 5, 10, 20];

@@ -21,12 +21,18 @@ function phaseOf({ prefillRows, decodeRows }: Step): string {
   return decodeRows === 0 ? 'prefill' : 'mixed';
 }
 
+/** LoRAX's word for a step. */
+function methodOf({ prefillRows }: Pick<Step, 'prefillRows'>): string {
+  return prefillRows > 0 ? 'prefill' : 'decode';
+}
+
 function recordStep(of: Instruments, step: Step): void {
   const phase = phaseOf(step);
   of.steps.inc({ phase, path: step.loraRows > 0 ? 'lora' : 'base', base_rows: step.baseRows > 0 ? 'yes' : 'no' });
   of.stepSeconds.observe({ phase }, step.stepSeconds);
   if (step.maskSeconds !== null) of.maskSeconds.observe(step.maskSeconds);
-  const method = step.prefillRows > 0 ? 'prefill' : 'decode';
+  const method = methodOf(step);
+  if (step.admitted > 0) of.loraxBatchNextSize.observe(step.admitted);
   of.loraxBatchCount.inc({ method });
   of.loraxBatchSuccess.inc({ method });
   of.loraxBatchDuration.observe({ method }, step.stepSeconds);
@@ -46,6 +52,10 @@ export function recordTelemetry(of: Instruments, fact: Telemetry): void {
   switch (fact.kind) {
     case 'step':
       recordStep(of, fact);
+      return;
+    case 'step-failed':
+      of.loraxBatchCount.inc({ method: methodOf(fact) });
+      of.loraxBatchFailure.inc({ method: methodOf(fact) });
       return;
     case 'adapter-load': {
       const result = fact.result === 'ok' ? 'ok' : (LOAD_RESULTS[fact.code ?? ''] ?? 'io');

@@ -3,6 +3,7 @@ import {
   DISTINCT_ADAPTERS,
   FIRST_TOKEN_SECONDS,
   LORAX_SECONDS,
+  loraxBatches,
   loraxTokens,
   MASK_SECONDS,
   ROWS,
@@ -13,6 +14,7 @@ import {
 /** Sizes that buckets of the LoRAX copies depend on. */
 export interface FamilyLimits {
   readonly maxModelLen: number;
+  readonly maxSequences: number;
 }
 
 type Make<M> = (registry: Registry, limits: FamilyLimits) => M;
@@ -76,6 +78,7 @@ export const FAMILIES = {
   adapters: gauge('loramux_adapters', 'Adapters known', 'tier', 'state'),
   adapterBytes: gauge('loramux_adapter_bytes', 'Bytes of resident adapters', 'tier'),
   adapterBytesLimit: gauge('loramux_adapter_bytes_limit', 'Byte budget of resident adapters', 'tier'),
+  adapterResident: gauge('loramux_adapter_resident', '1 for each labelled adapter in memory', 'adapter', 'tier'),
   adapterPins: gauge('loramux_adapter_pins', 'Rows in flight that hold an adapter'),
   adapterCacheRequests: counter('loramux_adapter_cache_requests_total', 'Adapter lookups', 'tier', 'result'),
   adapterLoadSeconds: histogram('loramux_adapter_load_seconds', 'Adapter loads', SECONDS, 'phase', 'source'),
@@ -101,6 +104,10 @@ export const FAMILIES = {
   draftTokens: counter('loramux_draft_tokens_total', 'Guessed tokens that steps tried', 'result'),
   tokens: counter('loramux_tokens_total', 'Tokens of generations that ended', 'kind'),
 
+  wsConnections: gauge('loramux_ws_connections', 'Open WebSockets'),
+  wsStreams: gauge('loramux_ws_streams', 'Generations on them'),
+
+  engineHeartbeat: gauge('loramux_engine_heartbeat_age_seconds', 'Since the last step while requests run, else 0'),
   eventLoopDelay: gauge('loramux_event_loop_delay_seconds', 'Main thread, since the last scrape', 'stat'),
   eventLoopUtilization: gauge('loramux_event_loop_utilization_ratio', 'Main thread, since the last scrape'),
   processMemory: gauge('loramux_process_memory_bytes', 'Memory of the process', 'kind'),
@@ -137,12 +144,12 @@ export const FAMILIES = {
   loraxQueueLength: gauge('lorax_queue_length', 'Requests not yet running'),
   loraxBatchSize: gauge('lorax_batch_current_size', 'Running requests'),
   loraxBatchTokens: gauge('lorax_batch_current_max_tokens', 'Tokens that fit in the KV blocks in use'),
-  loraxBatchCount: counter('lorax_batch_inference_count', 'Steps, by whether prompts were part of them', 'method'),
-  loraxBatchSuccess: counter(
-    'lorax_batch_inference_success',
-    'Steps that succeeded; failed ones are in neither count',
-    'method',
+  loraxBatchNextSize: histogram('lorax_batch_next_size', 'Requests that a step began', ({ maxSequences }) =>
+    loraxBatches(maxSequences),
   ),
+  loraxBatchCount: counter('lorax_batch_inference_count', 'Steps, by whether prompts were part of them', 'method'),
+  loraxBatchSuccess: counter('lorax_batch_inference_success', 'Steps that succeeded', 'method'),
+  loraxBatchFailure: counter('lorax_batch_inference_failure', 'Steps that failed', 'method'),
   loraxBatchDuration: histogram('lorax_batch_inference_duration', 'Seconds', LORAX_SECONDS, 'method'),
 } as const;
 

@@ -28,6 +28,12 @@ export interface MetricsDeps {
   readonly isDraining: () => boolean;
 }
 
+/** WebSockets that are open now, and the generations on them. */
+export interface SocketCounts {
+  readonly connections: number;
+  readonly streams: number;
+}
+
 /** All metrics of the process: told what happens, and rendered for `/metrics`. */
 export class Metrics {
   readonly #deps: MetricsDeps;
@@ -36,6 +42,7 @@ export class Metrics {
   readonly #byAdapter: AdapterMetrics;
   readonly #vllm: VllmMetrics;
   readonly #process = new ProcessGauges();
+  #sockets: () => SocketCounts = () => ({ connections: 0, streams: 0 });
   #listedMs = Number.NEGATIVE_INFINITY;
   #text: { readonly atMs: number; readonly text: Promise<string> } | null = null;
 
@@ -66,6 +73,11 @@ export class Metrics {
     return this.#registry.contentType;
   }
 
+  /** `count` is asked at each scrape. */
+  watchSockets(count: () => SocketCounts): void {
+    this.#sockets = count;
+  }
+
   interToken(seconds: number): void {
     this.#of.interTokenSeconds.observe(seconds);
     this.#vllm.interToken(seconds);
@@ -92,6 +104,7 @@ export class Metrics {
       return;
     }
     of.loraxSuccess.inc();
+    this.#vllm.answered(facts.choices);
     of.loraxDuration.observe(seconds);
   }
 
@@ -136,6 +149,9 @@ export class Metrics {
     this.#of.ready.set(isReady() ? 1 : 0);
     this.#of.draining.set(isDraining() ? 1 : 0);
     recordState(this.#of, engine.state());
+    const { connections, streams } = this.#sockets();
+    this.#of.wsConnections.set(connections);
+    this.#of.wsStreams.set(streams);
     this.#vllm.state(engine.state());
     this.#process.record(this.#of);
     await this.#refreshAdapters();
@@ -145,6 +161,7 @@ export class Metrics {
     const adapters = await this.#listAdapters();
     if (adapters === null) return;
     recordAdapters(this.#of, adapters);
+    this.#byAdapter.resident(adapters);
     this.#vllm.adapters(adapters, this.#deps.engine.state());
   }
 

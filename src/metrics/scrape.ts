@@ -8,6 +8,7 @@ export function recordState(of: Instruments, state: EngineState): void {
   of.requestsRunning.set(state.running);
   of.requestsWaiting.set({ reason: 'queue' }, state.waiting - state.waitingForAdapter);
   of.requestsWaiting.set({ reason: 'adapter' }, state.waitingForAdapter);
+  of.engineHeartbeat.set(state.running === 0 ? 0 : (state.lastStepAgeMs ?? 0) / 1_000);
   of.loraxQueueLength.set(state.waiting);
   of.loraxBatchSize.set(state.running);
   const { total, used, cached } = state.kvBlocks;

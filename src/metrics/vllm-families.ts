@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import {
+  CHOICES,
   ITERATION_TOKENS,
   VLLM_FIRST_TOKEN_SECONDS,
   VLLM_REQUEST_SECONDS,
@@ -79,6 +80,7 @@ export const VLLM_FAMILIES = {
   requestGeneration: histogram('request_generation_tokens', 'Generated tokens of a request', tokensUpToLength),
   requestMaxTokens: histogram('request_params_max_tokens', 'Limit of generated tokens', tokensUpToLength),
   requestMaxGeneration: histogram('request_max_num_generation_tokens', 'The same', tokensUpToLength),
+  requestParamsN: histogram('request_params_n', 'Answers to each prompt of a request', CHOICES),
   iterationTokens: histogram('iteration_tokens_total', 'Rows (tokens) of a step', ITERATION_TOKENS),
   loraRequests: ((registry) =>
     new Gauge({

@@ -77,6 +77,11 @@ export class VllmMetrics {
     of.requestMaxGeneration.observe(labels, maxNewTokens);
   }
 
+  /** A request was answered, with `choices` answers to each prompt. */
+  answered(choices: number): void {
+    this.#of.requestParamsN.observe(this.#labels, choices);
+  }
+
   /** Sets the gauges. */
   state({ running, waiting, kvBlocks: { total, used, blockSize } }: EngineState): void {
     const usage = total === 0 ? 0 : used / total;

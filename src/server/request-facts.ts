@@ -13,6 +13,8 @@ export interface RequestFacts {
   upgraded: boolean;
   /** Prompts in the call. */
   prompts: number;
+  /** Answers asked for to each of them. */
+  choices: number;
   /** Adapter names as asked for; joined when there are several. */
   adapter: string | null;
   /** Whom the caller works for, as the caller says; for the log only. */
@@ -35,6 +37,7 @@ export function newFacts(): RequestFacts {
     stream: false,
     upgraded: false,
     prompts: 0,
+    choices: 1,
     adapter: null,
     user: null,
     servedBy: null,

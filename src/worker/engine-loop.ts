@@ -226,6 +226,7 @@ export class EngineLoop {
         kind: 'step',
         prefillRows: plan.prefillRows,
         decodeRows: plan.decodeRows,
+        admitted: plan.admitted.length,
         baseRows: plan.baseRows,
         loraRows: plan.loraRows,
         segments: plan.segments.length,
@@ -243,6 +244,7 @@ export class EngineLoop {
       this.#settle(...events);
     } catch (thrown) {
       const error = toLoramuxError(thrown, 'ERR_STEP_FAILED');
+      this.#facts.push({ kind: 'step-failed', prefillRows: plan.prefillRows });
       this.#settle(...scheduler.rollback(plan, error));
       this.#failedSteps += 1;
       this.#log('error', 'step.fail', `${error.code}: ${error.message}`);

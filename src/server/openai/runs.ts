@@ -114,10 +114,11 @@ export function noteFacts({ facts }: FastifyRequest, call: CommonCall, choices: 
 }
 
 /** The same for calls that come another way. */
-export function noteCall(facts: RequestFacts, { model, stream, user }: CommonCall, choices: number): void {
+export function noteCall(facts: RequestFacts, { model, stream, user, n }: CommonCall, choices: number): void {
   facts.generation = true;
   facts.stream = stream !== null;
   facts.prompts = choices;
+  facts.choices = n;
   facts.adapter = model.adapter;
   facts.user = user;
 }

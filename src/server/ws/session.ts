@@ -94,6 +94,11 @@ export class Session {
     });
   }
 
+  /** Generations under way. */
+  get openStreams(): number {
+    return this.#open.size;
+  }
+
   /** Takes no more generations; the socket closes when those that run have ended. */
   drain(): void {
     if (this.#draining) return;

@@ -28,6 +28,8 @@ export interface StreamRouteDeps extends Omit<SessionDeps, 'logger' | 'caller' |
   readonly keys: KeyRing | null;
   /** Sites whose pages may connect, beside the server's own. */
   readonly origins: readonly string[];
+  /** Takes what tells how many sockets are open. */
+  readonly watch: (count: () => { readonly connections: number; readonly streams: number }) => void;
 }
 
 const PATH = '/stream';
@@ -41,6 +43,11 @@ async function streamPlugin(app: FastifyInstance, deps: StreamRouteDeps): Promis
   const { lifecycle, keys, origins, limits } = deps;
   registerFailures(app, OPENAI_WORDING);
   const sessions = new Set<Session>();
+  deps.watch(() => {
+    let streams = 0;
+    for (const session of sessions) streams += session.openStreams;
+    return { connections: sessions.size, streams };
+  });
   lifecycle.onDrain(() => {
     for (const session of sessions) session.drain();
   });

@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { AdapterInfo } from '../../../src/core/adapter.js';
 import type { GenerationSummary } from '../../../src/generation/observer.js';
+import type { GenerationResult } from '../../../src/generation/spec.js';
 import { Metrics } from '../../../src/metrics/metrics.js';
-import { ScriptedEngine } from '../../helpers/scripted-engine.js';
+import { newFacts } from '../../../src/server/request-facts.js';
+import { IDLE, ScriptedEngine } from '../../helpers/scripted-engine.js';
 
 function start(t: TestContext) {
   const engine = new ScriptedEngine();
@@ -71,6 +73,7 @@ test('a thousand adapters leave the exposition valid, bounded and quick', async 
       stream: false,
       upgraded: false,
       prompts: 1,
+      choices: 1,
       adapter: null,
       user: null,
       servedBy: null,
@@ -88,6 +91,9 @@ test('a thousand adapters leave the exposition valid, bounded and quick', async 
   assert.ok(named.has('other'));
   assert.deepEqual(families.get('loramux_adapters'), ['loramux_adapters{tier="host",state="ready"} 1000']);
   assert.deepEqual(families.get('loramux_adapter_pins'), ['loramux_adapter_pins 1000']);
+  const resident = families.get('loramux_adapter_resident') ?? [];
+  assert.equal(resident.length, 32);
+  assert.ok(resident.includes('loramux_adapter_resident{adapter="org/adapter-0",tier="host"} 1'));
   assert.deepEqual(families.get('loramux_adapter_requests_total')?.at(-1)?.includes('other'), true);
 });
 
@@ -97,6 +103,7 @@ test('a step is counted by phase, by path, and by whether base rows were in it',
     kind: 'step',
     prefillRows: 0,
     decodeRows: 5,
+    admitted: 0,
     baseRows: 1,
     loraRows: 4,
     segments: 5,
@@ -112,7 +119,8 @@ test('a step is counted by phase, by path, and by whether base rows were in it',
     stepSeconds: 0.02,
   } as const;
   engine.report(step);
-  engine.report({ ...step, prefillRows: 7, baseRows: 0, maskSeconds: 0.0002 });
+  engine.report({ ...step, prefillRows: 7, admitted: 2, baseRows: 0, maskSeconds: 0.0002 });
+  engine.report({ kind: 'step-failed', prefillRows: 7 });
   engine.report({ ...step, prefillRows: 7, decodeRows: 0, loraRows: 0, distinctAdapters: 0 });
   const text = await metrics.render();
   for (const line of [
@@ -123,6 +131,12 @@ test('a step is counted by phase, by path, and by whether base rows were in it',
     'loramux_step_distinct_adapters_bucket{le="4"} 3',
     'loramux_step_seconds_count{phase="decode"} 1',
     'loramux_mask_seconds_count 1',
+    'lorax_batch_inference_count{method="prefill"} 3',
+    'lorax_batch_inference_success{method="prefill"} 2',
+    'lorax_batch_inference_failure{method="prefill"} 1',
+    'lorax_batch_next_size_bucket{le="1"} 0',
+    'lorax_batch_next_size_bucket{le="2"} 1',
+    'lorax_batch_next_size_count 1',
     'loramux_mask_seconds_bucket{le="0.0001"} 0',
     'loramux_mask_seconds_bucket{le="0.00025"} 1',
     'loramux_lora_rows_total 8',
@@ -281,4 +295,24 @@ test("vLLM's copies count what our own count", async (t) => {
   assert.match(sample('generation_tokens_total') ?? '', / 16$/);
   assert.match(sample('e2e_request_latency_seconds_count') ?? '', / 3$/);
   assert.match(sample('time_to_first_token_seconds_count') ?? '', / 4$/);
+});
+
+test("open sockets, the engine's heartbeat and the answers to each prompt are told", async (t) => {
+  const { engine, metrics } = start(t);
+  metrics.watchSockets(() => ({ connections: 2, streams: 9 }));
+  engine.current = { ...IDLE, running: 1, lastStepAgeMs: 250 };
+  const facts = { ...newFacts(), generation: true, choices: 3, results: [{} as GenerationResult] };
+  metrics.requestEnded({ route: '/v1/completions', status: 200, seconds: 1, facts });
+  const text = await metrics.render();
+  for (const line of [
+    'loramux_ws_connections 2',
+    'loramux_ws_streams 9',
+    'loramux_engine_heartbeat_age_seconds 0.25',
+    'vllm:request_params_n_bucket{le="2",model_name="tiny",engine="0"} 0',
+    'vllm:request_params_n_bucket{le="5",model_name="tiny",engine="0"} 1',
+  ]) {
+    assert.ok(text.includes(`${line}\n`), line);
+  }
+  engine.current = { ...IDLE, running: 0, lastStepAgeMs: 250_000 };
+  assert.ok((await metrics.render()).includes('loramux_engine_heartbeat_age_seconds 0\n'));
 });
