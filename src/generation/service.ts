@@ -70,7 +70,7 @@ export class GenerationService {
       constraint: spec.constraint,
       logprobs: spec.logprobs,
       promptLogprobs: spec.promptLogprobs,
-      cacheSalt: spec.cacheSalt,
+      cacheSalt: saltOf(spec),
     };
     const generation = new Generation(
       this.#deps,
@@ -83,6 +83,11 @@ export class GenerationService {
     signal.addEventListener('abort', () => generation.abort(), { once: true });
     return generation;
   }
+}
+
+/** Keys share no cached prompts: how soon an answer begins would tell one what another has asked. */
+function saltOf({ caller, cacheSalt }: GenerationSpec): string | null {
+  return caller.name === null ? cacheSalt : JSON.stringify([caller.name, cacheSalt]);
 }
 
 /** A constraint says where the text ends, so the end token must be free to come. */

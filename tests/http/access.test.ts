@@ -260,3 +260,31 @@ test('the log names the key of a request; neither log nor engine ever holds it',
   assert.ok(told.includes('a/b'));
   for (const { token } of Object.values(KEYS)) assert.ok(!text.includes(token) && !told.includes(token));
 });
+
+test('keys share no cached prompts, whatever salt they name; without keys the salt alone counts', async (t) => {
+  const { app, engine } = start(t);
+  const ask = async (key: KeyName, fields: object): Promise<string | null | undefined> => {
+    const payload = { model: 'sql', prompt: 'hi', ...fields };
+    const reply = await app.inject({ method: 'POST', url: '/v1/completions', headers: as(key), payload });
+    assert.equal(reply.statusCode, 200);
+    return engine.calls.at(-1)?.request.cacheSalt;
+  };
+  const salts = [
+    await ask('sql', {}),
+    await ask('all', {}),
+    await ask('sql', { cache_salt: 'pepper' }),
+    await ask('all', { cache_salt: 'pepper' }),
+    await ask('all', { cache_salt: 'sql' }),
+    await ask('all', { cache_salt: JSON.stringify(['sql', null]) }),
+  ];
+  assert.equal(new Set(salts).size, salts.length, JSON.stringify(salts));
+  assert.equal(await ask('sql', {}), salts[0]);
+  await app.inject({ method: 'POST', url: '/generate', headers: as('base'), payload: { inputs: 'hi' } });
+  assert.ok(!salts.includes(engine.calls.at(-1)?.request.cacheSalt));
+  const open = startApp(t);
+  for (const cache_salt of [undefined, 'pepper']) {
+    const payload = { model: 'sql', prompt: 'hi', cache_salt };
+    await open.app.inject({ method: 'POST', url: '/v1/completions', payload });
+    assert.equal(open.engine.calls.at(-1)?.request.cacheSalt, cache_salt ?? null);
+  }
+});
