@@ -17,14 +17,12 @@ function jobOf(call: ChatCall, origin: RequestOrigin, choice: number, indexes: r
 }
 
 function specOf(call: ChatCall, origin: RequestOrigin, choice: number): GenerationSpec {
-  const common = commonSpec(call, origin);
-  return {
-    ...common,
+  const common = commonSpec(call, origin, {
     prompt: { chat: call.chat, addSpecialTokens: call.addSpecialTokens ?? false },
     maxNewTokens: call.maxTokens,
-    choice,
     logprobs: call.logprobs === null ? null : { of: 'raw', top: call.logprobs },
-    // What opens a call is a special token with some models.
-    skipSpecialTokens: common.skipSpecialTokens && call.tools.use.kind !== 'auto',
-  };
+    promptLogprobs: null,
+  });
+  // What opens a call is a special token with some models.
+  return { ...common, choice, skipSpecialTokens: common.skipSpecialTokens && call.tools.use.kind !== 'auto' };
 }
