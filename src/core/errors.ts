@@ -13,6 +13,7 @@ const TABLE = {
   ERR_TEMPLATE_MISSING: { status: 400, retryable: false },
   ERR_QUEUE_FULL: { status: 429, retryable: true },
   ERR_DRAINING: { status: 503, retryable: true },
+  ERR_DEADLINE: { status: 504, retryable: false },
   ERR_ADAPTER_NOT_FOUND: { status: 404, retryable: false },
   ERR_ADAPTER_FORBIDDEN: { status: 403, retryable: false },
   ERR_ADAPTER_INVALID: { status: 422, retryable: false },

@@ -96,9 +96,9 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     };
   }
 
-  /** Ends the generation because its reader left; harmless after the end. */
-  abort(): void {
-    this.#fail(new LoramuxError('ERR_ABORTED', 'the client left before the generation ended'), false);
+  /** Ends the generation, because its reader left or as `reason` says; harmless after the end. */
+  abort(reason = new LoramuxError('ERR_ABORTED', 'the client left before the generation ended')): void {
+    this.#fail(reason, false);
   }
 
   #onEvent(event: SequenceEvent): void {

@@ -23,7 +23,7 @@ export class GenerationService {
 
   /**
    * Tokenizes off the event loop, checks the prompt against the model length and submits. An abort of `signal` ends
-   * the generation at any later time. Rejects with ERR_FORBIDDEN, ERR_TOKENIZER, ERR_VALIDATION, ERR_TEMPLATE,
+   * the generation at any later time, with the signal's reason if that is a LoramuxError. Rejects with ERR_FORBIDDEN, ERR_TOKENIZER, ERR_VALIDATION, ERR_TEMPLATE,
    * ERR_TEMPLATE_MISSING, ERR_PROMPT_TOO_LONG, ERR_ABORTED or what the engine refuses at once; everything later comes out of the iteration.
    */
   async start(spec: GenerationSpec, signal: AbortSignal): Promise<Generation> {
@@ -32,7 +32,9 @@ export class GenerationService {
       requireUse(spec.caller, spec.composition?.members.map(({ name }) => name) ?? [spec.adapter]);
       checkConstraint(spec);
       const ids = await this.#encode(spec);
-      if (signal.aborted) throw new LoramuxError('ERR_ABORTED', 'the client left before the prompt was submitted');
+      if (signal.aborted) {
+        throw reasonOf(signal) ?? new LoramuxError('ERR_ABORTED', 'the client left before the prompt was submitted');
+      }
       return this.#submit(spec, ids, receivedMs, signal);
     } catch (thrown) {
       const error = toLoramuxError(thrown);
@@ -80,9 +82,14 @@ export class GenerationService {
       'chat' in spec.prompt ? this.#baseText.template : null,
     );
     generation.submit();
-    signal.addEventListener('abort', () => generation.abort(), { once: true });
+    signal.addEventListener('abort', () => generation.abort(reasonOf(signal)), { once: true });
     return generation;
   }
+}
+
+/** Why a signal was aborted, if it was for more than that the client left. */
+function reasonOf({ reason }: AbortSignal): LoramuxError | undefined {
+  return reason instanceof LoramuxError ? reason : undefined;
 }
 
 /** Keys share no cached prompts: how soon an answer begins would tell one what another has asked. */

@@ -8,7 +8,12 @@ const MAX_LABELS = 32;
 const STICKY_MS = 3_600_000;
 const MAX_TRACKED = 4096;
 
-const CLIENT_ERRORS: ReadonlySet<ErrorCode> = new Set(['ERR_ABORTED', 'ERR_ADAPTER_NOT_FOUND', 'ERR_VALIDATION']);
+const CLIENT_ERRORS: ReadonlySet<ErrorCode> = new Set([
+  'ERR_ABORTED',
+  'ERR_DEADLINE',
+  'ERR_ADAPTER_NOT_FOUND',
+  'ERR_VALIDATION',
+]);
 const OUTCOMES = ['ok', 'client', 'server'] as const;
 
 function outcomeOf(code: ErrorCode | null): (typeof OUTCOMES)[number] {

@@ -6,6 +6,7 @@ const REJECTIONS: Partial<Record<ErrorCode, string>> = {
   ERR_QUEUE_FULL: 'queue_full',
   ERR_DRAINING: 'draining',
   ERR_PROMPT_TOO_LONG: 'context',
+  ERR_DEADLINE: 'deadline',
 };
 
 /** Counts a request that was refused before it ran; other codes are failures, not refusals. */
@@ -22,7 +23,7 @@ function phaseOf({ times }: GenerationSummary): string {
 /** Measures one generation that ended. */
 export function recordGeneration(of: Instruments, summary: GenerationSummary): void {
   const { route, servedBy, code, promptTokens, generatedTokens, maxNewTokens, times } = summary;
-  if (code !== null) recordRejection(of, code);
+  if (code !== null && times.admittedMs === null) recordRejection(of, code);
   if (summary.slowConsumer) of.slowConsumers.inc({ transport: 'sse' });
   else if (code === 'ERR_ABORTED') of.disconnects.inc({ phase: phaseOf(summary) });
   of.tokens.inc({ kind: 'prompt' }, times.firstTokenMs === null ? 0 : promptTokens);

@@ -92,3 +92,21 @@ test('the metrics count what happened, in text and in the JSON form', async (t) 
   assert.deepEqual(json.lorax_request_count, { type: 'counter', data: [{ key: 'count', value: 4 }] });
   assert.equal(json.loramux_ready.data[0].key, '');
 });
+
+test('the line tells cached tokens, and which try of which request it was', async (t) => {
+  const { app, engine, lines } = startApp(t);
+  engine.onSubmit = (call) => call.admit({}, 2).tokens('ok').finish('length');
+  const ask = (headers: Record<string, string>): Promise<unknown> =>
+    app.inject({
+      method: 'POST',
+      url: '/v1/completions',
+      payload: { model: 'sql', prompt: 'hi', max_tokens: 2 },
+      headers,
+    });
+  await ask({ 'x-client-request-id': 'job-7', 'x-stainless-retry-count': '1' });
+  await ask({ 'x-client-request-id': 'a secret', 'x-stainless-retry-count': 'many' });
+  await eventually(() => lines.filter((line) => line.includes('request.end')).length === 2, 'two lines');
+  const [told, silent] = lines.map((line) => JSON.parse(line)).filter(({ event }) => event === 'request.end');
+  assert.deepEqual([told.cached_tokens, told.client_request_id, told.retry_count], [2, 'job-7', '1']);
+  assert.deepEqual([silent.client_request_id, silent.retry_count], [undefined, undefined]);
+});

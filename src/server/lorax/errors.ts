@@ -36,6 +36,7 @@ const SHAPES: Partial<Record<ErrorCode, Shape>> = {
     error_type: 'overloaded',
     text: () => 'Server is shutting down: send the request to another replica',
   },
+  ERR_DEADLINE: { status: 504, error_type: 'timeout', text: (message) => message },
   ERR_ABORTED: { status: 499, error_type: 'incomplete_generation', text: (message) => message },
 };
 

@@ -52,7 +52,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
   /** The answers to a call, one body for each prompt; headers are set. */
   async function answer(request: FastifyRequest, reply: FastifyReply, call: GenerateCall): Promise<readonly string[]> {
     const jobs = call.prompts.map((prompt) => jobOf(originOf(request), prompt, call, deps.drawSeed));
-    const answers = await answerAll(deps.generation, jobs, abortOnClose(reply, 0));
+    const answers = await answerAll(deps.generation, jobs, abortOnClose(request, reply, 0));
     const results = answers.map(({ result }) => result);
     request.facts.results = results;
     const [first] = results;
@@ -69,7 +69,7 @@ export function registerGenerateRoutes(app: FastifyInstance, deps: GenerateDeps)
     const [job] = call.prompts.map((prompt) => jobOf(originOf(request), prompt, call, deps.drawSeed));
     const [spec] = job?.specs ?? [];
     if (job === undefined || spec === undefined) throw new LoramuxError('ERR_VALIDATION', '`inputs` cannot be empty');
-    const generation = await deps.generation.start(spec, abortOnClose(reply, 1).signal);
+    const generation = await deps.generation.start(spec, abortOnClose(request, reply, 1).signal);
     const events = generation[Symbol.asyncIterator]();
     // Until the first token is there, whatever goes wrong still gets its real status.
     const first = await nextText(events, request.facts);

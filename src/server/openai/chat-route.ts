@@ -23,7 +23,7 @@ export function registerChat(app: FastifyInstance, deps: OpenAiDeps): void {
     const id = `chatcmpl-${deps.requestIds.claim(call.requestId, request, reply)}`;
     noteFacts(request, call, call.n);
     const jobs = chatJobs(call, originOf(request));
-    const controller = abortOnClose(reply, jobs.length);
+    const controller = abortOnClose(request, reply, jobs.length);
     const runs = await startAll(deps.generation, jobs, call.model, request.facts, controller);
     return call.stream === null
       ? answer(request, reply, call, id, runs, controller)

@@ -24,7 +24,7 @@ export function registerCompletions(app: FastifyInstance, deps: OpenAiDeps): voi
     const envelope = envelopeOf(id, 'text_completion', call.model.shown);
     noteFacts(request, call, call.prompts.length * call.n);
     const jobs = jobsOf(call, originOf(request));
-    const controller = abortOnClose(reply, jobs.length);
+    const controller = abortOnClose(request, reply, jobs.length);
     const runs = await startAll(deps.generation, jobs, call.model, request.facts, controller);
     if (call.stream === null) return answer(request, reply, call, envelope, runs, controller);
     const writers = new Map(runs.map((run) => [run, new ChoiceWriter(call, run, deps.tokenizer)]));

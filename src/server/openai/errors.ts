@@ -60,6 +60,7 @@ const SHAPES: Partial<Record<ErrorCode, Shape>> = {
   ERR_ADAPTER_NO_SPACE: ADAPTER_UNAVAILABLE,
   ERR_QUEUE_FULL: { status: 429, type: 'rate_limit_error', code: 'queue_full' },
   ERR_DRAINING: { status: 503, type: 'server_error', code: 'draining' },
+  ERR_DEADLINE: { status: 504, type: 'server_error', code: 'deadline_exceeded' },
   ERR_ABORTED: { status: 499, type: INVALID, code: 'aborted' },
 };
 const ENGINE_FAILED: Shape = { status: 500, type: 'server_error', code: 'engine_failed' };

@@ -44,6 +44,7 @@ export function logFields(end: RequestEnd, model: string, transport: string): Re
     adapter_digest: facts.servedBy?.digest ?? undefined,
     adapter_tier: facts.servedBy?.tierAtArrival ?? undefined,
     prompt_tokens: result && sum(facts.results.map((each) => each.promptTokens)),
+    cached_tokens: result && sum(facts.results.map((each) => each.cachedTokens)),
     completion_tokens: result && sum(facts.results.map((each) => each.generatedTokens)),
     finish_reason: result?.reason,
     stream: facts.stream || undefined,
@@ -57,7 +58,19 @@ export function logFields(end: RequestEnd, model: string, transport: string): Re
 }
 
 function clientFields({ ip, headers, caller }: FastifyRequest): Record<string, unknown> {
-  return { key: caller.name ?? undefined, client_ip: ip, user_agent: headers['user-agent']?.slice(0, MAX_USER_AGENT) };
+  return {
+    key: caller.name ?? undefined,
+    client_ip: ip,
+    user_agent: headers['user-agent']?.slice(0, MAX_USER_AGENT),
+    client_request_id: matching(headers['x-client-request-id'], /^[\w.:-]{1,128}$/),
+    // OpenAI's clients count their tries.
+    retry_count: matching(headers['x-stainless-retry-count'], /^\d{1,3}$/),
+  };
+}
+
+/** What a client says of itself is logged only if it can be nothing else. */
+function matching(value: string | string[] | undefined, form: RegExp): string | undefined {
+  return typeof value === 'string' && form.test(value) ? value : undefined;
 }
 
 /**

@@ -135,7 +135,7 @@ export const LORAX_COMPONENTS: Readonly<Record<string, JsonSchema>> = {
 const GENERATING = {
   tag: 'generation',
   body: json(ref('GenerateRequest')),
-  errors: [422, 424, 429, 499, 500, 503],
+  errors: [422, 424, 429, 499, 500, 503, 504],
 } as const;
 const ANSWERS = array(ref('GenerateResponse'));
 const EVENTS = eventsOf('Data of each event: StreamResponse, or LoraxError as the last');

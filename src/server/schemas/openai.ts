@@ -304,7 +304,7 @@ export const COMPLETIONS: RouteDoc = {
       },
     },
   },
-  errors: [404, 429, 499, 500, 503],
+  errors: [404, 429, 499, 500, 503, 504],
   errorSchema: 'OpenAiError',
 };
 
@@ -322,7 +322,7 @@ export const CHATS: RouteDoc = {
       },
     },
   },
-  errors: [404, 429, 499, 500, 503],
+  errors: [404, 429, 499, 500, 503, 504],
   errorSchema: 'OpenAiError',
 };
 
