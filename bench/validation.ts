@@ -14,7 +14,14 @@ const WARM_UP = 2_000;
 const RUNS = 5_000;
 
 const limits = { ...LIMITS, vocabSize: 49_152, maxModelLen: 2_048 };
-const context: CompletionContext = { limits, base: ['base'], maxChoices: 16, maxBestOf: 2, drawSeed: () => 7n };
+const context: CompletionContext = {
+  limits,
+  base: ['base'],
+  maxChoices: 16,
+  maxBestOf: 2,
+  drawSeed: () => 7n,
+  requestSources: [],
+};
 
 const text = 'The quick brown fox jumps over the lazy dog. '.repeat(90);
 const BODIES: Readonly<Record<string, object>> = {

@@ -156,7 +156,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     onEnd: (end) => metrics.requestEnded(end),
     watch: (count) => metrics.watchSockets(count),
   });
-  registerOpenAi(app, { engine, generation, tokenizer, drawSeed, version, settings: openai });
+  registerOpenAi(app, { engine, generation, tokenizer, drawSeed, version, requestSources, settings: openai });
   return app;
 }
 

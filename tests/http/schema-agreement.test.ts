@@ -150,11 +150,16 @@ const COMPLETIONS: Surface = {
   read: (field, value) => {
     const streaming = field === 'stream_options' ? { stream: true } : {};
     const limits = { ...LIMITS, maxModelLen: 512 };
-    const context = { limits, base: ['tiny'] as const, maxChoices: 16, maxBestOf: 2, drawSeed: () => 1n };
+    const context = {
+      ...{ limits, base: ['tiny'] as const, maxChoices: 16, maxBestOf: 2, drawSeed: () => 1n },
+      requestSources: ['hub', 's3'] as const,
+    };
     readCompletionBody({ model: 'tiny', prompt: 'x', max_tokens: 20, ...streaming, [field]: value }, context);
   },
   stricter: (field, value) => {
     switch (field) {
+      case 'api_token':
+        return typeof value === 'string' && value !== '';
       case 'model':
         // 404 for what can be no name.
         return typeof value === 'string';

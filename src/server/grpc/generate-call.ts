@@ -24,7 +24,9 @@ export type GenerateDeps = Pick<
 export async function generate(call: GenerateStream, deps: GenerateDeps, scope: CallScope): Promise<void> {
   const controller = new AbortController();
   call.once('cancelled', () => controller.abort());
-  const request = readGenerate(call.request, { ...deps, limits: deps.engine.limits }, scope);
+  // Messages have no field for other sources.
+  const context = { ...deps, limits: deps.engine.limits, requestSources: [] };
+  const request = readGenerate(call.request, context, scope);
   setMaxListeners(request.jobs.length, controller.signal);
   const { facts } = scope;
   noteCall(facts, request.call, request.call.n);

@@ -41,7 +41,7 @@ export function registerChat(app: FastifyInstance, deps: OpenAiDeps): void {
     const answers = await collectAll(runs, controller);
     const results = answers.map(({ completion }) => completion.result);
     request.facts.results = results;
-    reply.headers(completeHeaders(limits, textsOf(call), results));
+    reply.headers(completeHeaders(limits, textsOf(call), call.model, results));
     const [first] = results;
     return {
       ...envelope(call, id, 'chat.completion'),
@@ -79,7 +79,7 @@ export function registerChat(app: FastifyInstance, deps: OpenAiDeps): void {
         const { servedBy } = request.facts;
         return servedBy === null ? null : fingerprintOf(limits, deps.version, servedBy);
       }),
-      headers: () => openingHeaders(limits, textsOf(call), request.facts.servedBy),
+      headers: () => openingHeaders(limits, textsOf(call), call.model, request.facts.servedBy),
       opening: () => opening,
       chunksOf: (run, event) => writers.get(run)?.chunks(event) ?? [],
       closing: ([first]) => (wantsDetails(request) && first !== undefined ? { loramux: detailsOf(first) } : null),

@@ -1,6 +1,7 @@
 import type { EngineLimits } from '../../core/engine-client.js';
 import type { SamplingParams } from '../../core/request.js';
 import type { JsonObject } from '../fields.js';
+import type { RequestSource } from '../lorax/adapter-origin.js';
 import { type FieldConstraint, readConstraint } from './constraint.js';
 import { FieldError } from './errors.js';
 import {
@@ -29,6 +30,8 @@ export interface FieldContext {
   /** Largest `n`. */
   readonly maxChoices: number;
   readonly drawSeed: SeedSource;
+  /** Where requests may have adapters loaded from. */
+  readonly requestSources: readonly RequestSource[];
 }
 
 export interface StreamOptions {
@@ -71,9 +74,9 @@ export interface CommonCall {
  * null = what the model length leaves. Throws FieldError, or ERR_ADAPTER_NOT_FOUND for a `model` that can be none.
  */
 export function readCommon(body: JsonObject, context: FieldContext, maxTokens: number | null): CommonCall {
-  const { limits, base, maxChoices, drawSeed } = context;
+  const { limits, base, maxChoices, drawSeed, requestSources } = context;
   return {
-    model: readModelAndAdapters(body, base),
+    model: readModelAndAdapters(body, base, requestSources),
     sampling: readSampling(body, limits.vocabSize, drawSeed),
     n: readIntegerIn('n', body.n, 1, maxChoices) ?? 1,
     minTokens: readMinTokens(body.min_tokens, maxTokens),

@@ -32,5 +32,10 @@ export function commonSpec(call: CommonCall, { route, caller }: RequestOrigin, o
     promptLogprobs: own.promptLogprobs,
     cacheSalt: call.cacheSalt,
   };
-  return model.composition === undefined ? spec : { ...spec, composition: model.composition };
+  const { composition, adapterSources } = model;
+  return {
+    ...spec,
+    ...(composition === undefined ? {} : { composition }),
+    ...(adapterSources === undefined ? {} : { adapterSources }),
+  };
 }

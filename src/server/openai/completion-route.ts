@@ -34,7 +34,7 @@ export function registerCompletions(app: FastifyInstance, deps: OpenAiDeps): voi
         const { servedBy } = request.facts;
         return servedBy === null ? null : fingerprintOf(limits, deps.version, servedBy);
       }),
-      headers: () => openingHeaders(limits, promptTexts(call), request.facts.servedBy),
+      headers: () => openingHeaders(limits, promptTexts(call), call.model, request.facts.servedBy),
       opening: () => [],
       chunksOf: (run, event) => {
         const piece = writers.get(run)?.piece(event) ?? null;
@@ -56,7 +56,7 @@ export function registerCompletions(app: FastifyInstance, deps: OpenAiDeps): voi
     const answers = await collectAll(runs, controller);
     const results = answers.map(({ completion }) => completion.result);
     request.facts.results = results;
-    reply.headers(completeHeaders(limits, promptTexts(call), results));
+    reply.headers(completeHeaders(limits, promptTexts(call), call.model, results));
     const [first] = results;
     return {
       ...envelope,

@@ -2,6 +2,7 @@ import type { ToolFormat } from '../../chat/tools/tool-format.js';
 import type { EngineClient } from '../../core/engine-client.js';
 import type { NativeTokenizer } from '../../engine/binding.js';
 import type { GenerationService } from '../../generation/service.js';
+import type { RequestSource } from '../lorax/adapter-origin.js';
 import type { BaseNames } from './model-name.js';
 import type { RequestIds } from './request-ids.js';
 import type { SeedSource } from './sampling.js';
@@ -31,4 +32,6 @@ export interface OpenAiDeps extends Omit<OpenAiSettings, 'servedNames'> {
   readonly version: string;
   readonly base: BaseNames;
   readonly requestIds: RequestIds;
+  /** Where requests may have adapters loaded from. */
+  readonly requestSources: readonly RequestSource[];
 }

@@ -15,8 +15,10 @@ export interface FieldTable {
 
 /** Served by every route that generates. */
 export const COMMON_SERVED = [
+  'adapter_source',
   'adapters',
   'add_special_tokens',
+  'api_token',
   'cache_salt',
   'frequency_penalty',
   'guided_choice',
@@ -54,7 +56,6 @@ export const COMMON_SERVED = [
 ] as const;
 
 export const COMMON_NEUTRAL: FieldTable['neutral'] = {
-  adapter_source: ['local'],
   length_penalty: [1],
   priority: [0],
   spaces_between_special_tokens: [true],
@@ -65,7 +66,6 @@ const OTHER_SAMPLING = 'it is not part of this server';
 
 export const COMMON_REFUSED: FieldTable['refused'] = {
   allowed_token_ids: 'use logit_bias or structured_outputs',
-  api_token: 'name adapters that the server has',
   bad_words: 'use logit_bias',
   documents: OTHER_SAMPLING,
   kv_transfer_params: OTHER_SAMPLING,

@@ -5,13 +5,19 @@ import type { GenerationResult } from '../../generation/spec.js';
 import { adapterHeaders, countCharacters, type Headers, modelHeaders, timingHeaders } from '../lorax/headers.js';
 import { deviceType } from '../lorax/info-route.js';
 import type { RequestFacts } from '../request-facts.js';
+import type { ModelChoice } from './model-name.js';
 
 /** Headers known once the first token is: LoRAX's set, and who answers. `texts` are the prompts that came as text. */
-export function openingHeaders(limits: EngineLimits, texts: readonly string[], servedBy: ServedBy | null): Headers {
+export function openingHeaders(
+  limits: EngineLimits,
+  texts: readonly string[],
+  { source }: ModelChoice,
+  servedBy: ServedBy | null,
+): Headers {
   const characters = texts.reduce((total, text) => total + countCharacters(text), 0);
   return {
     ...modelHeaders(deviceType(limits), limits.modelId, characters),
-    ...(servedBy === null ? {} : adapterHeaders(servedBy)),
+    ...(servedBy === null ? {} : adapterHeaders(servedBy, source)),
   };
 }
 
@@ -19,9 +25,10 @@ export function openingHeaders(limits: EngineLimits, texts: readonly string[], s
 export function completeHeaders(
   limits: EngineLimits,
   texts: readonly string[],
+  model: ModelChoice,
   results: readonly GenerationResult[],
 ): Headers {
-  return { ...openingHeaders(limits, texts, results[0]?.servedBy ?? null), ...timingHeaders(results) };
+  return { ...openingHeaders(limits, texts, model, results[0]?.servedBy ?? null), ...timingHeaders(results) };
 }
 
 /** Milliseconds since the request came. */

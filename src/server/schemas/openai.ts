@@ -49,6 +49,10 @@ const STRUCTURED = described(
 
 /** Fields of every route that generates, by name; null is as if a field were not there. */
 const COMMON: Readonly<Record<string, JsonSchema>> = {
+  adapter_source: described('What adapter names mean; others than local as --request-sources says', {
+    enum: ['local', 'hub', 's3'],
+    default: 'local',
+  }),
   adapters: described(
     'The sum of these adapters, each times its weight, with a `model` that names the base',
     array(object({ id: ADAPTER_NAME, weight: nullable({ ...NUMBER, default: 1 }) }, ['id']), {
@@ -57,6 +61,7 @@ const COMMON: Readonly<Record<string, JsonSchema>> = {
     }),
   ),
   add_special_tokens: BOOLEAN,
+  api_token: described('Of private repositories, with `adapter_source` hub', { type: 'string' }),
   cache_salt: { type: 'string', pattern: '^[^@/\\\\\\0]{1,128}$' },
   frequency_penalty: between(-2, 2),
   guided_choice: CHOICES,

@@ -1,6 +1,5 @@
 import type { GenerationEvent, GenerationResult } from '../../generation/spec.js';
 import type { JsonObject } from '../fields.js';
-import type { RequestSource } from '../lorax/adapter-origin.js';
 import { parseGenerateBody } from '../lorax/generate-body.js';
 import { jobOf } from '../lorax/jobs.js';
 import { readChatBody } from '../openai/chat-body.js';
@@ -19,9 +18,7 @@ import type { StreamApi } from './client-message.js';
 import type { TokenPiece } from './outbox.js';
 
 /** What reading the bodies of all three routes takes. */
-export interface StreamCallDeps extends OpenAiDeps {
-  readonly requestSources: readonly RequestSource[];
-}
+export type StreamCallDeps = OpenAiDeps;
 
 /** How one choice ended. */
 export interface DoneChoice {
@@ -130,7 +127,7 @@ function generateCall(body: JsonObject, deps: StreamCallDeps, origin: RequestOri
   if (spec === undefined) throw new FieldError('invalid_value', 'inputs', '`inputs` cannot be empty');
   const paths = { prompt: 'inputs', maxTokens: 'parameters.max_new_tokens', constraint: 'parameters.response_format' };
   return {
-    model: { shown: prompt.adapter, adapter: prompt.adapter, digest: null },
+    model: { shown: prompt.adapter, adapter: prompt.adapter, source: call.origin.kind, digest: null },
     jobs: [{ spec, indexes: [0], promptCounted: false, paths }],
     note: (facts) => {
       facts.generation = true;

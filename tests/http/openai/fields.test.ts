@@ -151,6 +151,9 @@ const SHAPING = [
   'stream',
   'stream_options',
   'user',
+  // Below, and where LoRAX's same fields are tested.
+  'adapter_source',
+  'api_token',
 ];
 
 test('every served field is tested', () => {
