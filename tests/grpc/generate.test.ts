@@ -296,3 +296,18 @@ test('with keys, a call needs one that may use the adapter', async (t) => {
   const admin = app.client(PROTOS.adapterAdmin, app.adminAddress);
   await assert.rejects(unary(admin, 'listAdapters', {}, bearer(key.token)), { code: status.PERMISSION_DENIED });
 });
+
+test('the trailers name the version of the adapter; the base has none', async (t) => {
+  const app = await startGrpcApp(t);
+  const client = app.client(PROTOS.generation, app.address);
+  for (const [model, digests] of [
+    ['sql', ['d'.repeat(64)]],
+    ['', []],
+  ] as const) {
+    const stream = open(client, { model, prompt: 'hi', stopping: { maxTokens: 2 } });
+    const ended = once(stream, 'status');
+    assert.equal((await read(stream)).error, null);
+    const [{ metadata }] = (await ended) as [{ metadata: Metadata }];
+    assert.deepEqual(metadata.get('x-loramux-adapter-digest'), digests);
+  }
+});

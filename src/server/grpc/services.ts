@@ -1,5 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
-import type { ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js';
+import { Metadata, type ServerUnaryCall, type ServerWritableStream, type sendUnaryData } from '@grpc/grpc-js';
 import type { Scope } from '../../auth/scopes.js';
 import { LoramuxError } from '../../core/errors.js';
 import type { NativeTokenizer } from '../../engine/binding.js';
@@ -78,8 +78,13 @@ async function stream<Request>(
   calls: CallDeps,
   work: Parameters<typeof inScope>[3],
 ): Promise<void> {
-  const failure = await inScope(call, access, calls, work);
-  if (failure === null) call.end();
+  const trailers = new Metadata();
+  const failure = await inScope(call, access, calls, async (scope) => {
+    await work(scope);
+    const digest = scope.facts.servedBy?.digest ?? null;
+    if (digest !== null) trailers.set('x-loramux-adapter-digest', digest);
+  });
+  if (failure === null) call.end(trailers);
   else call.emit('error', failure);
 }
 
