@@ -13,6 +13,7 @@ export function helpText(): string {
     '       loramux inspect DIR [flags]   what an adapter is, and whether it fits the base',
     '       loramux verify [flags]        check that mixing adapters changes no answer',
     '       loramux key add NAME [flags]  make an API key; key remove NAME ends it',
+    '       loramux doctor [flags]        what this machine has of what a server needs',
     '',
     'Serves one base language model with any number of LoRA adapters mixed in one batch.',
     '',

@@ -73,7 +73,7 @@ export function parseConfig(argv: readonly string[], env: Environment, facts: Co
   const [command = 'serve', ...rest] = positionals;
   if (command !== 'serve') {
     throw configError(
-      `unknown command "${command}": expected serve, inspect, verify or key as the first word`,
+      `unknown command "${command}": expected serve, inspect, verify, key or doctor as the first word`,
       command,
     );
   }

@@ -238,6 +238,11 @@ export function runtimeLibraryPath(): string {
   return path;
 }
 
+/** Version of the installed `onnxruntime-node`, whose library the addon opens. */
+export function runtimeVersion(): string {
+  return (require('onnxruntime-node/package.json') as { version: string }).version;
+}
+
 let loaded: NativeBinding | undefined;
 
 /** The addon, loaded once per thread, with ONNX Runtime opened. ERR_NATIVE_LOAD says what was tried. */

@@ -120,7 +120,7 @@ test('an unknown command is one line', async () => {
   assert.equal(stdout, '');
   assert.match(
     stderr,
-    /^ERR_CONFIG: unknown command "inspekt": expected serve, inspect, verify or key as the first word\n$/,
+    /^ERR_CONFIG: unknown command "inspekt": expected serve, inspect, verify, key or doctor as the first word\n$/,
   );
 });
 

@@ -182,7 +182,7 @@ const REFUSED: readonly (readonly [readonly string[], RegExp])[] = [
   [['--adapter-hosts', '[::1'], /HOST or HOST:PORT/],
   [['--adapter-private-hosts', '10.0.0.1'], /accepts HOST:PORT/],
   [['--adapter-private-hosts', '10.0.0.1:70000'], /accepts HOST:PORT/],
-  [['inspekt'], /unknown command "inspekt": expected serve, inspect, verify or key as the first word/],
+  [['inspekt'], /unknown command "inspekt": expected serve, inspect, verify, key or doctor as the first word/],
   [['--port', '1', 'inspect'], /as the first word/],
   [['serve', 'now'], /serve takes flags only, got "now"/],
 ];
