@@ -15,6 +15,7 @@ import {
   fetchRig,
   type Handler,
   LIMITS,
+  type Rig,
   serveFile,
   startFiles,
   tagOf,
@@ -26,9 +27,16 @@ function from(location: string, token: string | null = null): HttpSource {
   return { type: 'http', location, token };
 }
 
-/** Sends the first half of the weights and then does `end`, for the first `times` requests. */
+/** Bytes that the client said it had, each time it said so. */
+type Progress = Rig['progress'];
+
+/**
+ * Sends the first half of the weights and, when the client has it, does `end`; for the first `times` requests. A reset
+ * takes with it what was not read.
+ */
 function halfway(
   times: number,
+  progress: () => Progress,
   end: (response: ServerResponse) => void,
   headers: Record<string, string> = {},
 ): Handler {
@@ -42,8 +50,10 @@ function halfway(
       'content-length': bytes.length,
       ...headers,
     });
-    // Time for what was sent to be read, on a busy machine too: a reset takes the rest with it.
-    response.write(bytes.subarray(0, bytes.length / 2), () => setTimeout(end, 300, response));
+    const half = Math.floor(bytes.length / 2);
+    const heard = progress().length;
+    const hasHalf = () => progress().some((each, index) => index >= heard && each.bytes >= half);
+    response.write(bytes.subarray(0, half), () => void until(hasHalf).then(() => end(response)));
     return true;
   };
 }
@@ -70,8 +80,12 @@ const BREAKS: readonly (readonly [string, (response: ServerResponse) => void])[]
 for (const [what, end] of BREAKS) {
   test(`a transfer that ${what} goes on where it broke off`, async (t) => {
     const files = await adapterFiles(t);
-    const server = await startFiles(t, files, halfway(2, end));
-    const rig = await fetchRig(t, { rules: allowing(server) });
+    const server = await startFiles(
+      t,
+      files,
+      halfway(2, () => rig.progress, end),
+    );
+    const rig: Rig = await fetchRig(t, { rules: allowing(server) });
     await rig.fetch({ source: from(`${server.url}/a`) });
     assert.equal(await rig.arrived(), digestOf(files));
     const ranges = server.requests.filter(({ path }) => path.endsWith(WEIGHTS)).map(({ headers }) => headers.range);
@@ -83,8 +97,12 @@ for (const [what, end] of BREAKS) {
   test(`a transfer that ${what} begins anew where the server cannot resume`, async (t) => {
     const files = await adapterFiles(t);
     for (const headers of [{ etag: 'W/"weak"' }, { 'accept-ranges': 'none' }]) {
-      const server = await startFiles(t, files, halfway(1, end, headers));
-      const rig = await fetchRig(t, { rules: allowing(server) });
+      const server = await startFiles(
+        t,
+        files,
+        halfway(1, () => rig.progress, end, headers),
+      );
+      const rig: Rig = await fetchRig(t, { rules: allowing(server) });
       await rig.fetch({ source: from(`${server.url}/a`) });
       assert.equal(await rig.arrived(), digestOf(files));
       assert.ok(server.requests.every(({ headers: asked }) => asked.range === undefined));
@@ -103,7 +121,8 @@ test('a file that changed between two tries is fetched whole, not patched togeth
       return true;
     }
     isChanged = true;
-    return halfway(1, (each) => each.socket?.resetAndDestroy())(request, response, bytes, name);
+    const reset = (each: ServerResponse) => each.socket?.resetAndDestroy();
+    return halfway(1, () => rig.progress, reset)(request, response, bytes, name);
   });
   const rig = await fetchRig(t, { rules: allowing(server) });
   await rig.fetch({ source: from(`${server.url}/a`) });
