@@ -25,7 +25,7 @@ before(async () => {
     maxSequences: 8,
     maxQueue: MAX_QUEUE,
     prefixCache: true,
-    speculation: true,
+    speculation: false,
   });
 });
 after(() => engine.stop());
