@@ -3,8 +3,7 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { EngineClient } from './core/engine-client.js';
 import { LoramuxError } from './core/errors.js';
 import type { NativeTokenizer } from './engine/binding.js';
-import type { TextCodec } from './generation/model-text.js';
-import { GenerationService } from './generation/service.js';
+import { GenerationService, type ServiceDeps } from './generation/service.js';
 import type { Metrics } from './metrics/metrics.js';
 import { registerAdapterRoutes } from './server/admin/adapter-routes.js';
 import { registerAliasRoutes } from './server/admin/alias-routes.js';
@@ -47,7 +46,7 @@ const MAX_BUFFERED_BYTES = 2 ** 20;
 export interface AppDeps {
   readonly engine: EngineClient;
   readonly generation: GenerationService;
-  readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'encodeSpans' | 'decode' | 'isSpecial'>;
+  readonly tokenizer: Pick<NativeTokenizer, 'encodeSpans'>;
   readonly lifecycle: Lifecycle;
   readonly metrics: Metrics;
   readonly logger: FastifyBaseLogger;
@@ -79,8 +78,9 @@ export function randomSeed(): bigint {
   return randomBytes(8).readBigUInt64LE() >> 11n;
 }
 
-export interface GenerationParts extends Pick<AppDeps, 'engine' | 'metrics' | 'now'> {
-  readonly tokenizer: TextCodec;
+export interface GenerationParts
+  extends Pick<AppDeps, 'engine' | 'metrics' | 'now'>,
+    Pick<ServiceDeps, 'tokenizer' | 'openTokenizer'> {
   /** Unread output of one stream above this ends the stream; 1 MiB by default. */
   readonly maxBufferedBytes?: number;
 }
@@ -89,6 +89,7 @@ export interface GenerationParts extends Pick<AppDeps, 'engine' | 'metrics' | 'n
 export function createGeneration({
   engine,
   tokenizer,
+  openTokenizer,
   metrics,
   now,
   maxBufferedBytes,
@@ -96,6 +97,7 @@ export function createGeneration({
   return new GenerationService({
     engine,
     tokenizer,
+    openTokenizer,
     observer: metrics,
     now: now ?? monotonicNow,
     maxBufferedBytes: maxBufferedBytes ?? MAX_BUFFERED_BYTES,
@@ -147,7 +149,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
   registerMethodNotAllowed(app, routes, LORAX_WORDING);
   registerStream(app, {
     ...openai,
-    ...{ engine, generation, tokenizer, drawSeed, version, lifecycle, requestSources, now },
+    ...{ engine, generation, drawSeed, version, lifecycle, requestSources, now },
     base: baseNames(openai.servedNames, engine.limits.modelId),
     requestIds: new RequestIds(),
     limits: deps.streamLimits ?? STREAM_LIMITS,
@@ -156,7 +158,7 @@ export function buildApp(deps: AppDeps): FastifyInstance {
     onEnd: (end) => metrics.requestEnded(end),
     watch: (count) => metrics.watchSockets(count),
   });
-  registerOpenAi(app, { engine, generation, tokenizer, drawSeed, version, requestSources, settings: openai });
+  registerOpenAi(app, { engine, generation, drawSeed, version, requestSources, settings: openai });
   return app;
 }
 

@@ -16,7 +16,7 @@ import type { SeedSource } from './server/openai/sampling.js';
 export interface GrpcDeps {
   readonly engine: EngineClient;
   readonly generation: GenerationService;
-  readonly tokenizer: Pick<NativeTokenizer, 'encode' | 'decode' | 'isSpecial'>;
+  readonly tokenizer: Pick<NativeTokenizer, 'encode'>;
   readonly lifecycle: Lifecycle;
   readonly metrics: Metrics;
   readonly logger: FastifyBaseLogger;

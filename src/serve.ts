@@ -14,6 +14,7 @@ import { createProgressDisplay } from './model/progress.js';
 
 import { Lifecycle } from './server/lifecycle.js';
 import { sourcesStart } from './sources-start.js';
+import { openTokenizer } from './tokenizer/open-tokenizer.js';
 
 /**
  * Once nothing runs any more, replies on their way get this long; then connections are cut. Without it, one that was
@@ -112,7 +113,12 @@ export async function serve(config: Config, memoryBytes: number, version: string
   const openai = { servedNames, maxChoices, maxBestOf, toolCallFormat, vllmLoraApi, vllmUnloadMissing };
   const access = { keys: keys?.ring ?? null, publicMetrics: config.publicMetrics };
   const shared = { engine, lifecycle, metrics, logger, version, access };
-  const generation = createGeneration({ engine, tokenizer, metrics });
+  const generation = createGeneration({
+    engine,
+    tokenizer,
+    openTokenizer: (json) => openTokenizer(binding, json),
+    metrics,
+  });
   const app = buildApp({
     ...shared,
     generation,

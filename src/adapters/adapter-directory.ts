@@ -1,6 +1,7 @@
 import { createHash, webcrypto } from 'node:crypto';
 import { open, readdir, realpath, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
+import type { TextFile } from '../core/adapter-text.js';
 import { LoramuxError } from '../core/errors.js';
 import { isAdapterName } from '../core/names.js';
 import { MAX_CONFIG_BYTES } from './config.js';
@@ -200,7 +201,7 @@ export function pickleRefusal(place: string): LoramuxError {
 }
 
 /** Reads a small file, refusing one of more than `maxBytes` before it is read. */
-async function readBounded(path: string, maxBytes: number): Promise<Buffer> {
+async function readBounded(path: string, maxBytes: number): Promise<Buffer<ArrayBuffer>> {
   try {
     const handle = await open(path, 'r');
     try {
@@ -229,20 +230,20 @@ export async function readConfigFile(files: AdapterDirectory): Promise<{ bytes: 
   return { bytes, digested: { path: CONFIG_FILE, bytes: bytes.byteLength, sha256 } };
 }
 
-/** Hashes the text files of an adapter on the thread pool: a tokenizer of some megabytes must not delay a step. */
-export async function hashTextFiles(files: AdapterDirectory): Promise<DigestedFile[]> {
-  const digested: DigestedFile[] = [];
+/** Reads and hashes the text files of an adapter on the thread pool: a tokenizer of some megabytes must not delay a step. */
+export async function readTextFiles(files: AdapterDirectory): Promise<TextFile[]> {
+  const read: TextFile[] = [];
   for (const [path, real] of files.textPaths) {
-    const bytes = await readBounded(real, MAX_TEXT_FILE_BYTES);
-    const sha256 = Buffer.from(await webcrypto.subtle.digest('SHA-256', bytes)).toString('hex');
-    digested.push({ path, bytes: bytes.byteLength, sha256 });
+    const content = await readBounded(real, MAX_TEXT_FILE_BYTES);
+    const sha256 = Buffer.from(await webcrypto.subtle.digest('SHA-256', content)).toString('hex');
+    read.push({ path, bytes: content.byteLength, sha256, content });
   }
-  return digested;
+  return read;
 }
 
-/** Changes whenever the configuration or the weights of a directory were written anew; missing files count too. */
+/** Changes whenever a file that counts was written anew; missing files count too. */
 export async function stampOf(directory: string): Promise<string> {
-  const stamps = [CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE].map(async (name) => {
+  const stamps = [...ADAPTER_FILES, PICKLE_FILE].map(async (name) => {
     try {
       const { mtimeMs, size } = await stat(join(directory, name));
       return `${mtimeMs}:${size}`;

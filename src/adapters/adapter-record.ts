@@ -1,6 +1,7 @@
 import type { AdapterInfo, AdapterProof, AdapterState, AdapterVariant } from '../core/adapter.js';
 import type { AdminReplies } from '../core/adapter-admin.js';
 import { type AdapterSource, describeSource, type FetchProgress } from '../core/adapter-source.js';
+import type { AdapterText, AdapterTextInfo } from '../core/adapter-text.js';
 import type { ErrorRecord, LoramuxError } from '../core/errors.js';
 import type { Deferred } from './deferred.js';
 
@@ -16,6 +17,8 @@ export interface AdapterLease {
   readonly variant: readonly AdapterVariant[];
   /** Of activated LoRA: the tokens that call it; null for all others. */
   readonly invocation: readonly number[] | null;
+  /** Null = text is handled as the base handles it. */
+  readonly text: AdapterText | null;
   readonly tierAtArrival: 'host' | 'disk';
   /** Ends the hold; calling it again does nothing. */
   release(): void;
@@ -29,6 +32,7 @@ export interface AdapterVersion {
   readonly digest: string;
   readonly variant: readonly AdapterVariant[];
   readonly invocation: readonly number[] | null;
+  readonly text: AdapterText | null;
   readonly bytes: number;
   readonly loadedAtMs: number;
   /** Why it no longer answers new requests; freed once no row holds it. */
@@ -43,6 +47,7 @@ export interface AdapterFacts {
   readonly variant: readonly AdapterVariant[];
   readonly modules: AdapterInfo['modules'];
   readonly baseModel: string | null;
+  readonly text: AdapterTextInfo;
   /** Null where nothing can run a probe. */
   readonly proof: AdapterProof | null;
   readonly warnings: readonly string[];
@@ -155,6 +160,7 @@ export function describeRecord(record: AdapterRecord, rows: number, aliases: rea
     modules: facts?.modules ?? null,
     proof: facts?.proof ?? null,
     baseModel: facts?.baseModel ?? null,
+    text: facts?.text ?? null,
     source: describeSource(record.source),
     ...(progress === null ? {} : { progress }),
     pins: { rows, operator: record.operatorPin },

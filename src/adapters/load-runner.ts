@@ -1,4 +1,5 @@
 import { type AdapterSource, describeSource, isSameSource } from '../core/adapter-source.js';
+import { textInfo } from '../core/adapter-text.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { Telemetry } from '../core/telemetry.js';
 import { stampOf } from './adapter-directory.js';
@@ -166,10 +167,11 @@ export class LoadRunner {
       for (const waiter of waiters) waiter.deferred.resolve(null);
       return { ok: true, outcome: 'unchanged', replaced: null };
     }
-    const { digest, handle, bytes, plan, warnings } = outcome;
+    const { digest, handle, bytes, plan, text, warnings } = outcome;
     record.facts = factsOf(outcome);
     const { variant, invocation } = plan;
-    const version = { key: load.key, handle, digest, variant, invocation, bytes, loadedAtMs: now(), retired: null };
+    const of = { key: load.key, handle, digest, variant, invocation, text, bytes };
+    const version = { ...of, loadedAtMs: now(), retired: null };
     const tiers = waiters.map((waiter) => waiter.tierAtArrival);
     const leases = store.publish(record, version, tiers);
     for (const [at, waiter] of waiters.entries()) waiter.deferred.resolve(leases[at] ?? null);
@@ -211,9 +213,9 @@ export function byRequest(): LoadIntent {
 }
 
 function factsOf(outcome: Extract<LoadOutcome, { kind: 'compiled' }>): AdapterFacts {
-  const { digest, bytes, plan, baseModel, proof, warnings } = outcome;
+  const { digest, bytes, plan, text, baseModel, proof, warnings } = outcome;
   const { ranks, variant, moduleCounts } = plan;
-  return { digest, bytes, ranks, variant, modules: moduleCounts, baseModel, proof, warnings };
+  return { digest, bytes, ranks, variant, modules: moduleCounts, baseModel, text: textInfo(text), proof, warnings };
 }
 
 /** What is behind a remote source shows only by asking it, so its failures are remembered for their time. */

@@ -7,6 +7,7 @@ import {
   type MergeSource,
   type RemoteSource,
 } from '../core/adapter-source.js';
+import { type AdapterText, textBytes } from '../core/adapter-text.js';
 import { LoramuxError } from '../core/errors.js';
 import type { NativeAdapterPlan, NativeBinding, NativeEngine } from '../engine/binding.js';
 import { AdapterRoots } from './adapter-directory.js';
@@ -18,6 +19,7 @@ import type { AdapterProver } from './proof.js';
 import { type CheckedAdapter, naming, readAdapter } from './read-adapter.js';
 import type { Residency } from './residency.js';
 import type { LocalCopy, RemoteSources } from './sources/remote-sources.js';
+import type { TextReader } from './text/text-cache.js';
 
 /** What loading needs of the native side. */
 export type AdapterBackend = Pick<NativeBinding, 'openAdapterFile' | 'firstMatches' | 'mergeAdapterFiles'> &
@@ -33,6 +35,8 @@ export interface LoaderOptions {
   readonly memory: MemoryQueue;
   /** Null where nothing can run a probe. */
   readonly prover: AdapterProver | null;
+  /** Null = text is handled as the base handles it, whatever an adapter ships. */
+  readonly texts: TextReader | null;
   /** Longest safetensors file that is opened. */
   readonly maxFileBytes: number;
 }
@@ -65,6 +69,7 @@ export type LoadOutcome =
       readonly handle: number;
       readonly bytes: number;
       readonly plan: AdapterPlan;
+      readonly text: AdapterText | null;
       readonly baseModel: string | null;
       readonly proof: AdapterProof | null;
       readonly warnings: readonly string[];
@@ -147,13 +152,15 @@ export class AdapterLoader {
       job.source.type === 'merge'
         ? await this.#merge(job.source, copies, () => job.onState('validating'))
         : await this.#read(job.source, copies[0] ?? null, () => job.onState('validating'));
-    const { digest, weights, plan, baseModel, file } = adapter;
+    const { digest, weights, plan, text, baseModel, file } = adapter;
     let compiled: { handle: number; bytes: number };
     try {
       requireWanted(job);
       if (job.accept(digest) === 'unchanged') return { kind: 'unchanged', digest };
       const planJson = JSON.stringify({ modules: plan.modules, ...plan.extras } satisfies NativeAdapterPlan);
-      compiled = await this.#compile(job, plan, () => naming(file, backend.compileAdapter(weights, planJson)));
+      compiled = await this.#compile(job, plan.bytes, textBytes(text), () =>
+        naming(file, backend.compileAdapter(weights, planJson)),
+      );
     } finally {
       weights.close();
     }
@@ -164,7 +171,7 @@ export class AdapterLoader {
         `moves no logit of the probe prompt, though all ${plan.moduleCounts.applied} modules are applied: its weights add nothing there`,
       );
     }
-    return { kind: 'compiled', digest, ...compiled, plan, baseModel, proof, warnings };
+    return { kind: 'compiled', digest, ...compiled, plan, text, baseModel, proof, warnings };
   }
 
   /** `onRead` is told when the files are there, before they are planned. */
@@ -195,23 +202,24 @@ export class AdapterLoader {
   }
 
   /**
-   * Compiles within a reservation. The estimate may fall short of what the native side takes; then the adapter gives
+   * Compiles within a reservation, in which `beside` bytes of the adapter are not the native side's. The estimate may fall short of what the native side takes; then the adapter gives
    * everything back and waits again for the true size, because waiting with memory in hand could block for ever.
    */
   async #compile(
     job: LoadJob,
-    plan: AdapterPlan,
+    estimate: number,
+    beside: number,
     compile: () => Promise<{ handle: number; bytes: number }>,
   ): Promise<{ handle: number; bytes: number }> {
     const { memory } = this.#options;
-    for (let needed = plan.bytes; ; ) {
+    for (let needed = estimate + beside; ; ) {
       await memory.reserve(job.key, needed, job.ticket);
       let compiled: { handle: number; bytes: number } | null = null;
       try {
         requireWanted(job);
         compiled = await compile();
-        if (memory.resize(job.key, Math.max(1, compiled.bytes))) return compiled;
-        needed = compiled.bytes;
+        needed = Math.max(1, compiled.bytes + beside);
+        if (memory.resize(job.key, needed)) return { ...compiled, bytes: compiled.bytes + beside };
       } catch (thrown) {
         this.#giveBack(job.key, compiled);
         throw thrown;

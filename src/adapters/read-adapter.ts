@@ -1,17 +1,19 @@
+import type { AdapterText } from '../core/adapter-text.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { NativeAdapterFile } from '../engine/binding.js';
 import {
   type AdapterDirectory,
   type AdapterRoots,
-  hashTextFiles,
   openAdapterDirectory,
   readConfigFile,
+  readTextFiles,
   WEIGHTS_FILE,
 } from './adapter-directory.js';
 import { type AdapterConfig, parseAdapterConfig } from './config.js';
 import { adapterDigest, type DigestedFile } from './digest.js';
 import type { AdapterBackend } from './loader.js';
 import { type AdapterPlan, type BaseModel, planAdapter } from './plan.js';
+import type { TextReader } from './text/text-cache.js';
 
 /** An adapter that is ready to be compiled: its weights in memory, and all that was decided about them. */
 export interface CheckedAdapter {
@@ -21,6 +23,8 @@ export interface CheckedAdapter {
   readonly weights: NativeAdapterFile;
   readonly config: AdapterConfig;
   readonly plan: AdapterPlan;
+  /** Null = text is handled as the base handles it. */
+  readonly text: AdapterText | null;
   readonly baseModel: string | null;
   readonly warnings: readonly string[];
 }
@@ -28,6 +32,8 @@ export interface CheckedAdapter {
 export interface ReadOptions {
   readonly backend: AdapterBackend;
   readonly base: BaseModel;
+  /** Null = text is handled as the base handles it, whatever an adapter ships. */
+  readonly texts: TextReader | null;
   /** Longest safetensors file that is opened. */
   readonly maxFileBytes: number;
 }
@@ -39,7 +45,7 @@ export interface ReadOptions {
 export async function readAdapter(
   directory: string,
   roots: AdapterRoots,
-  { backend, base, maxFileBytes }: ReadOptions,
+  { backend, base, texts, maxFileBytes }: ReadOptions,
   onRead: (digest: string) => Promise<void>,
 ): Promise<CheckedAdapter> {
   const files = await openAdapterDirectory(directory, roots);
@@ -47,7 +53,7 @@ export async function readAdapter(
   const config = parseAdapterConfig(bytes, files.configPath);
   const weights = await naming(files.weightsPath, backend.openAdapterFile(files.weightsPath, maxFileBytes));
   try {
-    return await checkAdapter(files, digested, config, weights, { backend, base }, onRead);
+    return await checkAdapter(files, digested, config, weights, { backend, base, texts }, onRead);
   } catch (thrown) {
     weights.close();
     throw thrown;
@@ -59,10 +65,10 @@ async function checkAdapter(
   digested: DigestedFile,
   config: AdapterConfig,
   weights: NativeAdapterFile,
-  { backend, base }: Pick<ReadOptions, 'backend' | 'base'>,
+  { backend, base, texts }: Pick<ReadOptions, 'backend' | 'base' | 'texts'>,
   onRead: (digest: string) => Promise<void>,
 ): Promise<CheckedAdapter> {
-  const textFiles = await hashTextFiles(files);
+  const textFiles = await readTextFiles(files);
   const digest = adapterDigest([
     digested,
     { path: WEIGHTS_FILE, bytes: weights.bytes, sha256: weights.sha256 },
@@ -77,12 +83,10 @@ async function checkAdapter(
     base,
     firstMatches: (patterns, names) => backend.firstMatches(patterns, names),
   });
-  const warnings = [...plan.warnings];
-  if (textFiles.length > 0) {
-    const names = textFiles.map((file) => file.path).join(', ');
-    warnings.push(`ships ${names}: they are part of its digest, but text is handled with the files of the base model`);
-  }
-  return { digest, file: files.weightsPath, weights, config, plan, baseModel: config.baseModel, warnings };
+  const read = textFiles.length === 0 ? null : ((await texts?.read(files.directory, textFiles)) ?? null);
+  const warnings = [...plan.warnings, ...(read?.warnings ?? [])];
+  const { weightsPath: file } = files;
+  return { digest, file, weights, config, plan, text: read?.text ?? null, baseModel: config.baseModel, warnings };
 }
 
 /** Gives a native refusal of a file the details that refusals made here have. */

@@ -14,6 +14,7 @@ import type { BaseModel } from './plan.js';
 import type { AdapterProver } from './proof.js';
 import { RequestNames } from './request-names.js';
 import type { RemoteSources } from './sources/remote-sources.js';
+import type { TextReader } from './text/text-cache.js';
 import { VersionStore } from './version-store.js';
 
 const DEFAULT_MAX_FILE_BYTES = 2 * 1024 ** 3;
@@ -31,6 +32,8 @@ export interface RegistryOptions {
   readonly maxFileBytes?: number;
   /** Shows of each adapter that it reaches the logits; null or absent = loads carry no proof. */
   readonly prover?: AdapterProver | null;
+  /** Reads the tokenizers and templates that adapters ship; null or absent = the base's serve all of them. */
+  readonly texts?: TextReader | null;
   readonly emit: (fact: Telemetry) => void;
   /** Told about adapters that were accepted but look odd. */
   readonly warn?: (name: string, warning: string) => void;
@@ -45,6 +48,7 @@ export interface RegistryOptions {
  */
 export class AdapterRegistry {
   readonly #sources: RemoteSources | null;
+  readonly #texts: TextReader | null;
   readonly #admission = new Admission();
   readonly #book: NameBook;
   readonly #store: VersionStore;
@@ -53,7 +57,7 @@ export class AdapterRegistry {
   readonly #operator: Operator;
 
   constructor(options: RegistryOptions) {
-    const { backend, base, capacityBytes, emit, prover = null, sources = null } = options;
+    const { backend, base, capacityBytes, emit, prover = null, texts = null, sources = null } = options;
     const { maxFileBytes = DEFAULT_MAX_FILE_BYTES, warn = () => undefined } = options;
     const now = options.now ?? ((): number => performance.timeOrigin + performance.now());
     const releaseAdapter = (handle: number): void => backend.releaseAdapter(handle);
@@ -62,10 +66,11 @@ export class AdapterRegistry {
     const book = new NameBook(roots, sources);
     const store = new VersionStore({ capacityBytes, now, releaseAdapter, emit });
     const { residency, memory } = store;
-    const loader = new AdapterLoader({ backend, base, roots, sources, residency, memory, prover, maxFileBytes });
+    const loader = new AdapterLoader({ backend, base, roots, sources, residency, memory, prover, texts, maxFileBytes });
     const loads = new LoadRunner({ loader, store, emit, warn, now, nextTicket: () => admission.nextTicket() });
     sources?.keepUploads((digest) => book.isUpload(digest));
     this.#sources = sources;
+    this.#texts = texts;
     this.#book = book;
     this.#store = store;
     this.#desk = new LeaseDesk({ book, store, loads, admission, emit });
@@ -204,5 +209,6 @@ export class AdapterRegistry {
     this.#admission.close();
     await this.#operator.close();
     await this.#sources?.close();
+    await this.#texts?.close();
   }
 }

@@ -147,6 +147,7 @@ export class VersionStore {
       digest: version.digest,
       variant: version.variant,
       invocation: version.invocation,
+      text: version.text,
       name: record.name,
       tierAtArrival,
       release: () => {

@@ -1,4 +1,5 @@
 import type { FetchProgress } from './adapter-source.js';
+import type { AdapterTextInfo } from './adapter-text.js';
 import type { ErrorRecord } from './errors.js';
 
 export type AdapterState = 'queued' | 'fetching' | 'validating' | 'ready' | 'draining' | 'failed';
@@ -38,6 +39,8 @@ export interface AdapterInfo {
   /** Of the last good load; null before it. */
   readonly proof: AdapterProof | null;
   readonly baseModel: string | null;
+  /** Whose tokenizer and chat template its requests get; null until it was read once. */
+  readonly text: AdapterTextInfo | null;
   /** `dir:PATH`, `hub:ORG/NAME@REV`, `s3://…`, `https://…` or `upload:DIGEST`; never with a secret. */
   readonly source: string;
   /** While files are being fetched from a remote source. */

@@ -22,6 +22,8 @@ export interface EngineLimits {
 export interface Submission {
   /** Ends the request early without an event; idempotent, harmless after the terminal event. */
   abort(): void;
+  /** Answers a `text` event: the same request with a prompt made anew. Does nothing after the terminal event. */
+  resubmit(request: GenerateRequest): void;
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { RemoteSource } from './adapter-source.js';
+import type { AdapterText } from './adapter-text.js';
 import type { Composition } from './composition.js';
 import type { Constraint } from './constraint.js';
 
@@ -83,6 +84,11 @@ export interface GenerateRequest {
   readonly composition?: Composition;
   /** Where adapters that the request names are to be loaded from; the others are the server's own by their names. */
   readonly adapterSources?: ReadonlyMap<string, RemoteSource>;
+  /**
+   * Digest of the text handling that made the prompt, null for the base's: a `text` event follows if the adapter has
+   * another. Absent = ids are all that matters.
+   */
+  readonly textDigest?: string | null;
   /** [promptLength], at least one id, each below the vocabulary size. */
   readonly promptIds: Uint32Array;
   /** promptLength + maxNewTokens is at most the model length. 0 only with `promptLogprobs`: the prompt is scored, no more. */
@@ -136,6 +142,11 @@ export type SequenceEvent =
       /** Prompt tokens whose KV was there already. */
       readonly cachedTokens: number;
     }
+  /**
+   * Instead of `admitted`, at most once: the prompt was made with another `textDigest` than this text's. The adapter is
+   * held until the request is submitted again under the same id, or aborted.
+   */
+  | { readonly kind: 'text'; readonly id: number; readonly text: AdapterText | null }
   /** Before the first token, when asked for. */
   | { readonly kind: 'prompt'; readonly id: number; readonly prompt: PromptLogprobs }
   | {

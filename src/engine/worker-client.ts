@@ -80,7 +80,7 @@ export class WorkerEngineClient implements EngineClient {
     const refusal = this.#fatal ?? (this.#draining ? drainingError() : null);
     if (refusal !== null) {
       queueMicrotask(() => onEvent({ kind: 'error', id: request.id, error: refusal.toRecord() }));
-      return { abort: () => undefined };
+      return { abort: () => undefined, resubmit: () => undefined };
     }
     this.#live.set(request.id, onEvent);
     this.#post({ type: 'submit', request });
@@ -89,6 +89,9 @@ export class WorkerEngineClient implements EngineClient {
         if (!this.#live.delete(request.id)) return;
         this.#post({ type: 'abort', id: request.id });
         this.#signalIdle();
+      },
+      resubmit: (again) => {
+        if (this.#live.has(request.id)) this.#post({ type: 'submit', request: again });
       },
     };
   }

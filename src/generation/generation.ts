@@ -1,12 +1,15 @@
 import type { ChatTemplate } from '../chat/chat-template.js';
+import type { AdapterText } from '../core/adapter-text.js';
 import type { EngineClient, Submission } from '../core/engine-client.js';
-import { LoramuxError } from '../core/errors.js';
+import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { FinishReason, GenerateRequest, SequenceEvent, ServedBy, TopLogprobs } from '../core/request.js';
 import { EventBuffer } from './event-buffer.js';
+import type { ModelText } from './model-text.js';
 import type { GenerationObserver } from './observer.js';
+import type { PreparedRequest } from './prepare.js';
 import { promptTokens } from './prompt-tokens.js';
 import type { GenerationEvent, GenerationSpec, GenerationTimes } from './spec.js';
-import { type AssembledToken, TextAssembler, type TextTokenizer } from './text-assembler.js';
+import { type AssembledToken, TextAssembler } from './text-assembler.js';
 
 /** Memory that an unread event holds beside its text, roughly. */
 const EVENT_BYTES = 256;
@@ -27,7 +30,6 @@ function costOf(event: GenerationEvent): number {
 
 export interface GenerationDeps {
   readonly engine: EngineClient;
-  readonly tokenizer: TextTokenizer;
   readonly observer: GenerationObserver;
   /** Milliseconds since the epoch, monotonic. */
   readonly now: () => number;
@@ -40,13 +42,13 @@ export interface GenerationDeps {
  * ended it. Whatever happens, the engine's side is freed and the observer is told once.
  */
 export class Generation implements AsyncIterable<GenerationEvent> {
-  readonly request: GenerateRequest;
-  /** That made the prompt of a conversation; null for other prompts. */
-  readonly template: ChatTemplate | null;
   readonly #spec: GenerationSpec;
   readonly #deps: GenerationDeps;
   readonly #receivedMs: number;
-  readonly #assembler: TextAssembler;
+  readonly #prepareAgain: (text: AdapterText | null) => Promise<PreparedRequest>;
+  #prepared: PreparedRequest;
+  #preparations = 1;
+  #assembler: TextAssembler;
   readonly #buffer: EventBuffer<GenerationEvent>;
   readonly #deltas: string[] = [];
   readonly #submittedMs: number;
@@ -64,18 +66,33 @@ export class Generation implements AsyncIterable<GenerationEvent> {
   constructor(
     deps: GenerationDeps,
     spec: GenerationSpec,
-    request: GenerateRequest,
+    prepared: PreparedRequest,
     receivedMs: number,
-    template: ChatTemplate | null,
+    prepareAgain: (text: AdapterText | null) => Promise<PreparedRequest>,
   ) {
     this.#deps = deps;
     this.#spec = spec;
-    this.request = request;
-    this.template = template;
+    this.#prepared = prepared;
     this.#receivedMs = receivedMs;
+    this.#prepareAgain = prepareAgain;
     this.#submittedMs = deps.now();
-    this.#assembler = new TextAssembler(deps.tokenizer, spec, request.promptIds, request.stopIds);
+    this.#assembler = this.#newAssembler();
     this.#buffer = new EventBuffer(deps.maxBufferedBytes, costOf);
+  }
+
+  /** Certain with the first event; before it, as the adapter was guessed to handle text. */
+  get request(): GenerateRequest {
+    return this.#prepared.request;
+  }
+
+  /** Certain with the first event. */
+  get text(): ModelText {
+    return this.#prepared.text;
+  }
+
+  /** That made the prompt of a conversation; null for other prompts. Certain with the first event. */
+  get template(): ChatTemplate | null {
+    return 'chat' in this.#spec.prompt ? this.text.template : null;
   }
 
   /** Hands the request to the engine. Throws what `submit` throws. */
@@ -101,9 +118,38 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     this.#fail(reason, false);
   }
 
+  #newAssembler(): TextAssembler {
+    const { text, request } = this.#prepared;
+    return new TextAssembler(text.tokenizer, this.#spec, request.promptIds, request.stopIds);
+  }
+
+  /** Submits the request once more, made for the text handling that its adapter turned out to have. */
+  async #resubmit(text: AdapterText | null): Promise<void> {
+    this.#preparations += 1;
+    if (this.#preparations > 2) {
+      this.#fail(
+        new LoramuxError('ERR_STEP_FAILED', "the adapter's text changed under its request: report this"),
+        false,
+      );
+      return;
+    }
+    try {
+      const prepared = await this.#prepareAgain(text);
+      if (this.#ended) return;
+      this.#prepared = prepared;
+      this.#assembler = this.#newAssembler();
+      this.#submission?.resubmit(prepared.request);
+    } catch (thrown) {
+      this.#fail(toLoramuxError(thrown), false);
+    }
+  }
+
   #onEvent(event: SequenceEvent): void {
     if (this.#ended) return;
     switch (event.kind) {
+      case 'text':
+        void this.#resubmit(event.text);
+        return;
       case 'admitted':
         if (this.#servedBy !== null) return;
         this.#servedBy = event.servedBy;
@@ -112,7 +158,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
         this.#buffer.push({ kind: 'admitted', servedBy: event.servedBy });
         return;
       case 'prompt': {
-        const tokens = promptTokens(this.#deps.tokenizer, this.request.promptIds, event.prompt);
+        const tokens = promptTokens(this.text.tokenizer, this.request.promptIds, event.prompt);
         this.#buffer.push({ kind: 'prompt', tokens });
         return;
       }
@@ -186,7 +232,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     if (last === null || reason === 'length') return null;
     if (reason === 'stop_sequence') return last.stop;
     const { id } = last.token;
-    const ownEnd = !this.#spec.ignoreEos && this.#deps.engine.limits.eosTokenIds.includes(id);
+    const ownEnd = !this.#spec.ignoreEos && this.text.eosTokenIds.includes(id);
     return ownEnd ? null : id;
   }
 

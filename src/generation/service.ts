@@ -1,41 +1,57 @@
+import type { AdapterText } from '../core/adapter-text.js';
 import { requireUse } from '../core/caller.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
-import { fitPrompt } from './fit-prompt.js';
+import { BASE_NAME } from '../core/names.js';
 import { Generation, type GenerationDeps } from './generation.js';
 import { ModelText, type TextCodec } from './model-text.js';
+import { ModelTexts } from './model-texts.js';
+import { inquiry, type PreparedRequest, prepare } from './prepare.js';
 import type { GeneratedToken, GenerationEvent, GenerationResult, GenerationSpec, PromptToken } from './spec.js';
 
 export interface ServiceDeps extends GenerationDeps {
+  /** The base's. */
   readonly tokenizer: TextCodec;
+  /** A tokenizer from the text of a `tokenizer.json`. */
+  readonly openTokenizer: (json: Uint8Array) => Promise<TextCodec>;
 }
+
+type PrepareAgain = (text: AdapterText | null) => Promise<PreparedRequest>;
 
 /** Turns a validated spec into a running generation. The same for every surface. */
 export class GenerationService {
   readonly #deps: ServiceDeps;
-  readonly #baseText: ModelText;
+  readonly #texts: ModelTexts;
   #nextId = 1;
 
   constructor(deps: ServiceDeps) {
     this.#deps = deps;
-    const { chatTemplate, specialTokens } = deps.engine.limits;
-    this.#baseText = new ModelText(deps.tokenizer, chatTemplate, specialTokens);
+    const { chatTemplate: template, specialTokens, eosTokenIds } = deps.engine.limits;
+    const source = { template, specialTokens, eosTokenIds };
+    const base = new ModelText(deps.tokenizer, { digest: null, sharesVocabulary: true, ...source });
+    this.#texts = new ModelTexts({ base, openTokenizer: deps.openTokenizer });
   }
 
   /**
    * Tokenizes off the event loop, checks the prompt against the model length and submits. An abort of `signal` ends
-   * the generation at any later time, with the signal's reason if that is a LoramuxError. Rejects with ERR_FORBIDDEN, ERR_TOKENIZER, ERR_VALIDATION, ERR_TEMPLATE,
-   * ERR_TEMPLATE_MISSING, ERR_PROMPT_TOO_LONG, ERR_ABORTED or what the engine refuses at once; everything later comes out of the iteration.
+   * the generation at any later time, with the signal's reason if that is a LoramuxError. Rejects with ERR_FORBIDDEN,
+   * ERR_TOKENIZER, ERR_VALIDATION, ERR_TEMPLATE, ERR_TEMPLATE_MISSING, ERR_PROMPT_TOO_LONG, ERR_ABORTED or what the
+   * engine refuses at once; everything later comes out of the iteration: with an adapter also what is wrong with the
+   * prompt, because only the engine knows for certain how the adapter handles text.
    */
   async start(spec: GenerationSpec, signal: AbortSignal): Promise<Generation> {
     try {
       const receivedMs = this.#deps.now();
       requireUse(spec.caller, spec.composition?.members.map(({ name }) => name) ?? [spec.adapter]);
       checkConstraint(spec);
-      const ids = await this.#encode(spec);
+      const id = this.#nextId++;
+      const { prepared, again } = await this.#prepare(id, spec);
       if (signal.aborted) {
         throw reasonOf(signal) ?? new LoramuxError('ERR_ABORTED', 'the client left before the prompt was submitted');
       }
-      return this.#submit(spec, ids, receivedMs, signal);
+      const generation = new Generation(this.#deps, spec, prepared, receivedMs, again);
+      generation.submit();
+      signal.addEventListener('abort', () => generation.abort(reasonOf(signal)), { once: true });
+      return generation;
     } catch (thrown) {
       const error = toLoramuxError(thrown);
       this.#deps.observer.rejected(error.code);
@@ -43,47 +59,28 @@ export class GenerationService {
     }
   }
 
-  async #encode({ prompt }: GenerationSpec): Promise<Uint32Array> {
-    if ('ids' in prompt) return checkIds(prompt.ids, this.#deps.engine.limits.vocabSize);
-    const { tokenizer } = this.#baseText;
-    const text = 'chat' in prompt ? this.#baseText.template.render(prompt.chat) : prompt.text;
-    try {
-      return await tokenizer.encode(text, prompt.addSpecialTokens);
-    } catch (thrown) {
-      throw toLoramuxError(thrown, 'ERR_TOKENIZER');
-    }
-  }
-
-  #submit(spec: GenerationSpec, ids: Uint32Array, receivedMs: number, signal: AbortSignal): Generation {
+  /** The request as the adapter most likely wants it, and how to make it anew if that was wrong. */
+  async #prepare(
+    id: number,
+    spec: GenerationSpec,
+  ): Promise<{ readonly prepared: PreparedRequest; readonly again: PrepareAgain }> {
     const { limits } = this.#deps.engine;
-    const { promptIds, maxNewTokens } = fitPrompt(spec, ids, limits);
-    const request = {
-      id: this.#nextId++,
-      adapter: spec.adapter,
-      ...(spec.caller.adapters === null ? {} : { allowed: spec.caller.adapters }),
-      ...(spec.composition === undefined ? {} : { composition: spec.composition }),
-      ...(spec.adapterSources === undefined ? {} : { adapterSources: spec.adapterSources }),
-      promptIds,
-      maxNewTokens,
-      minNewTokens: spec.minNewTokens,
-      stopIds: [...(spec.ignoreEos ? [] : limits.eosTokenIds), ...spec.stopTokenIds],
-      sampling: spec.sampling,
-      choice: spec.choice,
-      constraint: spec.constraint,
-      logprobs: spec.logprobs,
-      promptLogprobs: spec.promptLogprobs,
-      cacheSalt: saltOf(spec),
+    const guess = await this.#texts.guess(spec.adapter);
+    let failure: unknown = null;
+    let prepared: PreparedRequest;
+    try {
+      prepared = await prepare(id, spec, guess, limits);
+    } catch (thrown) {
+      if (spec.adapter === BASE_NAME) throw thrown;
+      failure = thrown;
+      prepared = inquiry(id, spec, guess);
+    }
+    const again: PrepareAgain = async (found) => {
+      const text = await this.#texts.of(spec.adapter, found);
+      if (failure !== null && text.digest === guess.digest) throw failure;
+      return prepare(id, spec, text, limits);
     };
-    const generation = new Generation(
-      this.#deps,
-      spec,
-      request,
-      receivedMs,
-      'chat' in spec.prompt ? this.#baseText.template : null,
-    );
-    generation.submit();
-    signal.addEventListener('abort', () => generation.abort(reasonOf(signal)), { once: true });
-    return generation;
+    return { prepared, again };
   }
 }
 
@@ -92,24 +89,11 @@ function reasonOf({ reason }: AbortSignal): LoramuxError | undefined {
   return reason instanceof LoramuxError ? reason : undefined;
 }
 
-/** Keys share no cached prompts: how soon an answer begins would tell one what another has asked. */
-function saltOf({ caller, cacheSalt }: GenerationSpec): string | null {
-  return caller.name === null ? cacheSalt : JSON.stringify([caller.name, cacheSalt]);
-}
-
 /** A constraint says where the text ends, so the end token must be free to come. */
 function checkConstraint({ constraint, ignoreEos }: GenerationSpec): void {
   if (constraint === null || !ignoreEos) return;
   const message = 'expected the end token to count with a constraint, got both: leave ignoring it off';
   throw new LoramuxError('ERR_VALIDATION', message, { field: 'constraint' });
-}
-
-function checkIds(ids: Uint32Array, vocabSize: number): Uint32Array {
-  const wrong = ids.find((id) => id >= vocabSize);
-  if (wrong === undefined) return ids;
-  throw new LoramuxError('ERR_VALIDATION', `expected token ids below ${vocabSize} in the prompt, got ${wrong}`, {
-    field: 'prompt',
-  });
 }
 
 /** A whole answer. */

@@ -5,7 +5,12 @@ import { locateModel } from './locate-model.js';
 import type { PrepareModelOptions } from './prepare-model.js';
 
 /** What decides which adapters fit a model. */
-export type ModelDescription = Pick<ModelManifest, 'modelId' | 'config' | 'sites' | 'embedding' | 'norms'>;
+export interface ModelDescription
+  extends Pick<ModelManifest, 'modelId' | 'config' | 'sites' | 'embedding' | 'norms'>,
+    Pick<ModelManifest, 'chatTemplate' | 'specialTokens' | 'eosTokenIds'> {
+  /** A complete `tokenizer.json`. */
+  readonly tokenizerJson: Uint8Array;
+}
 
 /**
  * Reads what a model is made of without converting it: a download if it is not there, no weights. Errors: as
@@ -21,7 +26,10 @@ export async function describeModel({
   const source = await location.open();
   try {
     // Sites are the same in every precision.
-    return { modelId: location.modelId, config: source.config, ...adapterPlaces(planModel(source, 'f32')) };
+    const places = adapterPlaces(planModel(source, 'f32'));
+    const { chatTemplate, specialTokens, eosTokenIds } = await source.textMetadata();
+    const text = { chatTemplate, specialTokens, eosTokenIds, tokenizerJson: await source.tokenizerJson() };
+    return { modelId: location.modelId, config: source.config, ...places, ...text };
   } finally {
     await source.close();
   }

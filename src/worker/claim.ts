@@ -4,6 +4,8 @@ import { acquireMerged, tryAcquireMerged } from '../adapters/composition/merge-s
 import { requireSummable } from '../adapters/composition/summable.js';
 import { lastOccurrence } from '../adapters/invocation.js';
 import type { AdapterRegistry } from '../adapters/registry.js';
+import { commonText } from '../adapters/text/common-text.js';
+import type { AdapterText } from '../core/adapter-text.js';
 import { BASE_NAME } from '../core/names.js';
 import type { GenerateRequest, ServedBy } from '../core/request.js';
 import { BASE_ROWS, type RowAdapters, rowAdapters } from '../scheduler/row-adapters.js';
@@ -11,8 +13,13 @@ import { allowedAliases, type ClaimRegistry } from './allowed-aliases.js';
 
 /** The adapters of one request, held: what its rows run under, and whom its reply names. */
 export interface Claim {
-  readonly adapters: RowAdapters;
   readonly servedBy: ServedBy;
+  /** How the request's text is handled; null = as the base handles it. */
+  readonly text: AdapterText | null;
+  /** What the rows of a prompt of the request, and of what it generates, run under. */
+  rowsFor(promptIds: Uint32Array): RowAdapters;
+  /** Whether it holds the adapter of this native handle. */
+  holds(handle: number): boolean;
   /** Ends the hold; calling it again does nothing. */
   release(): void;
 }
@@ -72,8 +79,10 @@ export function notYetServedBy({ adapter }: GenerateRequest): ServedBy {
 }
 
 const BASE_CLAIM: Claim = {
-  adapters: BASE_ROWS,
   servedBy: { adapter: BASE_NAME, digest: null, tierAtArrival: null },
+  text: null,
+  rowsFor: () => BASE_ROWS,
+  holds: () => false,
   release: () => undefined,
 };
 
@@ -86,21 +95,26 @@ function claimOf(request: GenerateRequest, leases: readonly AdapterLease[]): Cla
   const tierAtArrival = leases.some((lease) => lease.tierAtArrival === 'disk') ? 'disk' : 'host';
   const servedBy = { adapter, digest: leases.map(({ digest }) => digest).join(','), tierAtArrival } as const;
   try {
-    return { adapters: rowsOf(leases, request), servedBy, release };
+    const isMerge = request.composition?.kind === 'merge';
+    // The members of a merge were asked when it was made.
+    const text = isMerge ? (leases[0]?.text ?? null) : commonText(leases, '`adapters`');
+    const holds = (handle: number): boolean => leases.some((lease) => lease.handle === handle);
+    return { servedBy, text, rowsFor: rowsOf(leases, request), holds, release };
   } catch (thrown) {
     release();
     throw thrown;
   }
 }
 
-function rowsOf(leases: readonly AdapterLease[], { composition, promptIds }: GenerateRequest): RowAdapters {
+function rowsOf(leases: readonly AdapterLease[], { composition }: GenerateRequest): Claim['rowsFor'] {
   const [first] = leases;
-  if (composition?.kind !== 'sum' && first !== undefined) return rowsOfOne(first, promptIds);
+  if (composition?.kind !== 'sum' && first !== undefined) return (promptIds) => rowsOfOne(first, promptIds);
   const terms = leases.map((lease, at) => ({ lease, weight: composition?.members[at]?.weight ?? 1 }));
   for (const { lease } of terms) requireSummable(lease.name, lease.variant, '`adapters`');
   // By digest: the sum is rounded in one order whatever the order of the list and of the loads.
   terms.sort((a, b) => compareText(a.lease.digest, b.lease.digest) || compareText(a.lease.name, b.lease.name));
-  return rowAdapters(terms.map(({ lease, weight }) => ({ adapter: lease.handle, digest: lease.digest, weight })));
+  const rows = rowAdapters(terms.map(({ lease, weight }) => ({ adapter: lease.handle, digest: lease.digest, weight })));
+  return () => rows;
 }
 
 /** An activated adapter begins where the prompt calls it last, and never if it does not; what follows cannot call it. */

@@ -43,6 +43,8 @@ export class EngineLoop {
   readonly #matchers = new LeaseBook();
   readonly #compiler: ConstraintCompiler;
   readonly #probes = new ProbeBook();
+  /** Held for requests that were asked for another prompt. */
+  readonly #parked = new Map<number, Claim>();
   #events: SequenceEvent[] = [];
   #facts: Telemetry[] = [];
   #wake: (() => void) | null = null;
@@ -135,34 +137,45 @@ export class EngineLoop {
       this.#enqueue(request, held.handle);
       this.#awake();
     } catch (error) {
-      if (!waiting.signal.aborted) this.#refuse(request, error);
+      if (!waiting.signal.aborted) this.#refuse(request.id, error);
     }
   }
 
   #enqueue(request: GenerateRequest, constraint: number): void {
     const { scheduler, registry, now } = this.#deps;
-    let held: Claim | null = null;
     try {
-      held = tryClaim(registry, request);
+      const held = this.#parked.get(request.id) ?? tryClaim(registry, request);
+      if (held !== null) {
+        this.#leases.hold(request.id, held);
+        if (this.#park(request, held)) return;
+      }
       const servedBy = held?.servedBy ?? notYetServedBy(request);
-      scheduler.enqueue(request, held?.adapters ?? null, now(), servedBy, constraint);
+      scheduler.enqueue(request, held?.rowsFor(request.promptIds) ?? null, now(), servedBy, constraint);
+      if (held === null) void this.#load(request);
     } catch (error) {
-      held?.release();
-      this.#refuse(request, error);
-      return;
+      this.#refuse(request.id, error);
     }
-    if (held === null) void this.#load(request);
-    else this.#leases.hold(request.id, held);
+  }
+
+  /** Asks for another prompt if this one was made with another text handling than that of the request's adapter. */
+  #park({ id, textDigest }: GenerateRequest, held: Claim): boolean {
+    this.#parked.delete(id);
+    if (textDigest === undefined || textDigest === (held.text?.digest ?? null)) return false;
+    this.#matchers.end(id);
+    this.#parked.set(id, held);
+    this.#emit({ kind: 'text', id, text: held.text });
+    return true;
   }
 
   /** Answers a request that the scheduler does not have. */
-  #refuse(request: GenerateRequest, error: unknown): void {
-    this.#letGo(request.id);
-    this.#emit({ kind: 'error', id: request.id, error: toLoramuxError(error).toRecord() });
+  #refuse(id: number, error: unknown): void {
+    this.#letGo(id);
+    this.#emit({ kind: 'error', id, error: toLoramuxError(error).toRecord() });
   }
 
   /** Gives back what a request holds, or ends its wait for it. */
   #letGo(id: number): void {
+    this.#parked.delete(id);
     this.#leases.end(id);
     this.#matchers.end(id);
   }
@@ -178,7 +191,8 @@ export class EngineLoop {
         return;
       }
       this.#leases.hold(request.id, held);
-      this.#deps.scheduler.adapterReady(request.id, held.adapters, held.servedBy);
+      if (this.#park(request, held)) this.#deps.scheduler.abort(request.id);
+      else this.#deps.scheduler.adapterReady(request.id, held.rowsFor(request.promptIds), held.servedBy);
       this.#awake();
     } catch (error) {
       if (waiting.signal.aborted) return;
@@ -296,7 +310,9 @@ export class EngineLoop {
     const error = new LoramuxError('ERR_ADAPTER_UNLOADED', `adapter ${name} was unloaded by force: load it again`);
     const events = this.#deps.scheduler.failByAdapter(handle, error);
     this.#settle(...events);
-    return events.length;
+    const parked = [...this.#parked].filter(([, held]) => held.holds(handle));
+    for (const [id] of parked) this.#refuse(id, error);
+    return events.length + parked.length;
   }
 
   async #stop(): Promise<void> {

@@ -1,5 +1,7 @@
+import { join } from 'node:path';
 import { AdapterProver } from '../adapters/proof.js';
 import { AdapterRegistry } from '../adapters/registry.js';
+import { TextCache } from '../adapters/text/text-cache.js';
 import type { EngineLimits } from '../core/engine-client.js';
 import { GREEDY_ROW, type StepBatch } from '../core/step.js';
 import { loadBinding, type NativeEngine } from '../engine/binding.js';
@@ -8,6 +10,7 @@ import type { FromWorker, WorkerStart } from '../messages/worker-messages.js';
 import { Scheduler } from '../scheduler/scheduler.js';
 import { EngineLoop, type EngineLoopDeps } from './engine-loop.js';
 import { openSources } from './open-sources.js';
+import { TextWorkerClient } from './text-client.js';
 
 /** What checks of the engine may look at or put in its way. */
 export interface EngineHooks {
@@ -56,6 +59,14 @@ export async function openEngine(
     speculation,
   });
   const probe = (promptIds: Uint32Array, handle: number | null): Promise<Float32Array> => loop.probe(promptIds, handle);
+  const texts = new TextWorkerClient({
+    tokenizerPath: join(directory, manifest.tokenizer.file),
+    template: manifest.chatTemplate,
+    specialTokens: manifest.specialTokens,
+    eosTokenIds: manifest.eosTokenIds,
+    vocabSize: manifest.config.vocabSize,
+    tokenCount,
+  });
   const registry = new AdapterRegistry({
     backend: {
       openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
@@ -70,6 +81,7 @@ export async function openEngine(
     capacityBytes: start.adapterMemoryBytes,
     ...(start.maxAdapterBytes === undefined ? {} : { maxFileBytes: start.maxAdapterBytes }),
     prover: new AdapterProver({ run: probe, tokenCount, maxModelLen }),
+    texts: new TextCache(texts),
     emit: (fact) => loop.report(fact),
     warn: (name, warning) =>
       post({ type: 'log', level: 'warn', event: 'adapter.warning', text: `${name}: ${warning}` }),

@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test';
 import type { InspectReport } from '../../src/cli/inspect/inspect-adapter.js';
 import type { ChildEnd } from '../helpers/child.js';
 import { runCommand } from '../helpers/command.js';
-import { TEST_CACHE } from '../helpers/paths.js';
+import { FIXTURES, TEST_CACHE } from '../helpers/paths.js';
 import { SYNTHETIC } from '../helpers/synthetic.js';
 
 const BASE = 'llama-gqa-tied';
@@ -47,7 +47,26 @@ test('an adapter that fits is described in full, with exit code 0', async () => 
   assert.match(stdout, /^modules {5}6 in the file, 6 applied$/m);
   assert.match(stdout, /^ +q_proj {2}layers 0-1, rank 6$/m);
   assert.match(stdout, /^memory {6}\d+ bytes while resident$/m);
+  assert.match(stdout, /^text {8}the base's tokenizer, the base's chat template$/m);
   assert.match(stdout, /^base {8}fits llama-gqa-tied$/m);
+});
+
+test('a tokenizer and a template of its own are read, and refused as a load refuses them', async (t) => {
+  const directory = copyOf(t, 'plain');
+  const bytes = (await report(directory)).report.bytes ?? 0;
+  cpSync(join(FIXTURES, 'own-text', 'vocabulary'), directory, { recursive: true });
+  const { report: found } = await report(directory);
+  assert.equal(found.fits, true);
+  assert.deepEqual([found.text?.tokenizer, found.text?.template], ['own', 'own']);
+  assert.match(found.text?.digest ?? '', /^[0-9a-f]{64}$/);
+  assert.ok((found.bytes ?? 0) > bytes);
+  writeFileSync(join(directory, 'tokenizer.json'), '{');
+  const { code, report: broken } = await report(directory);
+  assert.equal(code, 1);
+  assert.deepEqual(
+    broken.offenders.map(({ key }) => key),
+    ['tokenizer.json'],
+  );
 });
 
 test('--json is one object with the same facts', async () => {

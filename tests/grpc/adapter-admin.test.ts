@@ -19,6 +19,7 @@ function adapter(name: string, changes: Partial<AdapterInfo> = {}): AdapterInfo 
     modules: { inFile: 30, applied: 30 },
     proof: { maxLogitDelta: 1.5, probeTokens: 12 },
     baseModel: 'base',
+    text: null,
     source: `dir:/adapters/${name}`,
     pins: { rows: 2, operator: true },
     loadedAt: '2026-01-02T03:04:05.500Z',

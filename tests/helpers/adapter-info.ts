@@ -14,6 +14,7 @@ export function adapterInfo(name: string, changes: Partial<AdapterInfo> = {}): A
     modules: { inFile: 4, applied: 4 },
     proof: { maxLogitDelta: 1.5, probeTokens: 2 },
     baseModel: 'tiny',
+    text: { tokenizer: 'base', template: 'base', digest: null },
     source: 'dir:/adapters/x',
     pins: { rows: 0, operator: false },
     loadedAt: null,

@@ -52,3 +52,26 @@ export class ByteTokenizer implements Pick<NativeTokenizer, 'encode' | 'encodeSp
     return id < 256 ? [id] : [...(this.#extra[id - 300] ?? [])];
   }
 }
+
+/** Another tokenizer than the base's: puts a text before every other, and shows letters as capitals. */
+class LoudTokenizer extends ByteTokenizer {
+  readonly #prefix: string;
+
+  constructor(prefix: string) {
+    super();
+    this.#prefix = prefix;
+  }
+
+  override encode(text: string, addSpecialTokens: boolean): Promise<Uint32Array> {
+    return super.encode(this.#prefix + text, addSpecialTokens);
+  }
+
+  override decode(ids: Uint32Array, skipSpecialTokens: boolean): string {
+    return super.decode(ids, skipSpecialTokens).toUpperCase();
+  }
+}
+
+/** In tests the text that a tokenizer puts before all others stands for an adapter's `tokenizer.json`. */
+export function openByteTokenizer(prefix: Uint8Array): Promise<ByteTokenizer> {
+  return Promise.resolve(new LoudTokenizer(new TextDecoder().decode(Uint8Array.from(prefix))));
+}

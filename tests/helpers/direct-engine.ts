@@ -152,7 +152,7 @@ export class DirectEngine {
         distinctAdaptersSeen: new Set(),
         cachedTokens: 0,
       });
-      scheduler.enqueue(request, held.adapters, 0, held.servedBy, matcher);
+      scheduler.enqueue(request, held.rowsFor(request.promptIds), 0, held.servedBy, matcher);
     }
     const failures: SequenceEvent[] = [];
     for (let step = 0; ; step += 1) {

@@ -6,7 +6,7 @@ import { createGeneration } from '../../src/app.js';
 import { packageRoot } from '../../src/engine/binding.js';
 import { type GrpcDeps, startGrpc } from '../../src/grpc.js';
 import { Lifecycle } from '../../src/server/lifecycle.js';
-import { ByteTokenizer } from './byte-tokenizer.js';
+import { ByteTokenizer, openByteTokenizer } from './byte-tokenizer.js';
 import { RecordingMetrics } from './http-app.js';
 import { ScriptedEngine } from './scripted-engine.js';
 
@@ -55,7 +55,7 @@ export async function startGrpcApp(
   const tokenizer = new ByteTokenizer();
   const { maxBufferedBytes, keys = null } = overrides;
   const buffer = maxBufferedBytes === undefined ? {} : { maxBufferedBytes };
-  const generation = createGeneration({ engine, tokenizer, metrics, ...buffer });
+  const generation = createGeneration({ engine, tokenizer, openTokenizer: openByteTokenizer, metrics, ...buffer });
   const openai = {
     servedNames: [],
     maxChoices: 16,

@@ -11,7 +11,7 @@ import { Metrics } from '../../src/metrics/metrics.js';
 import { Lifecycle } from '../../src/server/lifecycle.js';
 import { type AccessRules, NO_KEYS } from '../../src/server/plugins/access.js';
 import type { RequestEnd } from '../../src/server/plugins/request-end.js';
-import { ByteTokenizer } from './byte-tokenizer.js';
+import { ByteTokenizer, openByteTokenizer } from './byte-tokenizer.js';
 import { ScriptedEngine } from './scripted-engine.js';
 
 /** The real metrics, which also remember what they were told. */
@@ -79,6 +79,7 @@ export function startApp(
     generation: createGeneration({
       ...shared,
       tokenizer,
+      openTokenizer: openByteTokenizer,
       ...(maxBufferedBytes === undefined ? {} : { maxBufferedBytes }),
     }),
     tokenizer,

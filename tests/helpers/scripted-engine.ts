@@ -1,4 +1,5 @@
 import type { AdminCall, AdminReplies, EngineState } from '../../src/core/adapter-admin.js';
+import type { AdapterText } from '../../src/core/adapter-text.js';
 import type { EngineClient, EngineLimits, Submission } from '../../src/core/engine-client.js';
 import { type ErrorCode, type ErrorDetails, LoramuxError } from '../../src/core/errors.js';
 import { BASE_NAME } from '../../src/core/names.js';
@@ -34,17 +35,41 @@ export const IDLE: EngineState = {
 /** One submitted request, to be played by a test. */
 export class ScriptedCall implements Submission {
   aborted = false;
+  /** What was submitted last. */
+  request: GenerateRequest;
+  /** Everything that was submitted, in order. */
+  readonly submissions: GenerateRequest[];
   readonly #onEvent: (event: SequenceEvent) => void;
+  #resubmitted: (() => void)[] = [];
 
-  constructor(
-    readonly request: GenerateRequest,
-    onEvent: (event: SequenceEvent) => void,
-  ) {
+  constructor(request: GenerateRequest, onEvent: (event: SequenceEvent) => void) {
+    this.request = request;
+    this.submissions = [request];
     this.#onEvent = onEvent;
   }
 
   abort(): void {
     this.aborted = true;
+  }
+
+  resubmit(request: GenerateRequest): void {
+    this.request = request;
+    this.submissions.push(request);
+    for (const resolve of this.#resubmitted) resolve();
+    this.#resubmitted = [];
+  }
+
+  /** Says how the adapter handles text; resolves once the request was submitted again. */
+  async ask(text: AdapterText | null): Promise<this> {
+    const again = new Promise<void>((resolve) => this.#resubmitted.push(resolve));
+    this.#emit({ kind: 'text', id: this.request.id, text });
+    await again;
+    return this;
+  }
+
+  /** Says how the adapter handles text, and waits for nothing. */
+  tell(text: AdapterText | null): this {
+    return this.#emit({ kind: 'text', id: this.request.id, text });
   }
 
   admit(servedBy: Partial<ServedBy> = {}, cachedTokens = 0): this {
@@ -119,6 +144,8 @@ export class ScriptedEngine implements EngineClient {
   onSubmit: ((call: ScriptedCall) => void) | null = (call) => {
     call.answer('ok');
   };
+  /** Answers questions for an adapter's text; null leaves them to `onSubmit`. */
+  textOf: ((request: GenerateRequest) => AdapterText | null) | null = () => null;
   onAdmin: AdminHandler = (call) => {
     throw new LoramuxError('ERR_BAD_REQUEST', `no reply scripted for ${call.op}`);
   };
@@ -132,7 +159,9 @@ export class ScriptedEngine implements EngineClient {
   submit(request: GenerateRequest, onEvent: (event: SequenceEvent) => void): Submission {
     const call = new ScriptedCall(request, onEvent);
     this.calls.push(call);
-    this.onSubmit?.(call);
+    // A prompt that cannot be made asks for the adapter's text before it is refused.
+    if (request.textDigest !== '' || this.textOf === null) this.onSubmit?.(call);
+    else void call.ask(this.textOf(request)).then(() => this.onSubmit?.(call));
     for (const { resolve } of this.#waiting.filter(({ count }) => this.calls.length >= count)) resolve();
     this.#waiting = this.#waiting.filter(({ count }) => this.calls.length < count);
     return call;

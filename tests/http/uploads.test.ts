@@ -33,6 +33,7 @@ function adapter(name: string): AdapterInfo {
     variant: [],
     modules: null,
     baseModel: null,
+    text: null,
     source: 'upload:d',
     pins: { rows: 0, operator: false },
     loadedAt: null,

@@ -3,6 +3,7 @@ import { LoramuxError } from '../../core/errors.js';
 import type { NativeAdapterExtras, NativeModulePlan } from '../../engine/binding.js';
 import type { CheckedAdapter, ReadOptions } from '../read-adapter.js';
 import { residentBytes } from '../resident-bytes.js';
+import { commonText } from '../text/common-text.js';
 import { planMerge } from './merge-plan.js';
 import { requireSummable } from './summable.js';
 
@@ -32,6 +33,8 @@ export async function mergeAdapters(
     requireDense(name, member.plan.modules);
   }
   const names = source.members.map(({ name }) => name).join(', ');
+  const texts = source.members.map(({ name }, at) => ({ name, text: members[at]?.text ?? null }));
+  const text = commonText(texts, '`merged_adapters`');
   const { recipe, modules } = await planMerge(source, members, base, (patterns, modules) =>
     backend.firstMatches(patterns, modules),
   );
@@ -57,6 +60,7 @@ export async function mergeAdapters(
       bytes: residentBytes({ modules, extras }, base, tensors),
       warnings: [],
     },
+    text,
     baseModel: first.baseModel,
     warnings: [],
   };

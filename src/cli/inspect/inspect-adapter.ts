@@ -1,17 +1,22 @@
 import {
   AdapterRoots,
-  hashTextFiles,
   openAdapterDirectory,
   readConfigFile,
+  readTextFiles,
   WEIGHTS_FILE,
 } from '../../adapters/adapter-directory.js';
 import { parseAdapterConfig } from '../../adapters/config.js';
 import { adapterDigest } from '../../adapters/digest.js';
-import { type AdapterPlan, type BaseModel, planAdapter } from '../../adapters/plan.js';
+import { type AdapterPlan, planAdapter } from '../../adapters/plan.js';
 import { parseTensorName } from '../../adapters/tensor-names.js';
+import { readText } from '../../adapters/text/read-text.js';
+import { TokenizerFile } from '../../adapters/text/tokenizer-file.js';
 import type { AdapterVariant } from '../../core/adapter.js';
+import { type AdapterTextInfo, type ReadText, type TextFile, textBytes, textInfo } from '../../core/adapter-text.js';
 import { type Offender, toLoramuxError } from '../../core/errors.js';
 import type { NativeBinding, NativeTensorInfo } from '../../engine/binding.js';
+import type { ModelDescription } from '../../model/describe-model.js';
+import { openTokenizer } from '../../tokenizer/open-tokenizer.js';
 import { findNonFinite } from './non-finite.js';
 
 /** Modules of one kind, such as all `q_proj`. */
@@ -36,6 +41,7 @@ export interface InspectReport {
   readonly moduleCounts: AdapterPlan['moduleCounts'] | null;
   /** While it is resident. */
   readonly bytes: number | null;
+  readonly text: AdapterTextInfo | null;
   /** The base that it was held against. */
   readonly base: string;
   readonly fits: boolean;
@@ -45,8 +51,8 @@ export interface InspectReport {
 
 export interface InspectOptions {
   readonly directory: string;
-  readonly base: BaseModel;
-  readonly binding: Pick<NativeBinding, 'openAdapterFile' | 'firstMatches'>;
+  readonly base: ModelDescription;
+  readonly binding: Pick<NativeBinding, 'openAdapterFile' | 'firstMatches' | 'Tokenizer'>;
   /** Longest safetensors file that is opened. */
   readonly maxFileBytes: number;
 }
@@ -76,7 +82,7 @@ export async function inspectAdapter({
         );
   const weights =
     files === null ? null : await refusing(offenders, binding.openAdapterFile(files.weightsPath, maxFileBytes));
-  const textFiles = files === null ? null : await refusing(offenders, hashTextFiles(files));
+  const textFiles = files === null ? null : await refusing(offenders, readTextFiles(files));
   if (files !== null && weights !== null) offenders.push(...(await findNonFinite(files.weightsPath)));
   const plan =
     files === null || config === null || weights === null
@@ -92,6 +98,7 @@ export async function inspectAdapter({
             firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
           }),
         );
+  const read = textFiles === null ? null : await refusing(offenders, readTexts(directory, textFiles, base, binding));
   const tensors = weights?.tensors ?? [];
   const digest =
     configFile === null || weights === null || textFiles === null
@@ -110,12 +117,26 @@ export async function inspectAdapter({
     variant: plan?.variant ?? null,
     ranks: plan?.ranks ?? null,
     moduleCounts: plan?.moduleCounts ?? null,
-    bytes: plan?.bytes ?? null,
+    bytes: plan === null || read === null ? null : plan.bytes + textBytes(read.text),
+    text: read === null ? null : textInfo(read.text),
     base: base.modelId,
     fits: offenders.length === 0,
     offenders,
-    warnings: plan?.warnings ?? [],
+    warnings: [...(plan?.warnings ?? []), ...(read?.warnings ?? [])],
   };
+}
+
+async function readTexts(
+  directory: string,
+  files: readonly TextFile[],
+  { chatTemplate, specialTokens, eosTokenIds, tokenizerJson, config }: ModelDescription,
+  binding: InspectOptions['binding'],
+): Promise<ReadText> {
+  if (files.length === 0) return { text: null, warnings: [] };
+  const tokenizer = new TokenizerFile(new TextDecoder().decode(tokenizerJson));
+  const room = { vocabSize: config.vocabSize, tokenCount: tokenizer.size };
+  const base = { tokenizer, template: chatTemplate, specialTokens, eosTokenIds, ...room };
+  return readText(directory, files, base, (json) => openTokenizer(binding, json));
 }
 
 /** Null for what is refused, its reasons among the offenders. */

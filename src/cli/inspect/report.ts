@@ -1,3 +1,4 @@
+import type { AdapterTextInfo } from '../../core/adapter-text.js';
 import type { InspectReport, ModuleGroup } from './inspect-adapter.js';
 
 /** `0-3, 7` for 0, 1, 2, 3, 7. */
@@ -15,6 +16,11 @@ function groupLine({ type, layers, ranks }: ModuleGroup, width: number): string 
   const where = layers.length === 0 ? 'outside of the layers' : `layers ${ranges(layers)}`;
   const rank = ranks.length === 0 ? '' : `, rank ${ranges(ranks)}`;
   return `            ${type.padEnd(width)}  ${where}${rank}`;
+}
+
+function textLine({ tokenizer, template }: AdapterTextInfo): string {
+  const whose = (what: 'base' | 'own'): string => (what === 'own' ? 'its own' : "the base's");
+  return `${whose(tokenizer)} tokenizer, ${whose(template)} chat template`;
 }
 
 /** The report for people, line by line. */
@@ -35,6 +41,7 @@ export function reportLines(report: InspectReport): string[] {
     line('modules', counts),
     ...report.modules.map((group) => groupLine(group, width)),
     line('memory', bytes === null ? unknown : `${bytes} bytes while resident`),
+    line('text', report.text === null ? unknown : textLine(report.text)),
     ...report.warnings.map((warning) => line('warning', warning)),
     line('base', fits ? `fits ${base}` : `does not fit ${base}:`),
     ...offenders.map(

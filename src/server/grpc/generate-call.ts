@@ -12,10 +12,7 @@ import type { CallScope } from './scope.js';
 export type GenerateStream = ServerWritableStream<GenerateRequestMessage, object>;
 
 /** What the calls of the service Generation work with. */
-export type GenerateDeps = Pick<
-  OpenAiDeps,
-  'engine' | 'generation' | 'tokenizer' | 'drawSeed' | 'base' | 'maxChoices' | 'maxBestOf'
->;
+export type GenerateDeps = Pick<OpenAiDeps, 'engine' | 'generation' | 'drawSeed' | 'base' | 'maxChoices' | 'maxBestOf'>;
 
 /**
  * Answers one Generate call with its events. A call that is cancelled or runs out of time ends its generations in the

@@ -1,12 +1,9 @@
-import type { NativeTokenizer } from '../../engine/binding.js';
 import type { Completion } from '../../generation/service.js';
 import type { GeneratedToken, GenerationEvent, GenerationResult, PromptToken } from '../../generation/spec.js';
 import type { CompletionCall } from './completion-body.js';
 import { type CompletionLogprobs, LogprobWriter } from './completion-logprobs.js';
 import { finishReason } from './envelope.js';
-import type { Job, Run } from './runs.js';
-
-type Tokenizer = Pick<NativeTokenizer, 'decode' | 'isSpecial'>;
+import type { Run } from './runs.js';
 
 /** A part of a choice, or all of it, without its index. */
 interface ChoicePart {
@@ -21,16 +18,15 @@ interface ChoicePart {
 /** Makes the choices of one run: all at once, or piece by piece from its events. */
 export class ChoiceWriter {
   readonly #call: CompletionCall;
-  readonly #promptIds: Uint32Array;
-  readonly #echo: string;
+  readonly #run: Run;
   readonly #logprobs: LogprobWriter;
   #opened = false;
 
-  constructor(call: CompletionCall, { job, generation }: Run, tokenizer: Tokenizer) {
+  /** Prompt and tokenizer are read with the first event: only then is it certain which were used. */
+  constructor(call: CompletionCall, run: Run) {
     this.#call = call;
-    this.#promptIds = generation.request.promptIds;
-    this.#echo = call.echo ? echoOf(job, this.#promptIds, tokenizer) : '';
-    const isHidden = (id: number): boolean => call.skipSpecialTokens && tokenizer.isSpecial(id);
+    this.#run = run;
+    const isHidden = (id: number): boolean => call.skipSpecialTokens && run.generation.text.tokenizer.isSpecial(id);
     this.#logprobs = new LogprobWriter({ tokensAsIds: call.tokensAsIds, isHidden });
   }
 
@@ -65,20 +61,22 @@ export class ChoiceWriter {
     const { logprobs, returnTokenIds } = this.#call;
     const isFirst = !this.#opened;
     this.#opened = true;
-    const scores = logprobs === null ? null : this.#scores(prompt, tokens, isFirst);
+    const echo = isFirst && this.#call.echo ? echoOf(this.#run) : '';
+    const scores = logprobs === null ? null : this.#scores(prompt, tokens, isFirst ? echo : null);
     return {
-      text: isFirst ? this.#echo + text : text,
+      text: echo + text,
       logprobs: scores,
       finish_reason: result === null ? null : finishReason(result.reason),
       stop_reason: result?.stop ?? null,
-      ...(returnTokenIds && isFirst ? { prompt_token_ids: [...this.#promptIds] } : {}),
+      ...(returnTokenIds && isFirst ? { prompt_token_ids: [...this.#run.generation.request.promptIds] } : {}),
       ...(returnTokenIds ? { token_ids: tokens.map(({ id }) => id) } : {}),
     };
   }
 
-  #scores(prompt: readonly PromptToken[], tokens: readonly GeneratedToken[], isFirst: boolean): CompletionLogprobs {
+  /** `echo` is null after the first part. */
+  #scores(prompt: readonly PromptToken[], tokens: readonly GeneratedToken[], echo: string | null): CompletionLogprobs {
     const before = this.#logprobs.write(prompt);
-    if (isFirst) this.#logprobs.startAfter(this.#echo);
+    if (echo !== null) this.#logprobs.startAfter(echo);
     const after = this.#logprobs.write(tokens);
     return {
       tokens: [...before.tokens, ...after.tokens],
@@ -90,9 +88,9 @@ export class ChoiceWriter {
 }
 
 /** The prompt as it came, or the text of what is left of it. */
-function echoOf({ spec }: Job, promptIds: Uint32Array, tokenizer: Tokenizer): string {
+function echoOf({ job: { spec }, generation: { request, text } }: Run): string {
   if ('text' in spec.prompt && spec.truncate === null) return spec.prompt.text;
-  return tokenizer.decode(promptIds, spec.skipSpecialTokens);
+  return text.tokenizer.decode(request.promptIds, spec.skipSpecialTokens);
 }
 
 /** Mean log-probability of an answer's tokens. */

@@ -27,7 +27,7 @@ export function registerCompletions(app: FastifyInstance, deps: OpenAiDeps): voi
     const controller = abortOnClose(request, reply, jobs.length);
     const runs = await startAll(deps.generation, jobs, call.model, request.facts, controller);
     if (call.stream === null) return answer(request, reply, call, envelope, runs, controller);
-    const writers = new Map(runs.map((run) => [run, new ChoiceWriter(call, run, deps.tokenizer)]));
+    const writers = new Map(runs.map((run) => [run, new ChoiceWriter(call, run)]));
     const source = {
       options: call.stream,
       envelope: chunkEnvelope(envelope, () => {
@@ -68,8 +68,7 @@ export function registerCompletions(app: FastifyInstance, deps: OpenAiDeps): voi
   }
 
   function choicesOf(call: CompletionCall, answers: Answers): readonly object[] {
-    const write = ({ run, completion }: Answers[number]): object =>
-      new ChoiceWriter(call, run, deps.tokenizer).whole(completion);
+    const write = ({ run, completion }: Answers[number]): object => new ChoiceWriter(call, run).whole(completion);
     const perPrompt = answers.length / call.prompts.length;
     if (perPrompt <= call.n) {
       const choices = answers.flatMap((each) => {

@@ -1,6 +1,5 @@
 import type { ToolFormat } from '../../chat/tools/tool-format.js';
 import type { EngineClient } from '../../core/engine-client.js';
-import type { NativeTokenizer } from '../../engine/binding.js';
 import type { GenerationService } from '../../generation/service.js';
 import type { RequestSource } from '../lorax/adapter-origin.js';
 import type { BaseNames } from './model-name.js';
@@ -27,7 +26,6 @@ export interface OpenAiSettings {
 export interface OpenAiDeps extends Omit<OpenAiSettings, 'servedNames'> {
   readonly engine: EngineClient;
   readonly generation: GenerationService;
-  readonly tokenizer: Pick<NativeTokenizer, 'decode' | 'isSpecial'>;
   readonly drawSeed: SeedSource;
   readonly version: string;
   readonly base: BaseNames;

@@ -43,6 +43,7 @@ export const LOAD: Readonly<Record<string, JsonSchema>> = {
 const OFFENDER = object({ tensor: STRING, key: STRING, expected: STRING, found: STRING }, ['expected', 'found']);
 const DETAILS = { field: STRING, file: STRING, offenders: array(OFFENDER) };
 const BYTES = { needed: COUNT, free: COUNT, evictable: COUNT };
+const WHOSE: JsonSchema = { enum: ['base', 'own'] };
 const ADAPTER = {
   name: ADAPTER_NAME,
   aliases: array(STRING),
@@ -55,6 +56,7 @@ const ADAPTER = {
   modules: nullable(object({ inFile: COUNT, applied: COUNT })),
   proof: nullable(object({ maxLogitDelta: NUMBER, probeTokens: COUNT })),
   baseModel: TEXT,
+  text: nullable(object({ tokenizer: WHOSE, template: WHOSE, digest: nullable(DIGEST) })),
   source: STRING,
   pins: object({ rows: COUNT, operator: BOOLEAN }),
   loadedAt: TEXT,

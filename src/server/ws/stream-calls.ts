@@ -69,7 +69,7 @@ function completionsCall(body: JsonObject, deps: StreamCallDeps, origin: Request
     jobs: jobsOf(call, origin),
     note: (facts) => noteCall(facts, call, call.prompts.length * call.n),
     writerOf: (run) => {
-      const writer = new ChoiceWriter(call, run, deps.tokenizer);
+      const writer = new ChoiceWriter(call, run);
       return {
         pieces: (event) => {
           const piece = writer.piece(event);

@@ -19,6 +19,7 @@ function adapter(name: string, fields: Partial<AdapterInfo> = {}): AdapterInfo {
     modules: null,
     proof: null,
     baseModel: null,
+    text: null,
     source: `dir:/adapters/${name}`,
     pins: { rows: 0, operator: false },
     loadedAt: '2026-01-02T03:04:05.678Z',

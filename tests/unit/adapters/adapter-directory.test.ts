@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import {
   AdapterRoots,
-  hashTextFiles,
   openAdapterDirectory,
   readConfigFile,
+  readTextFiles,
   stampOf,
 } from '../../../src/adapters/adapter-directory.js';
 import { coded, temporaryDirectory, writeAdapter } from './support.js';
@@ -17,7 +17,8 @@ test('finds the files of an adapter and hashes its text files', async (t) => {
   await writeFile(join(root, 'a', 'tokenizer.json'), 'abc');
   const files = await openAdapterDirectory(join(root, 'a'), new AdapterRoots([root]));
   const sha256 = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad';
-  assert.deepEqual(await hashTextFiles(files), [{ path: 'tokenizer.json', bytes: 3, sha256 }]);
+  const content = Buffer.from('abc');
+  assert.deepEqual(await readTextFiles(files), [{ path: 'tokenizer.json', bytes: 3, sha256, content }]);
   assert.equal((await readConfigFile(files)).digested.path, 'adapter_config.json');
 });
 

@@ -4,8 +4,11 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { AdapterLease } from '../../../src/adapters/adapter-record.js';
 import { deferred } from '../../../src/adapters/deferred.js';
+import { invalidAdapter } from '../../../src/adapters/offenders.js';
 import { AdapterRegistry } from '../../../src/adapters/registry.js';
+import type { TextReader } from '../../../src/adapters/text/text-cache.js';
 import type { Telemetry } from '../../../src/core/telemetry.js';
+import { adapterText } from '../../helpers/adapter-text.js';
 import {
   coded,
   RANK_BYTES,
@@ -29,6 +32,18 @@ interface Rig {
   readonly clock: { ms: number };
 }
 
+/** Takes no memory of its own. */
+const TEXT = adapterText({ template: null });
+
+/** Finds the same text in all files, but refuses what says that it is bad. */
+const TEXTS: TextReader = {
+  read: async (place, [file]) => {
+    if (new TextDecoder().decode(file?.content) !== 'bad') return { text: TEXT, warnings: ['looks odd'] };
+    throw invalidAdapter(place, [{ key: 'tokenizer.json', expected: 'a good one', found: 'a bad one' }]);
+  },
+  close: async () => undefined,
+};
+
 /** A registry over a folder of rank-1 adapters with room for `room` of them. */
 async function rig(t: TestContext, names: readonly string[], room = 10): Promise<Rig> {
   const root = await temporaryDirectory(t);
@@ -42,6 +57,7 @@ async function rig(t: TestContext, names: readonly string[], room = 10): Promise
     base: tinyBase(),
     roots: [root],
     capacityBytes: room * RANK_BYTES,
+    texts: TEXTS,
     emit: (fact) => facts.push(fact),
     warn: (name, warning) => warnings.push(`${name}: ${warning}`),
     now: () => clock.ms,
@@ -488,15 +504,22 @@ test('unload during a load fails those who wait and frees what was compiled', as
   assert.equal(registry.tiers()[0]?.bytes, 0);
 });
 
-test('warns about text files an adapter ships and counts them in its digest', async (t) => {
+test('reads the text files that an adapter ships and counts them in its digest', async (t) => {
   const { registry, root, warnings } = await rig(t, ['a']);
   await touch(registry, 'a');
   const { digest } = await registry.get('a');
   await writeFile(join(root, 'a', 'tokenizer.json'), '{}');
   const reply = await registry.load(loadCall('a', join(root, 'a')));
   assert.equal(reply.replaced, digest);
-  assert.match(reply.adapter.warnings?.[0] ?? '', /ships tokenizer\.json/);
-  assert.equal(warnings.length, 1);
+  assert.deepEqual(reply.adapter.text, { tokenizer: 'base', template: 'own', digest: TEXT.digest });
+  const lease = await registry.acquire('a');
+  assert.equal(lease.text, TEXT);
+  lease.release();
+  assert.deepEqual(warnings, ['a: looks odd']);
+  await writeFile(join(root, 'a', 'tokenizer.json'), 'bad');
+  const again = registry.load({ ...loadCall('a', join(root, 'a')), replace: true });
+  await assert.rejects(again, coded('ERR_ADAPTER_INVALID'));
+  assert.equal((await registry.get('a')).digest, reply.adapter.digest);
 });
 
 test('close refuses everything and frees what no row holds', async (t) => {

@@ -27,8 +27,7 @@ test('every event comes in order, and the last token with the finish', async () 
 });
 
 test('an end token that is not special stays out of the text all the same', async () => {
-  const { engine, service } = bench();
-  Object.assign(engine, { limits: { ...engine.limits, eosTokenIds: [0x2e] } });
+  const { engine, service } = bench(undefined, { eosTokenIds: [0x2e] });
   const generation = await service.start(SPEC, noSignal());
   engine.calls[0]?.admit().tokens('a.').finish('eos_token');
   const { result, tokens } = await collect(generation);

@@ -1,10 +1,11 @@
 import { ANYONE } from '../../../src/core/caller.js';
+import type { EngineLimits } from '../../../src/core/engine-client.js';
 import { BASE_NAME } from '../../../src/core/names.js';
 import { GREEDY_SAMPLING } from '../../../src/core/request.js';
 import type { GenerationObserver, GenerationSummary } from '../../../src/generation/observer.js';
 import { GenerationService } from '../../../src/generation/service.js';
 import { type GenerationSpec, PLAIN_SPEC } from '../../../src/generation/spec.js';
-import { ByteTokenizer } from '../../helpers/byte-tokenizer.js';
+import { ByteTokenizer, openByteTokenizer } from '../../helpers/byte-tokenizer.js';
 import { ScriptedEngine } from '../../helpers/scripted-engine.js';
 
 export const SPEC: GenerationSpec = {
@@ -29,8 +30,8 @@ export interface Bench {
 }
 
 /** A generation service over a scripted engine that waits to be played. */
-export function bench(maxBufferedBytes = 2 ** 20): Bench {
-  const engine = new ScriptedEngine();
+export function bench(maxBufferedBytes = 2 ** 20, limits: Partial<EngineLimits> = {}): Bench {
+  const engine = new ScriptedEngine(limits);
   engine.onSubmit = null;
   const summaries: GenerationSummary[] = [];
   const rejected: string[] = [];
@@ -41,7 +42,14 @@ export function bench(maxBufferedBytes = 2 ** 20): Bench {
     rejected: (code) => rejected.push(code),
     ended: (summary) => summaries.push(summary),
   };
-  const deps = { engine, tokenizer: new ByteTokenizer(), observer, now: () => clock.atMs, maxBufferedBytes };
+  const deps = {
+    engine,
+    tokenizer: new ByteTokenizer(),
+    openTokenizer: openByteTokenizer,
+    observer,
+    now: () => clock.atMs,
+    maxBufferedBytes,
+  };
   return { engine, service: new GenerationService(deps), summaries, rejected, gaps, clock };
 }
 

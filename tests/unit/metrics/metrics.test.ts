@@ -214,6 +214,7 @@ function listed(name: string, changes: Partial<AdapterInfo> = {}): AdapterInfo {
     modules: null,
     proof: null,
     baseModel: null,
+    text: null,
     source: 'dir:/a',
     pins: { rows: 0, operator: false },
     loadedAt: null,

@@ -50,6 +50,7 @@ class Memory {
       name,
       variant: ['lora'],
       invocation: null,
+      text: null,
       tierAtArrival: 'host',
       release: () => {
         if (held) this.pins.set(name, (this.pins.get(name) ?? 0) - 1);
