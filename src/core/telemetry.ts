@@ -50,4 +50,11 @@ export type Telemetry =
       readonly bytes: number;
     }
   | { readonly kind: 'adapter-lookup'; readonly name: string; readonly result: 'hit' | 'miss' }
+  | {
+      /** A request got its adapters, which were not free for it at once. */
+      readonly kind: 'adapter-wait';
+      /** `host` = all were resident when it came. */
+      readonly tierAtArrival: 'host' | 'disk';
+      readonly seconds: number;
+    }
   | { readonly kind: 'preemption'; readonly requestId: number };

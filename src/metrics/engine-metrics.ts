@@ -69,6 +69,9 @@ export function recordTelemetry(of: Instruments, fact: Telemetry): void {
     case 'adapter-lookup':
       of.adapterCacheRequests.inc({ tier: TIER, result: fact.result });
       return;
+    case 'adapter-wait':
+      of.adapterWaitSeconds.observe({ tier: fact.tierAtArrival }, fact.seconds);
+      return;
     case 'preemption':
       of.preemptions.inc();
       return;

@@ -82,6 +82,12 @@ export const FAMILIES = {
   adapterPins: gauge('loramux_adapter_pins', 'Rows in flight that hold an adapter'),
   adapterCacheRequests: counter('loramux_adapter_cache_requests_total', 'Adapter lookups', 'tier', 'result'),
   adapterLoadSeconds: histogram('loramux_adapter_load_seconds', 'Adapter loads', SECONDS, 'phase', 'source'),
+  adapterWaitSeconds: histogram(
+    'loramux_adapter_wait_seconds',
+    'Requests that waited for their adapters, by where those were when they came',
+    SECONDS,
+    'tier',
+  ),
   adapterLoads: counter('loramux_adapter_loads_total', 'Adapter loads by outcome', 'source', 'result'),
   adapterEvictions: counter('loramux_adapter_evictions_total', 'Adapters that left a tier', 'tier', 'reason'),
 

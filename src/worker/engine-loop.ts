@@ -184,12 +184,16 @@ export class EngineLoop {
   async #load(request: GenerateRequest): Promise<void> {
     const waiting = new AbortController();
     this.#leases.wait(request.id, waiting);
+    const { now } = this.#deps;
+    const startedMs = now();
     try {
       const held = await claim(this.#deps.registry, request, waiting.signal);
       if (waiting.signal.aborted) {
         held.release();
         return;
       }
+      const tierAtArrival = held.servedBy.tierAtArrival ?? 'host';
+      this.report({ kind: 'adapter-wait', tierAtArrival, seconds: (now() - startedMs) / 1000 });
       this.#leases.hold(request.id, held);
       if (this.#park(request, held)) this.#deps.scheduler.abort(request.id);
       else this.#deps.scheduler.adapterReady(request.id, held.rowsFor(request.promptIds), held.servedBy);

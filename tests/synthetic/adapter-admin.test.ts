@@ -136,6 +136,21 @@ test('a request that loads its adapter proves it too', async () => {
   assert.ok((proof?.maxLogitDelta ?? 0) > 0);
 });
 
+test('only a request that comes before its adapter is there waits for it', async () => {
+  const waits: string[] = [];
+  client.onTelemetry((fact) => {
+    if (fact.kind === 'adapter-wait') waits.push(fact.tierAtArrival);
+  });
+  await client.admin({ op: 'unload', name: 'rslora', force: false });
+  await load('rslora');
+  await start('rslora').done;
+  assert.deepEqual(waits, []);
+  place('late', 'plain');
+  await Promise.all([start('late').done, start('late').done]);
+  await start('late').done;
+  assert.deepEqual(waits, ['disk', 'disk']);
+});
+
 test('an adapter whose B is zero is served, with a warning', async () => {
   const { adapter } = await load('zero');
   assert.equal(adapter.proof?.maxLogitDelta, 0);

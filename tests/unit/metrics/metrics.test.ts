@@ -157,6 +157,7 @@ test('loads, lookups, evictions and preemptions are counted by outcome', async (
   engine.report({ ...load, result: 'failed', code: 'ERR_NATIVE' });
   engine.report({ kind: 'adapter-evict', name: 'a', reason: 'capacity', bytes: 5 });
   engine.report({ kind: 'adapter-lookup', name: 'a', result: 'hit' });
+  engine.report({ kind: 'adapter-wait', tierAtArrival: 'disk', seconds: 0.25 });
   engine.report({ kind: 'preemption', requestId: 1 });
   const text = await metrics.render();
   for (const line of [
@@ -166,6 +167,7 @@ test('loads, lookups, evictions and preemptions are counted by outcome', async (
     'loramux_adapter_load_seconds_count{phase="total",source="dir"} 3',
     'loramux_adapter_evictions_total{tier="host",reason="capacity"} 1',
     'loramux_adapter_cache_requests_total{tier="host",result="hit"} 1',
+    'loramux_adapter_wait_seconds_sum{tier="disk"} 0.25',
     'loramux_preemptions_total 1',
   ]) {
     assert.ok(text.includes(`${line}\n`), line);
