@@ -11,11 +11,13 @@ export interface RandomAdapter {
   readonly targets?: readonly string[];
 }
 
+const float = new Float32Array(1);
+const floatBits = new Uint32Array(float.buffer);
+
 /** Float16 bits of a value whose magnitude lies in [2^-14, 2), by truncation. */
 function halfBits(value: number): number {
-  const view = new DataView(new ArrayBuffer(4));
-  view.setFloat32(0, value);
-  const bits = view.getUint32(0);
+  float[0] = value;
+  const bits = floatBits[0] as number;
   const exponent = ((bits >>> 23) & 255) - 127 + 15;
   if (exponent <= 0) return (bits >>> 16) & 0x8000;
   return ((bits >>> 16) & 0x8000) | (exponent << 10) | ((bits >>> 13) & 0x3ff);

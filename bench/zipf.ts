@@ -2,31 +2,34 @@
  * Many more adapters than fit: the same requests, whose adapters follow Zipf's law, against room for some of the
  * adapters and room for all of them, in turn.
  *
- *   npm run bench:zipf [-- --adapters 1000 --resident 64 --requests 200 --rounds 2 --threads 2]
+ *   npm run bench:zipf [-- --adapters 1000 --resident 64 --requests 160 --rounds 2 --threads 2]
  *
- * The adapters are rank 2 on the demo model's q_proj and v_proj, weights from a seed. 16 requests of 16 + 16 tokens are
- * in flight at a time. A wait is the time from submission to the first step; it is split by whether the adapter was
- * resident when the request came. With room for all, each adapter is loaded once before anything is timed.
+ * The adapters are rank 4 on the demo model's q_proj and v_proj, weights from a seed; requests are 16 + 16 tokens. First
+ * 16 of them are in flight at a time: `requests/s` is what the engine carries. Then the same number arrives at random
+ * times, 0.6 of what room for all carried, at the same times for both. `queued` is from submission to the first step, by
+ * whether the adapter was resident when the request came; `waited` is the longest that a request waited for an adapter
+ * that was resident. With room for all, each adapter is loaded once before anything is timed; with room for some, what
+ * the law prefers is.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type GenerateRequest, GREEDY_SAMPLING, PLAIN_REQUEST } from '../src/core/request.js';
 import { loadBinding, packageRoot } from '../src/engine/binding.js';
 import { WorkerEngineClient } from '../src/engine/worker-client.js';
 import { prepareModel } from '../src/model/prepare-model.js';
 import { writeRandomAdapter } from './random-adapter.js';
+import { drawTrace, replay, type Served, saturate } from './zipf/traffic.js';
 
 const IN_FLIGHT = 16;
-const TOKENS = 16;
 const EXPONENTS = [1, 1.5] as const;
+const LOAD_FACTOR = 0.6;
 
 const { values: options } = parseArgs({
   options: {
     adapters: { type: 'string', default: '1000' },
     resident: { type: 'string', default: '64' },
-    requests: { type: 'string', default: '200' },
+    requests: { type: 'string', default: '160' },
     rounds: { type: 'string', default: '2' },
     threads: { type: 'string', default: String(cpus().length) },
   },
@@ -51,134 +54,146 @@ const model = await prepareModel({
 const root = mkdtempSync(join(tmpdir(), 'loramux-zipf-'));
 process.on('exit', () => rmSync(root, { recursive: true, force: true }));
 const nameOf = (adapter: number): string => `a${adapter}`;
+console.error(`writing ${adapters} adapters`);
 for (let i = 0; i < adapters; i += 1) {
-  const adapter = { name: nameOf(i), rank: 2, seed: i + 1, targets: ['q_proj', 'v_proj'] };
+  const adapter = { name: nameOf(i), rank: 4, seed: i + 1, targets: ['q_proj', 'v_proj'] };
   writeRandomAdapter(root, adapter, model.manifest.sites);
 }
 const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
 
-function start(adapterMemoryBytes: number): Promise<WorkerEngineClient> {
-  return WorkerEngineClient.start({
-    start: {
-      model,
-      tokenCount: tokenizer.vocabSize(),
-      adapterRoots: [root],
-      threads,
-      adapterMemoryBytes,
-      kvMemoryBytes: 2 ** 27,
-      prefixCache: false,
-      speculation: false,
-      maxPrefillRows: 512,
-      maxModelLen: null,
-      maxBatchTokens: 512,
-      maxSequences: 64,
-      maxQueue: 64,
-    },
-    log: (_level, event, text) => console.error(event, text),
-  });
-}
+/** An engine with room for some of the adapters or all, and what it reports while a trace runs. */
+class Room {
+  /** Seconds that requests waited for adapters which were resident when they came. */
+  needless: number[] = [];
+  loads = 0;
 
-let nextId = 1;
-interface Answer {
-  readonly hit: boolean;
-  readonly waitMs: number;
-}
-
-function ask(engine: WorkerEngineClient, adapter: string): Promise<Answer> {
-  const id = nextId++;
-  const request: GenerateRequest = {
-    id,
-    adapter,
-    promptIds: Uint32Array.from({ length: TOKENS }, (_, i) => 200 + ((id * 31 + i * 7) % 4000)),
-    maxNewTokens: TOKENS,
-    stopIds: [],
-    sampling: GREEDY_SAMPLING,
-    ...PLAIN_REQUEST,
-  };
-  const submittedMs = performance.timeOrigin + performance.now();
-  return new Promise((resolve, reject) => {
-    let answer: Answer | null = null;
-    engine.submit(request, (event) => {
-      if (event.kind === 'admitted')
-        answer = { hit: event.servedBy.tierAtArrival === 'host', waitMs: event.atMs - submittedMs };
-      else if (event.kind === 'error') reject(new Error(`${adapter}: ${event.error.message}`));
-      else if (event.kind === 'finish' && answer !== null) resolve(answer);
+  private constructor(
+    readonly label: string,
+    readonly engine: WorkerEngineClient,
+  ) {
+    engine.onTelemetry((fact) => {
+      if (fact.kind === 'adapter-wait' && fact.tierAtArrival === 'host') this.needless.push(fact.seconds);
+      if (fact.kind === 'adapter-load') this.loads += 1;
     });
-  });
-}
+  }
 
-/** Adapters of one round's requests by Zipf's law, the same for both engines. */
-function draw(exponent: number, seed: number): number[] {
-  const weights = Array.from({ length: adapters }, (_, rank) => (rank + 1) ** -exponent);
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
-  let state = seed;
-  return Array.from({ length: requests }, () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    let left = (state / 2 ** 32) * total;
-    const at = weights.findIndex((weight) => {
-      left -= weight;
-      return left < 0;
+  static async open(label: string, adapterMemoryBytes: number): Promise<Room> {
+    const engine = await WorkerEngineClient.start({
+      start: {
+        model,
+        tokenCount: tokenizer.vocabSize(),
+        adapterRoots: [root],
+        threads,
+        adapterMemoryBytes,
+        kvMemoryBytes: 2 ** 27,
+        prefixCache: false,
+        speculation: false,
+        maxPrefillRows: 512,
+        maxModelLen: null,
+        maxBatchTokens: 512,
+        maxSequences: 64,
+        maxQueue: 1_000,
+      },
+      log: (_level, event, text) => console.error(event, text),
     });
-    return Math.max(0, at);
-  });
+    return new Room(label, engine);
+  }
+
+  async load(adapter: number): Promise<number> {
+    const name = nameOf(adapter);
+    const source = { type: 'dir', location: join(root, name) } as const;
+    const call = { op: 'load', name, source, pin: false, wait: true, replace: true } as const;
+    return (await this.engine.admin<'load'>(call)).adapter.bytes;
+  }
 }
 
-interface Run {
-  seconds: number;
-  readonly answers: Answer[];
+interface Tally {
+  readonly served: Served[];
+  needless: number[];
+  loads: number;
 }
 
-async function serve(engine: WorkerEngineClient, order: readonly number[], run: Run): Promise<void> {
-  const startedMs = performance.now();
-  let next = 0;
-  const lanes = Array.from({ length: IN_FLIGHT }, async () => {
-    for (let at = next++; at < order.length; at = next++)
-      run.answers.push(await ask(engine, nameOf(order[at] as number)));
-  });
-  await Promise.all(lanes);
-  run.seconds += (performance.now() - startedMs) / 1_000;
+/** Runs a trace against both, which comes first alternating. */
+async function both(round: number, tallies: Map<Room, Tally>, run: (room: Room) => Promise<Served>): Promise<void> {
+  const rooms = [...tallies.keys()];
+  for (const room of round % 2 === 0 ? rooms : rooms.reverse()) {
+    room.needless = [];
+    room.loads = 0;
+    const tally = tallies.get(room) as Tally;
+    tally.served.push(await run(room));
+    tally.needless.push(...room.needless);
+    tally.loads += room.loads;
+  }
 }
 
-function quantile(values: readonly number[], q: number): string {
+function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b);
-  const value = sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
-  return value === undefined ? '–' : value.toFixed(0);
+  return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? Number.NaN;
 }
 
-const large = await start(2 ** 30);
-for (let i = 0; i < adapters; i += 1) {
-  await large.admin({
-    op: 'load',
-    name: nameOf(i),
-    source: { type: 'dir', location: join(root, nameOf(i)) },
-    pin: false,
-    wait: true,
-    replace: true,
-  });
+function rate(served: readonly Served[]): number {
+  const seconds = served.reduce((sum, run) => sum + run.seconds, 0);
+  return served.reduce((sum, { answers }) => sum + answers.length, 0) / seconds;
 }
-const bytes = (await large.admin<'get'>({ op: 'get', name: nameOf(0) })).bytes;
-const small = await start(resident * bytes);
 
-console.log(`${adapters} adapters of ${bytes} bytes, room for ${resident} or for all`);
-console.log('| Zipf | room for | requests/s | × all | hits | wait of hits, p50 / p99 ms | of misses |');
-console.log('|---|---|---|---|---|---|---|');
-for (const exponent of EXPONENTS) {
-  const runs: Record<'some' | 'all', Run> = { some: { seconds: 0, answers: [] }, all: { seconds: 0, answers: [] } };
-  // What the law prefers is resident before the first round.
-  await serve(small, draw(exponent, 7), { seconds: 0, answers: [] });
-  for (let round = 1; round <= rounds; round += 1) {
-    const order = draw(exponent, 100 * round);
-    await serve(small, order, runs.some);
-    await serve(large, order, runs.all);
-  }
-  const rate = ({ answers, seconds }: Run): number => answers.length / seconds;
-  for (const [room, run] of Object.entries(runs)) {
-    const waits = (hit: boolean): number[] =>
-      run.answers.filter((answer) => answer.hit === hit).map(({ waitMs }) => waitMs);
-    const shown = [true, false].map((hit) => `${quantile(waits(hit), 0.5)} / ${quantile(waits(hit), 0.99)}`);
-    const share = waits(true).length / run.answers.length;
-    const cells = [exponent, room, rate(run).toFixed(1), (rate(run) / rate(runs.all)).toFixed(3), share.toFixed(3)];
-    console.log(`| ${[...cells, ...shown].join(' | ')} |`);
+function report(kind: string, exponent: number, tallies: Map<Room, Tally>): void {
+  const [ofAll] = [...tallies.values()];
+  for (const [{ label }, { served, needless, loads }] of tallies) {
+    const answers = served.flatMap((run) => run.answers);
+    const hits = answers.filter(({ hit }) => hit);
+    const misses = answers.filter(({ hit }) => !hit);
+    const halves = (values: number[]): string =>
+      values.length === 0 ? '–' : `${quantile(values, 0.5).toFixed(0)} / ${quantile(values, 0.99).toFixed(0)}`;
+    const cells = [
+      kind,
+      exponent,
+      label,
+      rate(served).toFixed(2),
+      (rate(served) / rate(ofAll?.served ?? [])).toFixed(3),
+      (hits.length / answers.length).toFixed(3),
+      loads,
+      halves(hits.map(({ queuedMs }) => queuedMs)),
+      halves(misses.map(({ queuedMs }) => queuedMs)),
+      (1_000 * Math.max(0, ...needless)).toFixed(1),
+      halves(answers.map(({ wholeMs }) => wholeMs)),
+    ];
+    console.log(`| ${cells.join(' | ')} |`);
   }
 }
-await Promise.all([small.close(), large.close()]);
+
+const large = await Room.open('all', 2 ** 30);
+console.error('loading all of them');
+let bytes = 0;
+const queue = Array.from({ length: adapters }, (_, adapter) => adapter);
+const lane = async (): Promise<void> => {
+  for (let next = queue.shift(); next !== undefined; next = queue.shift()) bytes = await large.load(next);
+};
+await Promise.all([lane(), lane(), lane(), lane()]);
+const small = await Room.open(`${resident}`, resident * bytes);
+for (let adapter = resident - 1; adapter >= 0; adapter -= 1) await small.load(adapter);
+
+console.log(`${adapters} adapters of ${bytes} bytes, room for ${resident} or for all; times in ms, p50 / p99`);
+const columns = ['traffic', 'Zipf', 'room for', 'requests/s', '× all', 'hits', 'loads'];
+columns.push('hits queued', 'misses queued', 'hits waited, longest', 'whole request');
+console.log(`| ${columns.join(' | ')} |`);
+console.log(`|${columns.map(() => '---').join('|')}|`);
+for (const [nth, exponent] of EXPONENTS.entries()) {
+  const tallies = (): Map<Room, Tally> =>
+    new Map([large, small].map((room) => [room, { served: [], needless: [], loads: 0 }]));
+  const full = tallies();
+  for (let round = 0; round < rounds; round += 1) {
+    console.error(`Zipf ${exponent}, 16 in flight, round ${round + 1} of ${rounds}`);
+    const trace = drawTrace(requests, adapters, exponent, 1, 1_000 * nth + round);
+    await both(round, full, (room) => saturate(room.engine, trace, nameOf, IN_FLIGHT));
+  }
+  report('16 in flight', exponent, full);
+  const perSecond = LOAD_FACTOR * rate(full.get(large)?.served ?? []);
+  const random = tallies();
+  for (let round = 0; round < rounds; round += 1) {
+    console.error(`Zipf ${exponent}, ${perSecond.toFixed(1)} arrivals a second, round ${round + 1} of ${rounds}`);
+    const trace = drawTrace(requests, adapters, exponent, perSecond, 1_000 * nth + 500 + round);
+    await both(round, random, (room) => replay(room.engine, trace, nameOf));
+  }
+  report(`${perSecond.toFixed(1)} a second`, exponent, random);
+}
+await Promise.all([large.engine.close(), small.engine.close()]);
