@@ -38,6 +38,9 @@ export function planStep(state: PlanningState, atMs: number): StepPlan | null {
   return builder.entries.length === 0 ? null : finishPlan(builder, state.cache, atMs);
 }
 
+/** Nobody waits for the engine's own requests as for a token: they are spread over steps that decode. */
+const OWN_ROWS_BESIDE_DECODE = 1;
+
 /** A plan being made. */
 class PlanBuilder {
   readonly entries: PlanEntry[] = [];
@@ -48,6 +51,8 @@ class PlanBuilder {
   /** running[0 … kept − 1] stay; what lies behind was preempted. */
   #kept: number;
   #rowsLeft: number;
+  /** Rows that one of the engine's own requests may take of this step. */
+  #ownRows = Number.POSITIVE_INFINITY;
   /** Blocks that prefills of this step are filling, by `nextFilled`; null = not asked for yet. */
   #filling: Set<string | null> | null = null;
   #scoresLeft: number;
@@ -76,7 +81,9 @@ class PlanBuilder {
       const capacity = (sequence.blocks.length + newBlocks.length) * limits.blockSize;
       this.#addRunning(sequence, 'decode', newBlocks, speculation.drafts(sequence, capacity));
     }
-    if (this.entries.length > 0) this.#rowsLeft = Math.min(this.#rowsLeft, limits.maxPrefillRows);
+    if (this.entries.length === 0) return;
+    this.#rowsLeft = Math.min(this.#rowsLeft, limits.maxPrefillRows);
+    this.#ownRows = OWN_ROWS_BESIDE_DECODE;
   }
 
   continuePrefill(): void {
@@ -191,7 +198,8 @@ class PlanBuilder {
     drafts: readonly number[] = [],
   ): PlanEntry {
     const remaining = sequence.length + drafts.length - start;
-    const count = Math.min(remaining, this.#rowsLeft, this.#scorable(sequence, start));
+    const most = sequence.isOwn ? this.#ownRows : Number.POSITIVE_INFINITY;
+    const count = Math.min(remaining, this.#rowsLeft, this.#scorable(sequence, start), most);
     this.#rowsLeft -= count;
     const scored = scoredRows(sequence, start, count);
     this.#scoresLeft -= scored.scoredCount;

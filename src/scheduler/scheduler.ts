@@ -9,15 +9,12 @@ import { PrefixCache } from './prefix-cache.js';
 import { PrefixTree } from './prefix-tree.js';
 import { WaitingQueue } from './queue.js';
 import type { RowAdapters } from './row-adapters.js';
-import { Sequence } from './sequence.js';
+import { BEFORE_ALL, Sequence } from './sequence.js';
 import { SlotPool } from './slot-pool.js';
 import { type SchedulerCounts, type SchedulerSnapshot, snapshotSequence } from './snapshot.js';
 import { blockAt, StepBatchBuilder } from './step-batch.js';
 import { StepCost } from './step-cost.js';
 import { acceptedDrafts, type PlanEntry, type StepPlan, sampledRowsOf } from './step-plan.js';
-
-/** Rank of arrival of a request that need not wait for its turn. */
-const BEFORE_ALL = -1;
 
 /**
  * Continuous batching: decides which rows each step holds and keeps the account of slots and KV blocks. Pure

@@ -5,6 +5,9 @@ import { PromptLookup } from './prompt-lookup.js';
 import { PromptScores } from './prompt-scores.js';
 import type { RowAdapters } from './row-adapters.js';
 
+/** Rank of arrival of the engine's own requests, which need not wait for a turn. */
+export const BEFORE_ALL = -1;
+
 /**
  * One request while the scheduler holds it. Its tokens are prompt and output in one run, because after a preemption
  * both are prefilled again alike.
@@ -77,6 +80,11 @@ export class Sequence {
 
   get id(): number {
     return this.request.id;
+  }
+
+  /** A request of the engine's own. */
+  get isOwn(): boolean {
+    return this.arrival === BEFORE_ALL;
   }
 
   /** Prompt plus output so far. */

@@ -28,6 +28,21 @@ describe('batching', () => {
     assert.equal(harness.scheduler.plan(9), null);
   });
 
+  test("the engine's own requests take one row of a step that decodes, all of their rows of any other", () => {
+    const harness = new Harness({ maxSequences: 4 });
+    const own = (id: number): void =>
+      harness.scheduler.enqueueFirst(makeRequest(id, 3, 1), oneAdapter(5), 0, SERVED_BY);
+    own(11);
+    harness.enqueue(1, 2, 9);
+    assert.equal(rowsOf(harness.step()), '1:p2 11:p3');
+    own(12);
+    own(13);
+    harness.enqueue(2, 4, 9);
+    const steps = Array.from({ length: 3 }, () => rowsOf(harness.step()));
+    assert.deepEqual(steps, ['1:1 2:p4 12:p1 13:p1', '1:1 2:1 12:p1 13:p1', '1:1 2:1 12:p1 13:p1']);
+    assert.deepEqual(harness.runningIds(), [1, 2]);
+  });
+
   test('slots are reused lowest first', () => {
     const harness = new Harness({ maxSequences: 3 });
     harness.enqueue(1, 2, 1);
