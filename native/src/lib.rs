@@ -9,6 +9,7 @@ pub mod kernels;
 pub mod kv;
 pub mod manifest;
 pub mod ops;
+pub mod pace;
 pub mod sampler;
 pub mod session;
 pub mod tokenizer;

@@ -11,6 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::kernels::lora::PANEL;
 use crate::kernels::simd::Dtype;
 use crate::manifest::{Manifest, Site, SiteModule};
+use crate::pace;
 use crate::weights::Weights;
 use serde::Deserialize;
 
@@ -313,6 +314,8 @@ fn dora_gain(file: &File, f: &Factors<'_>, in_features: usize, weights: &Weights
     let mut row = vec![0.0f32; in_features];
     let mut direction = vec![0.0f64; in_features];
     for (n, m) in magnitude.iter().enumerate() {
+        // Each factor of rank is one pass over the row in double precision.
+        pace::worked(f.plan.rank * in_features * size_of::<f64>());
         weights.read_row(&f.module.weight, n, &mut row)?;
         for (d, w) in direction.iter_mut().zip(&row) {
             *d = f64::from(*w);

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::kernels::lora::PANEL;
 use crate::kernels::simd::Dtype;
 use crate::manifest::Embedding;
+use crate::pace;
 use crate::weights::Weights;
 
 /// Packs A transposed, so that a token's column is one row, and B as every expand wants it.
@@ -36,6 +37,7 @@ pub fn embedding_lora(
     let (a_offset, packed) = slab.reserve(vocab * rank * dtype.size())?;
     let mut column = vec![0.0f32; rank];
     for (token, packed) in packed.chunks_exact_mut(rank * dtype.size()).enumerate() {
+        pace::worked(packed.len());
         for (j, value) in column.iter_mut().enumerate() {
             *value = a[j * vocab + token];
         }
@@ -61,6 +63,7 @@ fn column_gain(
     let mut row = vec![0.0f32; hidden];
     let mut column = vec![0.0f64; rank];
     for token in 0..vocab {
+        pace::worked(rank * hidden * size_of::<f64>());
         weights.read_row(&embedding.weight, token, &mut row)?;
         for (j, value) in column.iter_mut().enumerate() {
             *value = plan.scaling * f64::from(a[j * vocab + token]);

@@ -6,6 +6,7 @@
 use super::safetensors::File;
 use super::tensor::read;
 use crate::error::{Code, Error, Result};
+use crate::pace;
 use crate::sampler::rng::uniform;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -104,7 +105,11 @@ fn merge_tensor(files: &[Arc<File>], recipe: &Recipe, tensor: &MergedTensor) -> 
     let Some(elements) = members.first().map(|(values, _)| values.len()) else {
         return Err(Error::new(Code::Native, format!("the recipe gives {} no member", tensor.name)));
     };
-    Ok((0..elements).map(|i| combine(&members, i, recipe.elect)).collect())
+    let combined = (0..elements).map(|i| {
+        pace::worked(members.len() * size_of::<f32>());
+        combine(&members, i, recipe.elect)
+    });
+    Ok(combined.collect())
 }
 
 /// Zeroes all but the ⌊density · n⌋ largest magnitudes.
@@ -125,6 +130,7 @@ fn keep_random(values: &mut [f32], recipe: &Recipe, tensor: &str, member: usize,
     let seed = key.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     #[allow(clippy::cast_possible_truncation, reason = "the counter is split into its halves")]
     for (i, value) in values.iter_mut().enumerate() {
+        pace::worked(size_of::<f32>());
         let kept = uniform(seed, (i as u64 >> 32) as u32, i as u32) < recipe.density;
         #[allow(clippy::cast_possible_truncation, reason = "PEFT divides in float32")]
         let scale = if rescale { recipe.density as f32 } else { 1.0 };

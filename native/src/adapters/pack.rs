@@ -2,6 +2,7 @@
 
 use crate::kernels::lora::{GROUP, PANEL};
 use crate::kernels::simd::{Dtype, LANES};
+use crate::pace;
 
 /// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows [in] of `dtype`; what pads a row is zero.
 pub fn pack_groups(dtype: Dtype, rows: &[&[u8]], stride: usize, packed: &mut [u8]) {
@@ -14,6 +15,7 @@ pub fn pack_groups(dtype: Dtype, rows: &[&[u8]], stride: usize, packed: &mut [u8
 /// `VECTOR` bytes are LANES elements, `stride` bytes a whole number of them.
 fn groups<const VECTOR: usize>(rows: &[&[u8]], stride: usize, packed: &mut [u8]) {
     for (group, packed) in rows.chunks(GROUP).zip(packed.chunks_mut(GROUP * stride)) {
+        pace::worked(packed.len());
         let packed = packed.as_chunks_mut::<VECTOR>().0;
         for (j, row) in group.iter().enumerate() {
             let (vectors, rest) = row.as_chunks::<VECTOR>();
@@ -40,6 +42,7 @@ pub fn pack_panels(dtype: Dtype, b: &[u8], rank: usize, packed: &mut [u8]) {
 fn panels<const SIZE: usize>(b: &[u8], rank: usize, packed: &mut [u8]) {
     let rows = b.as_chunks::<SIZE>().0.chunks(PANEL * rank);
     for (rows, packed) in rows.zip(packed.as_chunks_mut::<SIZE>().0.chunks_exact_mut(PANEL * rank)) {
+        pace::worked(packed.len() * SIZE);
         if rows.len() < packed.len() {
             packed.fill([0; SIZE]);
         }

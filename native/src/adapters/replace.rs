@@ -9,6 +9,7 @@ use super::tensor::{Values, invalid, read};
 use crate::error::{Code, Error, Result};
 use crate::kernels::simd::Dtype;
 use crate::manifest::{Manifest, Precision, WeightRef};
+use crate::pace;
 use crate::weights::Weights;
 
 /// Most tokens with a row of their own.
@@ -76,6 +77,7 @@ pub fn check_copy(file: &File, plan: &CopyPlan, manifest: &Manifest, weights: &W
     let mut rounded = vec![0u8; weight.cols * dtype.size()];
     let mut steps = vec![0.0f32; weight.cols];
     for (n, theirs) in values.chunks_exact(weight.cols).enumerate() {
+        pace::worked(weight.cols * size_of::<f32>());
         weights.read_row(weight, n, &mut ours)?;
         if weight.format == Precision::F32 {
             if dtype != Dtype::F32 {

@@ -5,6 +5,7 @@
 
 use super::buffer::Buffer;
 use crate::error::{Code, Error, Result};
+use crate::pace;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
@@ -19,7 +20,7 @@ const MAX_HEADER: u64 = 8 << 20;
 const MAX_TENSORS: usize = 20_000;
 const MAX_DIMENSIONS: usize = 8;
 /// Bytes that are read and hashed at a time.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 64 << 10;
 
 /// One tensor of the file; `start .. end` are byte offsets into [`File::data`].
 #[derive(Debug, Clone)]
@@ -79,7 +80,10 @@ impl File {
         // Hashed while the processor's cache still holds it.
         for piece in bytes.chunks_mut(PIECE) {
             match file.read_exact(piece) {
-                Ok(()) => sha256.update(piece),
+                Ok(()) => {
+                    sha256.update(&*piece);
+                    pace::worked(piece.len());
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
                     changed = true;
                     break;
@@ -99,8 +103,12 @@ impl File {
     /// # Errors
     /// `ERR_ADAPTER_INVALID` naming the file, the tensor and what was expected.
     pub fn parse(label: String, bytes: Vec<u8>) -> Result<Self> {
-        let sha256 = Sha256::digest(&bytes);
-        Self::check(label, Box::new(bytes), &sha256)
+        let mut sha256 = Sha256::new();
+        for piece in bytes.chunks(PIECE) {
+            sha256.update(piece);
+            pace::worked(piece.len());
+        }
+        Self::check(label, Box::new(bytes), &sha256.finalize())
     }
 
     fn check(label: String, held: Box<dyn AsRef<[u8]> + Send + Sync>, hash: &[u8]) -> Result<Self> {

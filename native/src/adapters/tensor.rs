@@ -4,6 +4,7 @@ use super::pack::{pack, unpack};
 use super::safetensors::{File, Tensor};
 use crate::error::{Code, Error, Result};
 use crate::kernels::simd::Dtype;
+use crate::pace;
 use std::borrow::Cow;
 
 /// Elements that are checked at a time: a loop without early exit is many times faster.
@@ -84,7 +85,10 @@ impl<'a> Values<'a> {
     #[must_use]
     pub fn widen(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.bytes.len() / self.dtype.size()];
-        unpack(self.dtype, &self.bytes, &mut values);
+        for (bytes, values) in self.bytes.chunks(CHUNK * self.dtype.size()).zip(values.chunks_mut(CHUNK)) {
+            pace::worked(bytes.len());
+            unpack(self.dtype, bytes, values);
+        }
         values
     }
 
@@ -118,7 +122,10 @@ fn narrow(bytes: &[u8]) -> Vec<u8> {
 /// The first element that `is` says yes to.
 fn position<const SIZE: usize>(bytes: &[u8], is: impl Fn([u8; SIZE]) -> bool) -> Option<usize> {
     let elements = bytes.as_chunks::<SIZE>().0;
-    let chunk = elements.chunks(CHUNK).position(|chunk| chunk.iter().fold(false, |any, e| any | is(*e)))?;
+    let chunk = elements.chunks(CHUNK).position(|chunk| {
+        pace::worked(chunk.len() * SIZE);
+        chunk.iter().fold(false, |any, e| any | is(*e))
+    })?;
     let start = chunk * CHUNK;
     elements[start..].iter().position(|e| is(*e)).map(|at| start + at)
 }

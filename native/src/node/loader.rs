@@ -3,6 +3,7 @@
 use super::job::{JsError, js_error, rejection};
 use crate::adapters::buffer;
 use crate::error::{Code, Error, Result, guard};
+use crate::pace;
 use napi::bindgen_prelude::{Object, ToNapiValue};
 use napi::{Env, JsDeferred};
 use std::cell::RefCell;
@@ -14,9 +15,6 @@ use std::time::Duration;
 
 /// How long memory of earlier loads is kept for the next one.
 const KEEP_SPARE: Duration = Duration::from_secs(2);
-/// Weight 110 against the 1024 of threads that are not nice.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
 
 thread_local! {
     /// An environment lives on one thread.
@@ -41,7 +39,7 @@ impl Loader {
         let thread = std::thread::Builder::new()
             .name("loramux-load".to_owned())
             .spawn(move || {
-                step_back();
+                pace::hold_back();
                 while let Some(work) = next(&inbox) {
                     work(told.load(Ordering::Acquire));
                 }
@@ -75,16 +73,6 @@ fn next(inbox: &Receiver<Work>) -> Option<Work> {
         }
     }
     inbox.recv().ok()
-}
-
-/// Gives the calling thread a tenth of the weight of the threads that step: enough to get on beside them when they want
-/// all cores, too little to hold a step up. Lowering oneself is always allowed; where it fails, loads are only noticed.
-fn step_back() {
-    #[cfg(target_os = "linux")]
-    // SAFETY: takes plain numbers. On Linux 0 means the calling thread alone.
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
-    }
 }
 
 /// The environment's loader, started by its first job.

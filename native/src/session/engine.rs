@@ -14,6 +14,7 @@ use crate::kv::pages::KvPages;
 use crate::kv::rope::Rope;
 use crate::manifest::{Manifest, Precision};
 use crate::ops::{self, OpEnv};
+use crate::pace;
 use crate::sampler::{NO_TOKEN, Sampler};
 use crate::weights::Weights;
 use ort::session::Session;
@@ -140,6 +141,7 @@ impl Engine {
         request.check(self.shared.manifest.config.vocab_size)?;
         self.check_slots(&request.slots)?;
         let matchers = self.matchers(&request.constraints)?;
+        let _step = pace::Step::begin(self.env.threads);
         let context = StepContext::build(&request.batch, &self.limits, &self.shared.adapters)?;
         let ids = self.resolve_tokens(&request.batch.tokens)?;
         let logits_rows = pad(request.batch.logits_rows.iter().map(|&row| i64::from(row)).collect(), self.min_rows);
