@@ -19,6 +19,8 @@ const ASSISTANT_KEYS = [
   'annotations',
   'audio',
   'function_call',
+  // What OpenAI's packages made of `content`, and below of `arguments`; they send it along with what it was made of.
+  'parsed',
   'reasoning_content',
   'refusal',
   'tool_calls',
@@ -116,7 +118,7 @@ function readCall(path: string, item: unknown): object {
   requireField(`${path}.id`, call.id);
   requireField(`${path}.function`, call.function);
   const called = readObject(`${path}.function`, call.function);
-  refuseOthers(`${path}.function`, called, ['name', 'arguments']);
+  refuseOthers(`${path}.function`, called, ['name', 'arguments', 'parsed_arguments']);
   requireField(`${path}.function.name`, called.name);
   requireField(`${path}.function.arguments`, called.arguments);
   const name = readString(`${path}.function.name`, called.name);

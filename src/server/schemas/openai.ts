@@ -160,6 +160,7 @@ const MESSAGE = object(
     name: STRING,
     tool_calls: array({ type: 'object' }),
     tool_call_id: STRING,
+    parsed: described("Added by OpenAI's packages to replies that are sent back: what `content` holds", {}),
   },
   ['role'],
 );

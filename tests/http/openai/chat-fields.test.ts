@@ -147,6 +147,18 @@ test("a reply's own message can be sent back", async (t) => {
   assert.equal(promptOf(engine), `user:hi;assistant:${first};tool:2;assistant:well${second};A:`);
 });
 
+test("what OpenAI's packages add to a message that they parsed comes back with it, and only there", async (t) => {
+  const { app, engine } = startApp(t, { engine: chatEngine() });
+  const call = { ...CALL, function: { ...CALL.function, parsed_arguments: { a: 1 } } };
+  const message = { role: 'assistant', content: '{"b": 2}', parsed: { b: 2 }, tool_calls: [call] };
+  assert.equal((await chat(app, { messages: [USER, message] })).statusCode, 200);
+  const plain = { role: 'assistant', content: '{"b": 2}', tool_calls: [CALL] };
+  assert.equal((await chat(app, { messages: [USER, plain] })).statusCode, 200);
+  assert.deepEqual(engine.calls[0]?.request.promptIds, engine.calls[1]?.request.promptIds);
+  const reply = await chat(app, { messages: [{ ...USER, parsed: null }] });
+  assert.equal(reply.json().error.param, 'messages[0].parsed');
+});
+
 test('forms of the answer become constraints', async (t) => {
   const { app, engine } = startApp(t, { engine: chatEngine() });
   const constraintOf = async (fields: object): Promise<unknown> => {
