@@ -1,9 +1,11 @@
 """lorax-client's AsyncClient, unmodified."""
 import asyncio
+import json
 import unittest
 
 from lorax import AsyncClient
 from lorax.errors import GenerationError, ValidationError
+from lorax.types import MergedAdapters
 from support import ADAPTERS, CAPITAL, URL, main
 
 
@@ -32,6 +34,25 @@ class Generate(unittest.IsolatedAsyncioTestCase):
             self.assertIsNotNone(event.token.text)
             break
         self.assertEqual((await self.client.generate(CAPITAL, max_new_tokens=1)).details.generated_tokens, 1)
+
+    async def test_every_parameter_that_shapes_the_reply(self):
+        """Those of the synchronous suite, once each, all at the same time."""
+        city = {"type": "object", "properties": {"city": {"enum": ["Paris", "Oslo"]}}, "required": ["city"]}
+        merged = MergedAdapters(ids=["sql", "sql"], weights=[0.5, 0.5], merge_strategy="linear", density=0.0)
+        prompt, best, alternatives, schema, mixed, local = await asyncio.gather(
+            self.client.generate(CAPITAL, decoder_input_details=True, max_new_tokens=2),
+            self.client.generate(CAPITAL, best_of=2, temperature=1.5, max_new_tokens=6),
+            self.client.generate(CAPITAL, adapter_id="sql", return_k_alternatives=2, max_new_tokens=2),
+            self.client.generate(CAPITAL, response_format={"type": "json_object", "schema": city}, max_new_tokens=40),
+            self.client.generate(CAPITAL, merged_adapters=merged, max_new_tokens=4),
+            self.client.generate(CAPITAL, adapter_id="sql", adapter_source="local", max_new_tokens=4),
+        )
+        self.assertEqual(len(prompt.details.prefill), prompt.details.prompt_tokens)
+        self.assertEqual(len(best.details.best_of_sequences), 1)
+        self.assertEqual([len(token.alternative_tokens) for token in alternatives.details.tokens], [2, 2])
+        self.assertIn(json.loads(schema.generated_text)["city"], ["Paris", "Oslo"])
+        self.assertEqual(mixed.details.generated_tokens, 4)
+        self.assertEqual(local.details.tokens[:2], [token.copy(update={"alternative_tokens": None}) for token in alternatives.details.tokens])
 
     async def test_errors(self):
         for error, parameters in [

@@ -65,6 +65,23 @@ class Generate(unittest.TestCase):
             self.assertEqual(token.alternative_tokens[0].id, token.id)
             self.assertEqual(token.alternative_tokens[0].logprob, token.logprob)
 
+    def test_prompt_log_probabilities(self):
+        reply = self.client.generate(CAPITAL, decoder_input_details=True, max_new_tokens=4)
+        prefill = reply.details.prefill
+        self.assertEqual(len(prefill), reply.details.prompt_tokens)
+        self.assertIsNone(prefill[0].logprob)
+        self.assertTrue(all(token.logprob <= 0 for token in prefill[1:]))
+        self.assertIn("France", "".join(token.text for token in prefill))
+        # The answer scores the same once it is part of a prompt.
+        whole = self.client.generate(CAPITAL + reply.generated_text, decoder_input_details=True, max_new_tokens=1)
+        for first, again in zip(reply.details.tokens, whole.details.prefill[len(prefill) :]):
+            self.assertEqual(again.id, first.id)
+            self.assertAlmostEqual(again.logprob, first.logprob, places=3)
+
+    def test_adapter_source(self):
+        here = self.client.generate(CAPITAL, adapter_id="sql", adapter_source="local", max_new_tokens=4)
+        self.assertEqual(here.details.tokens, self.client.generate(CAPITAL, adapter_id="sql", max_new_tokens=4).details.tokens)
+
     def test_stop_truncate_and_full_text(self):
         whole = self.client.generate(CAPITAL, max_new_tokens=12)
         stop = whole.details.tokens[2].text
@@ -93,6 +110,8 @@ class Generate(unittest.TestCase):
         for adapter in (None, "pirate"):
             reply = self.client.generate(CAPITAL, adapter_id=adapter, response_format=answer, max_new_tokens=40)
             self.assertEqual(list(json.loads(reply.generated_text)), ["city"])
+            *_, last = self.client.generate_stream(CAPITAL, adapter_id=adapter, response_format=answer, max_new_tokens=40)
+            self.assertEqual(last.generated_text, reply.generated_text)
         with self.assertRaises(ValidationError):
             self.client.generate(CAPITAL, response_format={"type": "json_object", "schema": {"type": "nothing"}})
 
@@ -114,6 +133,17 @@ class Errors(unittest.TestCase):
         self.refused(ValidationError, "`inputs` tokens \\+ `max_new_tokens` must be <=", max_new_tokens=10**6)
         self.refused(ValidationError, "watermark", watermark=True)
         self.refused(ValidationError, "adapter_source", adapter_id="a/b", adapter_source="pbase")
+
+    def test_what_the_client_refuses_itself(self):
+        for parameters in [dict(best_of=2, seed=1, temperature=1.0), dict(temperature=-1), dict(top_p=1.0), dict(truncate=0)]:
+            with self.assertRaises(ValidationError):
+                self.client.generate(CAPITAL, **parameters)
+
+    def test_routes_that_are_not_there(self):
+        with self.assertRaisesRegex(ValidationError, "no such route"):
+            self.client.embed(CAPITAL)
+        with self.assertRaisesRegex(ValidationError, "no such route"):
+            self.client.classify(CAPITAL)
 
     def test_generation(self):
         self.refused(GenerationError, "^Request failed during generation: Server error: .*nobody", adapter_id="nobody")

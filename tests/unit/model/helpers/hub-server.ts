@@ -10,6 +10,8 @@ export interface HubDouble {
   readonly requests: string[];
   /** First bytes of the parts that were served. */
   readonly parts: number[];
+  /** Authorization headers of the requests, in order; '' where there was none. */
+  readonly authorizations: string[];
 }
 
 export interface HubDoubleOptions {
@@ -21,24 +23,46 @@ export interface HubDoubleOptions {
   readonly tamper?: Readonly<Record<string, Uint8Array>>;
   /** Files whose first transfer is reset halfway. */
   readonly cut?: readonly string[];
+  /** Revisions that exist; all by default. */
+  readonly revisions?: readonly string[];
+  /** Sizes that the listing says, where they are not those of the files. */
+  readonly sizes?: Readonly<Record<string, number>>;
+  /** Files of which only the first half ever comes. */
+  readonly stall?: readonly string[];
   /** Whether parts of files are served; otherwise a request for one gets the whole. */
   readonly ranges?: boolean;
 }
 
 /** Serves one repository over the hub's model, tree and resolve endpoints; closes when the test ends. */
 export async function startHub(context: TestContext, options: HubDoubleOptions): Promise<HubDouble> {
-  const { repo, commit, files, token, tamper = {}, cut = [], ranges = true } = options;
+  const {
+    repo,
+    commit,
+    files,
+    token,
+    tamper = {},
+    cut = [],
+    stall = [],
+    sizes = {},
+    revisions,
+    ranges = true,
+  } = options;
   const requests: string[] = [];
   const parts: number[] = [];
+  const authorizations: string[] = [];
   const cuts = new Set(cut);
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? '', 'http://hub');
     requests.push(pathname);
+    authorizations.push(request.headers.authorization ?? '');
     const json = (status: number, body: unknown) =>
       response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
     if (token !== undefined && request.headers.authorization !== `Bearer ${token}`)
       return json(401, { error: 'Unauthorized' });
-    if (pathname.startsWith(`/api/models/${repo}/revision/`)) {
+    const asRevision = `/api/models/${repo}/revision/`;
+    if (pathname.startsWith(asRevision)) {
+      const revision = pathname.slice(asRevision.length);
+      if (revisions?.includes(revision) === false) return json(404, { error: 'Revision not found' });
       return json(200, {
         _id: '1',
         id: repo,
@@ -52,9 +76,10 @@ export async function startHub(context: TestContext, options: HubDoubleOptions):
       return json(
         200,
         Object.entries(files).map(([path, bytes]) => {
+          const size = sizes[path] ?? bytes.length;
           const oid = createHash('sha256').update(bytes).digest('hex');
-          const lfs = path.endsWith('.safetensors') ? { lfs: { oid, size: bytes.length, pointerSize: 130 } } : {};
-          return { type: 'file', path, size: bytes.length, oid: 'x', ...lfs };
+          const lfs = path.endsWith('.safetensors') ? { lfs: { oid, size, pointerSize: 130 } } : {};
+          return { type: 'file', path, size, oid: 'x', ...lfs };
         }),
       );
     }
@@ -68,6 +93,10 @@ export async function startHub(context: TestContext, options: HubDoubleOptions):
       return response
         .writeHead(206, { ...headers, 'content-range': `bytes 0-0/${bytes.length}` })
         .end(bytes.subarray(0, 1));
+    }
+    if (stall.includes(name)) {
+      response.writeHead(200, { ...headers, 'content-length': bytes.length });
+      return response.write(bytes.subarray(0, bytes.length / 2));
     }
     if (cuts.delete(name)) {
       response.writeHead(200, { ...headers, 'content-length': bytes.length });
@@ -88,5 +117,5 @@ export async function startHub(context: TestContext, options: HubDoubleOptions):
     server.closeAllConnections();
     server.close();
   });
-  return { endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests, parts };
+  return { endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests, parts, authorizations };
 }
