@@ -48,6 +48,7 @@ test('a generation is accepted, comes in deltas, and is done', async (t) => {
   const [accepted, ...rest] = events;
   assert.equal(accepted?.accepted.model, 'sql');
   assert.equal(accepted?.accepted.digest, 'd'.repeat(64));
+  assert.equal(accepted?.accepted.tier, 'host');
   assert.match(accepted?.accepted.requestId, /^[\da-f]{16}$/);
   const token = (id: number, text: string) => ({ id, text, logprob: -0.5, _logprob: 'logprob', top: [] });
   const done = rest.pop()?.done;

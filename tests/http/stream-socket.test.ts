@@ -27,7 +27,8 @@ test('a socket says hello, a stream is accepted, its tokens come in order, and i
   client.send(generate('a', { ...COMPLETION, max_tokens: 3, return_token_ids: true }));
   const done = await client.end('a');
   const [accepted, ...rest] = client.of('a');
-  assert.deepEqual(accepted, { type: 'accepted', id: 'a', model: 'sql', adapter: 'sql', digest: 'd'.repeat(64) });
+  const digest = 'd'.repeat(64);
+  assert.deepEqual(accepted, { type: 'accepted', id: 'a', model: 'sql', adapter: 'sql', digest, tier: 'host' });
   assert.deepEqual(
     rest.slice(0, -1).map(({ type, seq, index, text, token_ids: ids }: Message) => [type, seq, index, text, ids]),
     [

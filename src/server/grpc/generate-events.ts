@@ -23,8 +23,10 @@ export class EventWriter {
       case 'admitted': {
         if (this.#accepted) return [];
         this.#accepted = true;
-        const digest = event.servedBy.digest ?? '';
-        return [{ accepted: { requestId: this.#requestId, model: this.#call.call.model.shown, digest } }];
+        const { digest, tierAtArrival } = event.servedBy;
+        const model = this.#call.call.model.shown;
+        const servedBy = { digest: digest ?? '', tier: tierAtArrival ?? '' };
+        return [{ accepted: { requestId: this.#requestId, model, ...servedBy } }];
       }
       case 'prompt': {
         // All choices have the same prompt.

@@ -45,9 +45,9 @@ export function finishReason(reason: FinishReason): 'stop' | 'length' {
 
 /** The `loramux` object of a reply, for requests with the header `x-loramux-details: 1`. Times in milliseconds. */
 export function detailsOf(result: GenerationResult): Readonly<Record<string, unknown>> {
-  const { adapter, digest } = result.servedBy;
+  const { adapter, digest, tierAtArrival } = result.servedBy;
   const { queue, timeToFirstToken } = durationsOf(result);
-  return { adapter, digest, queue_ms: rounded(queue), ttft_ms: rounded(timeToFirstToken) };
+  return { adapter, digest, tier: tierAtArrival, queue_ms: rounded(queue), ttft_ms: rounded(timeToFirstToken) };
 }
 
 function rounded(milliseconds: number): number {

@@ -227,7 +227,13 @@ const CHAT_CHOICE = object(
   },
   ['index', 'message', 'logprobs', 'finish_reason', 'stop_reason'],
 );
-const DETAILS = object({ adapter: STRING, digest: nullable(STRING), queue_ms: NUMBER, ttft_ms: NUMBER });
+const DETAILS = object({
+  adapter: STRING,
+  digest: nullable(STRING),
+  tier: nullable(STRING),
+  queue_ms: NUMBER,
+  ttft_ms: NUMBER,
+});
 const CARD = object(
   {
     id: STRING,

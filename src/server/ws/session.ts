@@ -3,6 +3,7 @@ import type { FastifyBaseLogger } from 'fastify';
 import type { WebSocket } from 'ws';
 import type { Caller } from '../../core/caller.js';
 import { LoramuxError } from '../../core/errors.js';
+import type { ServedBy } from '../../core/request.js';
 import type { GenerationResult } from '../../generation/spec.js';
 import { detailsOf, fingerprintOf } from '../openai/envelope.js';
 import { type Run, startAll } from '../openai/runs.js';
@@ -201,7 +202,7 @@ export class Session {
       const writer = call.writerOf(run);
       for await (const event of run.events) {
         if (event.kind === 'admitted') {
-          if (!accepted) this.#accept(id, call, event.servedBy.digest);
+          if (!accepted) this.#accept(id, call, event.servedBy);
           accepted = true;
           continue;
         }
@@ -238,8 +239,8 @@ export class Session {
     };
   }
 
-  #accept(id: string, { model }: StreamCall, digest: string | null): void {
-    this.#outbox.write({ type: 'accepted', id, model: model.shown, adapter: model.adapter, digest });
+  #accept(id: string, { model }: StreamCall, { digest, tierAtArrival: tier }: ServedBy): void {
+    this.#outbox.write({ type: 'accepted', id, model: model.shown, adapter: model.adapter, digest, tier });
   }
 
   #deadline(deadlineMs: number | null, id: string): NodeJS.Timeout | undefined {

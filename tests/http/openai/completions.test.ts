@@ -245,7 +245,7 @@ test('token ids and details come when asked for', async (t) => {
   assert.deepEqual(choice?.prompt_token_ids, [7, 8]);
   assert.deepEqual(choice?.token_ids, [111, 107, EOS]);
   const { queue_ms, ttft_ms, ...who } = reply.json().loramux;
-  assert.deepEqual(who, { adapter: '__base__', digest: null });
+  assert.deepEqual(who, { adapter: '__base__', digest: null, tier: null });
   assert.ok(queue_ms >= 0 && ttft_ms >= 0);
 });
 

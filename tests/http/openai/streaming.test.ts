@@ -151,6 +151,7 @@ test('details come in a last chunk of their own', async (t) => {
   assert.deepEqual(chunks.at(-1)?.choices, []);
   assert.equal(chunks.at(-1)?.loramux?.adapter, 'sql');
   assert.equal(chunks.at(-1)?.loramux?.digest, 'd'.repeat(64));
+  assert.equal(chunks.at(-1)?.loramux?.tier, 'host');
 });
 
 test('another version than asked for is a 404 before the first token', async (t) => {
