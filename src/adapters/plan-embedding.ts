@@ -31,6 +31,13 @@ export function planEmbedding(
     });
   }
   if (a === undefined || b === undefined) return null;
+  if (config.invocation !== null) {
+    offenders.push({
+      tensor: a.name,
+      expected: `no factors of ${module} with alora_invocation_tokens: PEFT refuses both together`,
+      found: `${a.dtype} [${a.shape}]`,
+    });
+  }
   const { rank, scaling } = scaleOf(module, config, settings, offenders);
   const { vocab, hidden } = embeddingShape(base);
   const source = rankSource(config);

@@ -11,6 +11,8 @@ const ATOL = 1e-4;
 const RTOL = 1e-4;
 const TIE = 1e-3;
 const NAME = 'alora';
+/** Of `q_proj` and the head of a tied base. */
+const HEAD_NAME = 'alora-head';
 
 async function open(sizes: Partial<Parameters<typeof DirectEngine.open>[0]> = {}): Promise<DirectEngine> {
   const model = await prepareLocal(join(SYNTHETIC, 'models', FIXTURE.model), 'f32');
@@ -22,7 +24,9 @@ test('activated LoRA equals PEFT: base before the last call of the prompt, adapt
   const engine = await open();
   const { activated } = FIXTURE;
   const requestsOn = (target: DirectEngine) => [
-    ...activated.map(({ prompt_ids, expected_ids }) => target.request(NAME, prompt_ids, expected_ids.length)),
+    ...activated.map(({ adapter, prompt_ids, expected_ids }) =>
+      target.request(adapter, prompt_ids, expected_ids.length),
+    ),
     ...[BASE_NAME, 'plain', 'rslora'].flatMap((adapter) =>
       activated.slice(0, 3).map(({ prompt_ids }) => target.request(adapter, prompt_ids, 8)),
     ),
@@ -30,13 +34,18 @@ test('activated LoRA equals PEFT: base before the last call of the prompt, adapt
   const alone: Outcome[] = [];
   for (const request of requestsOn(engine)) alone.push(...(await engine.run([request], { logits: true })));
   assert.deepEqual(
-    activated.map(({ prompt }) => prompt),
-    ['none', 'once', 'twice', 'first', 'last', 'broken off'],
+    activated.map(({ adapter, prompt }) => `${adapter} ${prompt}`),
+    [NAME, HEAD_NAME].flatMap((name) =>
+      ['none', 'once', 'twice', 'first', 'last', 'broken off'].map((prompt) => `${name} ${prompt}`),
+    ),
   );
   activated.forEach((oracle, at) => {
     const outcome = alone[at] as Outcome;
     const error = worstError(outcome.logits[0] as Float32Array, oracleLogits(oracle), ATOL, RTOL);
-    assert.ok(error <= 1, `${oracle.prompt}: logits are off by ${error.toFixed(2)} times the tolerance`);
+    assert.ok(
+      error <= 1,
+      `${oracle.adapter} ${oracle.prompt}: logits are off by ${error.toFixed(2)} times the tolerance`,
+    );
     const tie = oracle.gaps.findIndex((gap) => gap < TIE);
     const count = tie === -1 ? oracle.expected_ids.length : tie;
     assert.deepEqual(outcome.tokens.slice(0, count), oracle.expected_ids.slice(0, count), oracle.prompt);
@@ -68,11 +77,11 @@ test('activated LoRA equals PEFT: base before the last call of the prompt, adapt
 test('a prompt without the call is answered by the base, bit for bit; a call in the answer changes nothing', async () => {
   const engine = await open();
   const uncalled = FIXTURE.activated.filter(({ start }) => start === null);
-  assert.ok(uncalled.length >= 2);
-  for (const { prompt, prompt_ids, expected_ids } of uncalled) {
+  assert.ok(uncalled.length >= 4);
+  for (const { adapter: name, prompt, prompt_ids, expected_ids } of uncalled) {
     const run = async (adapter: string) =>
       (await engine.run([engine.request(adapter, prompt_ids, expected_ids.length)], { logits: true }))[0] as Outcome;
-    assertSameBits(await run(NAME), await run(BASE_NAME), prompt);
+    assertSameBits(await run(name), await run(BASE_NAME), `${name} ${prompt}`);
   }
   await engine.close();
 });

@@ -119,6 +119,17 @@ test('what cannot be merged is refused by name', async () => {
     code: 'ERR_ADAPTER_INVALID',
     message: /lora configs have different ranks: plain has 8–8, all-linear has 16–16/,
   });
+  const whole: readonly (readonly [string, RegExp])[] = [
+    ['modules-to-save-lm-head', /is modules_to_save: use it alone/],
+    ['modules-to-save-norm', /is modules_to_save: use it alone/],
+    ['trainable-tokens-list', /is trainable_tokens: use it alone/],
+    ['lora-bias', /is lora_bias: use it alone/],
+    ['embed', /but embed has one of the embedding/],
+    ['block-diagonal', /but block-diagonal stores blocks/],
+  ];
+  for (const [name, message] of whole) {
+    await assert.rejects(engine.run([merged(name, 'plain')]), { code: 'ERR_ADAPTER_INVALID', message }, name);
+  }
   await assert.rejects(engine.run([merged('plain', 'nowhere')]), { code: 'ERR_ADAPTER_NOT_FOUND' });
   assert.deepEqual(engine.registry.violations(), []);
   await engine.close();

@@ -99,6 +99,17 @@ test('plans factors of the embedding', async () => {
   assert.equal(bytes, 2 * RANK_BYTES + HIDDEN * 4 + (VOCAB + HIDDEN) * 2 * 4 + HIDDEN * 4);
 });
 
+test('activated LoRA changes the head, but not the embedding: PEFT refuses that', async () => {
+  const call = { alora_invocation_tokens: [1, 2] };
+  const { modules, invocation } = await plan(HEAD_FACTORS, { ...call, target_modules: [Q_TARGET, 'lm_head'] });
+  assert.equal(modules.length, 2);
+  assert.deepEqual(invocation, [1, 2]);
+  const [refused, ...more] = await offendersOf(EMBED_FACTORS, { ...call, target_modules: [Q_TARGET, 'embed_tokens'] });
+  assert.deepEqual(more, []);
+  assert.equal(refused?.tensor, `${EMBED}.lora_embedding_A`);
+  assert.match(refused?.expected ?? '', /alora_invocation_tokens/);
+});
+
 test('a kept tie targets embedding and head together', async () => {
   const fields = { target_modules: [Q_TARGET, 'embed_tokens'], ensure_weight_tying: true };
   assert.equal((await plan([...HEAD_FACTORS, ...EMBED_FACTORS], fields)).modules.length, 2);
