@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { verify } from '../../src/cli/verify/verify.js';
 import type { StepBatch, StepOutput } from '../../src/core/step.js';
 import type { NativeEngine } from '../../src/engine/binding.js';
@@ -10,7 +12,11 @@ import { prepareLocal, SYNTHETIC, SYNTHETIC_TOKENS } from '../helpers/synthetic.
 
 const BASE = 'llama-gqa-tied';
 const MODEL = join(SYNTHETIC, 'models', BASE);
-const ADAPTERS = join(SYNTHETIC, 'adapters', BASE);
+/** Every variant of the fixtures, activated ones included. */
+const ADAPTERS = mkdtempSync(join(tmpdir(), 'loramux-verify-'));
+for (const from of [SYNTHETIC, join(SYNTHETIC, 'composition')])
+  cpSync(join(from, 'adapters', BASE), ADAPTERS, { recursive: true });
+after(() => rmSync(ADAPTERS, { recursive: true }));
 
 function sums(stdout: string, what: string): number {
   const counts = [...stdout.matchAll(new RegExp(`(\\d+) ${what}`, 'g'))];
@@ -36,6 +42,8 @@ for (const precision of ['f32', 'w8']) {
     assert.ok(sums(stdout, 'evictions') >= 20, stdout);
     assert.ok(sums(stdout, 'reloads') >= 8, stdout);
     assert.ok(sums(stdout, 'aborted') >= 8, stdout);
+    assert.ok(sums(stdout, 'combined') >= 12, stdout);
+    assert.match(stdout, /^combined -?[\d.]+·\S+; .*peft linear of .*lorax ties of .*peft dare_ties of /m);
     assert.ok(sums(stdout, 'preemptions') >= 1, stdout);
     assert.match(stdout, /up to [3-9] adapters in a step/);
   });

@@ -1,9 +1,9 @@
 import { LoramuxError, toLoramuxError } from '../../core/errors.js';
-import { ANSWER_TOKENS, requestFor, type VerifyCase } from './cases.js';
+import { ANSWER_TOKENS, requestFor, type Target, type VerifyCase } from './cases.js';
 import type { PrivateEngine } from './private-engine.js';
 import { Random } from './random.js';
 import { type Difference, RowCheck } from './row-check.js';
-import type { SoloRuns, Subject } from './solo-runs.js';
+import { answerKey, type SoloRuns, type Subject, servedDigest } from './solo-runs.js';
 
 /** Requests of one round. */
 const REQUESTS = 24;
@@ -26,6 +26,8 @@ export interface RoundOptions {
 export interface RoundTally {
   requests: number;
   aborted: number;
+  /** Requests that combined adapters. */
+  combined: number;
   reloads: number;
   /** Tokens that were compared. */
   tokens: number;
@@ -40,7 +42,7 @@ export interface RoundResult {
 type Action = { readonly after: number } & (
   | {
       readonly kind: 'request';
-      readonly adapter: string;
+      readonly target: Target;
       readonly caseIndex: number;
       readonly tokens: number;
       readonly abortAfter: number | null;
@@ -48,17 +50,25 @@ type Action = { readonly after: number } & (
   | { readonly kind: 'reload'; readonly subject: Subject }
 );
 
+/** The base, an adapter, the name that moves, or several adapters combined. */
+function target(random: Random, { subjects, combinations }: SoloRuns, movingName: string): Target {
+  if (combinations.length > 0 && random.oneIn(4)) {
+    const { label, composition } = random.pick(combinations);
+    return { adapter: label, composition };
+  }
+  return { adapter: random.oneIn(5) ? movingName : random.pick(subjects).name, composition: null };
+}
+
 /** A round's script: all that is random about it is decided before it begins. */
 function script(random: Random, { cases, solo, movingName }: RoundOptions): Action[] {
   const adapters = solo.subjects.filter(({ directory }) => directory !== '');
   const actions: Action[] = [];
   for (let index = 0; index < REQUESTS; index += 1) {
     if (random.oneIn(6)) actions.push({ kind: 'reload', subject: random.pick(adapters), after: random.below(4) });
-    const adapter = random.oneIn(5) ? movingName : random.pick(solo.subjects).name;
     const tokens = 1 + random.below(ANSWER_TOKENS);
     actions.push({
       kind: 'request',
-      adapter,
+      target: target(random, solo, movingName),
       caseIndex: random.below(cases.length),
       tokens,
       abortAfter: random.oneIn(5) ? random.below(tokens) : null,
@@ -79,7 +89,7 @@ export async function runRound(options: RoundOptions): Promise<RoundResult> {
 
 class Round {
   readonly #options: RoundOptions;
-  readonly #tally: RoundTally = { requests: 0, aborted: 0, reloads: 0, tokens: 0 };
+  readonly #tally: RoundTally = { requests: 0, aborted: 0, combined: 0, reloads: 0, tokens: 0 };
   readonly #reloads: Promise<void>[] = [];
   #difference: Difference | null = null;
   #open = 0;
@@ -104,17 +114,19 @@ class Round {
     return { tally: this.#tally, difference: this.#difference };
   }
 
-  #request({ adapter, caseIndex, tokens, abortAfter }: Extract<Action, { kind: 'request' }>): void {
+  #request({ target, caseIndex, tokens, abortAfter }: Extract<Action, { kind: 'request' }>): void {
     const { engine, cases, solo, compareLogits } = this.#options;
     const id = this.#nextId++;
     this.#open += 1;
     this.#tally.requests += 1;
+    const label = target.composition === null ? null : target.adapter;
+    if (label !== null) this.#tally.combined += 1;
     const check = new RowCheck({
-      adapter,
+      target,
       caseIndex,
       tokens,
       compareLogits,
-      answerOf: (digest, at) => solo.answers.get(`${digest} ${at}`),
+      answerOf: (digest, at) => solo.answers.get(answerKey(servedDigest(digest, label), at)),
       onDifference: (difference) => {
         this.#difference ??= difference;
       },
@@ -132,7 +144,7 @@ class Round {
     });
     // What is shared within a round was computed in it.
     const salt = `round from ${this.#options.firstId}`;
-    engine.submit(requestFor(id, adapter, cases[caseIndex] as VerifyCase, tokens, salt), check);
+    engine.submit(requestFor(id, target, cases[caseIndex] as VerifyCase, tokens, salt), check);
     // Some leave before anything came, also while their adapter is loading.
     if (abortAfter === 0) {
       this.#abort(id);
@@ -157,6 +169,7 @@ class Round {
         const { code, message } = toLoramuxError(thrown);
         this.#difference ??= {
           adapter: `${movingName} (reloaded from ${name})`,
+          composition: null,
           digest: null,
           caseIndex: -1,
           position: -1,

@@ -1,11 +1,11 @@
 import { BASE_NAME } from '../../core/names.js';
 import type { SequenceEvent } from '../../core/request.js';
+import type { Target } from './cases.js';
 import type { RequestListener } from './private-engine.js';
 import { type Answer, hashLogits } from './solo-runs.js';
 
 /** Where a request left its solo run. */
-export interface Difference {
-  readonly adapter: string;
+export interface Difference extends Target {
   readonly digest: string | null;
   readonly caseIndex: number;
   /** Index of the token. */
@@ -17,7 +17,7 @@ export interface Difference {
 }
 
 export interface RowCheckOptions {
-  readonly adapter: string;
+  readonly target: Target;
   readonly caseIndex: number;
   /** Tokens asked for. */
   readonly tokens: number;
@@ -89,8 +89,8 @@ export class RowCheck implements RequestListener {
   }
 
   #differ(expected: string, found: string, logits: Float32Array | null): void {
-    const { adapter, caseIndex, onDifference } = this.#options;
-    onDifference({ adapter, digest: this.#digest, caseIndex, position: this.#count, expected, found, logits });
+    const { target, caseIndex, onDifference } = this.#options;
+    onDifference({ ...target, digest: this.#digest, caseIndex, position: this.#count, expected, found, logits });
     this.#end();
   }
 

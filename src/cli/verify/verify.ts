@@ -1,3 +1,7 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { AdapterRoots, CONFIG_FILE } from '../../adapters/adapter-directory.js';
+import { parseAdapterConfig } from '../../adapters/config.js';
 import type { PreparedModel } from '../../core/model-manifest.js';
 import { kvBlockBytes } from '../../engine/engine-sizing.js';
 import type { WorkerStart } from '../../messages/worker-messages.js';
@@ -39,11 +43,12 @@ const EXTRA_IDS = 2 ** 40;
 export async function verify(options: VerifyOptions): Promise<boolean> {
   const { model, print } = options;
   const { manifest } = model;
-  const cases = verifyCases(options.tokenCount, manifest.config.maxPositions);
+  const calls = await callsOf(options.adapters);
+  const cases = verifyCases(options.tokenCount, manifest.config.maxPositions, calls);
   const alone = await PrivateEngine.open(startOf(options, cases, Number.MAX_SAFE_INTEGER), () => undefined);
   let solo: SoloRuns;
   try {
-    solo = await runSolo(alone, cases);
+    solo = await runSolo(alone, cases, budgetFor);
   } finally {
     await alone.close();
   }
@@ -57,12 +62,29 @@ export async function verify(options: VerifyOptions): Promise<boolean> {
   const budget = budgetFor(adapters);
   print(`base     ${manifest.modelId}, ${manifest.precision}`);
   print(`adapters ${adapters.length} of ${sum} bytes, with room for ${budget}`);
+  if (solo.combinations.length > 0) print(`combined ${solo.combinations.map(({ label }) => label).join('; ')}`);
   print(`alone    ${solo.answers.size} runs of ${ANSWER_TOKENS} tokens`);
   return mixed(options, cases, solo, budget);
 }
 
+/** The tokens that call activated adapters of the folder, each once. */
+async function callsOf(folder: string): Promise<(readonly number[])[]> {
+  const calls = new Map<string, readonly number[]>();
+  for (const [, directory] of await new AdapterRoots([folder]).scan()) {
+    const path = join(directory, CONFIG_FILE);
+    try {
+      const { invocation } = parseAdapterConfig(await readFile(path), path);
+      if (invocation !== null) calls.set(invocation.join(), invocation);
+    } catch {
+      // What stands against an adapter is said when it is loaded.
+    }
+  }
+  return [...calls.values()];
+}
+
 /** Below the sum of all, so that adapters come and go; the two largest fit side by side where that leaves pressure. */
-function budgetFor(adapters: readonly Subject[]): number {
+function budgetFor(subjects: readonly Subject[]): number {
+  const adapters = subjects.filter(({ directory }) => directory !== '');
   const sizes = adapters.map(({ bytes }) => bytes).sort((a, b) => b - a);
   const sum = sizes.reduce((bytes, size) => bytes + size, 0);
   const [largest = 1, second = 0] = sizes;
@@ -123,7 +145,7 @@ async function mixed(
   );
   const compareLogits = model.manifest.precision === 'f32';
   const movingName = freeName(solo.subjects);
-  const total: RoundTally = { requests: 0, aborted: 0, reloads: 0, tokens: 0 };
+  const total: RoundTally = { requests: 0, aborted: 0, combined: 0, reloads: 0, tokens: 0 };
   try {
     const first = solo.subjects.find(({ directory }) => directory !== '') as Subject;
     const source = { type: 'dir', location: first.directory } as const;
@@ -138,7 +160,7 @@ async function mixed(
         await reportDifference(difference, engine, cases, seed + round);
         return false;
       }
-      for (const key of ['requests', 'aborted', 'reloads', 'tokens'] as const) total[key] += tally[key];
+      for (const key of ['requests', 'aborted', 'combined', 'reloads', 'tokens'] as const) total[key] += tally[key];
     }
   } finally {
     await engine.close();
@@ -168,7 +190,7 @@ async function mixed(
 async function compareAgain(engine: PrivateEngine, found: Difference, one: VerifyCase): Promise<string> {
   const rows: Float32Array[] = [];
   try {
-    await runAlone(engine, EXTRA_IDS, found.adapter, one, (row) => rows.push(row.slice()));
+    await runAlone(engine, EXTRA_IDS, found, one, (row) => rows.push(row.slice()));
   } catch (thrown) {
     return `alone it fails now: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
   }
@@ -186,7 +208,7 @@ async function compareAgain(engine: PrivateEngine, found: Difference, one: Verif
 
 function roundLine(round: number, rounds: number, tally: RoundTally, pressure: Pressure): string {
   return (
-    `round    ${round + 1} of ${rounds}: ${tally.requests} requests (${tally.aborted} aborted), ${tally.tokens} rows, ` +
+    `round    ${round + 1} of ${rounds}: ${tally.requests} requests (${tally.combined} combined, ${tally.aborted} aborted), ${tally.tokens} rows, ` +
     `${tally.reloads} reloads, ${pressure.loads} loads, ${pressure.evictions} evictions, ` +
     `${pressure.preemptions} preemptions, up to ${pressure.distinct} adapters in a step`
   );

@@ -19,7 +19,7 @@ function rig({ compareLogits = true, stopAt = 99 } = {}): Rig {
   const counts: number[] = [];
   const ends: number[] = [];
   const check = new RowCheck({
-    adapter: 'a',
+    target: { adapter: 'a', composition: null },
     caseIndex: 2,
     tokens: 3,
     compareLogits,
@@ -84,6 +84,7 @@ test('another token is a difference at its position, with the logits behind it',
   assert.deepEqual(differences, [
     {
       adapter: 'a',
+      composition: null,
       digest: DIGEST,
       caseIndex: 2,
       position: 1,
