@@ -1,4 +1,6 @@
+import type { FetchableSource } from './adapter-fetch.js';
 import type { AdapterSource } from './adapter-source.js';
+import type { ErrorCode } from './errors.js';
 
 /** Facts that the engine worker reports for metrics and logs; sent in the step's one message, never awaited. */
 export type Telemetry =
@@ -57,4 +59,17 @@ export type Telemetry =
       readonly tierAtArrival: 'host' | 'disk';
       readonly seconds: number;
     }
+  | {
+      /** One fetch to the disk tier, whoever waited for it. */
+      readonly kind: 'adapter-fetch';
+      readonly source: FetchableSource['type'];
+      /** Null when all files came. */
+      readonly code: ErrorCode | null;
+      readonly seconds: number;
+      /** Of files that were not here before; 0 for a failed fetch. */
+      readonly bytes: number;
+    }
+  /** Whether the disk tier had what a load asked of it. */
+  | { readonly kind: 'disk-lookup'; readonly result: 'hit' | 'miss' }
+  | { readonly kind: 'disk-evict'; readonly reason: 'capacity' | 'failed'; readonly bytes: number }
   | { readonly kind: 'preemption'; readonly requestId: number };

@@ -3,6 +3,7 @@ import type { Instruments } from './families.js';
 
 /** The memory tier of this build: host memory is where the CPU computes. */
 const TIER = 'host';
+const DISK = 'disk';
 
 const LOAD_RESULTS: Readonly<Record<string, string>> = {
   ERR_ADAPTER_NOT_FOUND: 'not_found',
@@ -13,6 +14,11 @@ const LOAD_RESULTS: Readonly<Record<string, string>> = {
   ERR_ADAPTER_SOURCE_TIMEOUT: 'timeout',
   ERR_ABORTED: 'cancelled',
 };
+
+/** The contract's word for how a load or fetch ended; null = well. */
+function resultOf(code: string | null): string {
+  return code === null ? 'ok' : (LOAD_RESULTS[code] ?? 'io');
+}
 
 type Step = Extract<Telemetry, { kind: 'step' }>;
 
@@ -58,8 +64,7 @@ export function recordTelemetry(of: Instruments, fact: Telemetry): void {
       of.loraxBatchFailure.inc({ method: methodOf(fact) });
       return;
     case 'adapter-load': {
-      const result = fact.result === 'ok' ? 'ok' : (LOAD_RESULTS[fact.code ?? ''] ?? 'io');
-      of.adapterLoads.inc({ source: fact.source, result });
+      of.adapterLoads.inc({ source: fact.source, result: resultOf(fact.code) });
       of.adapterLoadSeconds.observe({ phase: 'total', source: fact.source }, fact.seconds);
       return;
     }
@@ -71,6 +76,19 @@ export function recordTelemetry(of: Instruments, fact: Telemetry): void {
       return;
     case 'adapter-wait':
       of.adapterWaitSeconds.observe({ tier: fact.tierAtArrival }, fact.seconds);
+      return;
+    case 'adapter-fetch': {
+      const { source, code, seconds, bytes } = fact;
+      of.adapterFetches.inc({ source, result: resultOf(code) });
+      of.adapterFetchBytes.inc({ source }, bytes);
+      of.adapterLoadSeconds.observe({ phase: 'fetch', source }, seconds);
+      return;
+    }
+    case 'disk-lookup':
+      of.adapterCacheRequests.inc({ tier: DISK, result: fact.result });
+      return;
+    case 'disk-evict':
+      of.adapterEvictions.inc({ tier: DISK, reason: fact.reason });
       return;
     case 'preemption':
       of.preemptions.inc();

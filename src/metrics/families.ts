@@ -81,7 +81,13 @@ export const FAMILIES = {
   adapterResident: gauge('loramux_adapter_resident', '1 for each labelled adapter in memory', 'adapter', 'tier'),
   adapterPins: gauge('loramux_adapter_pins', 'Rows in flight that hold an adapter'),
   adapterCacheRequests: counter('loramux_adapter_cache_requests_total', 'Adapter lookups', 'tier', 'result'),
-  adapterLoadSeconds: histogram('loramux_adapter_load_seconds', 'Adapter loads', SECONDS, 'phase', 'source'),
+  adapterLoadSeconds: histogram(
+    'loramux_adapter_load_seconds',
+    'Adapter loads: their fetch, and all of it',
+    SECONDS,
+    'phase',
+    'source',
+  ),
   adapterWaitSeconds: histogram(
     'loramux_adapter_wait_seconds',
     'Requests that waited for their adapters, by where those were when they came',
@@ -89,6 +95,8 @@ export const FAMILIES = {
     'tier',
   ),
   adapterLoads: counter('loramux_adapter_loads_total', 'Adapter loads by outcome', 'source', 'result'),
+  adapterFetches: counter('loramux_adapter_fetches_total', 'Fetches to the disk tier by outcome', 'source', 'result'),
+  adapterFetchBytes: counter('loramux_adapter_fetch_bytes_total', 'Bytes of new files that fetches brought', 'source'),
   adapterEvictions: counter('loramux_adapter_evictions_total', 'Adapters that left a tier', 'tier', 'reason'),
 
   steps: counter('loramux_steps_total', 'Forward passes', 'phase', 'path', 'base_rows'),

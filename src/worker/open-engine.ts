@@ -4,6 +4,7 @@ import { AdapterRegistry } from '../adapters/registry.js';
 import { TextCache } from '../adapters/text/text-cache.js';
 import type { EngineLimits } from '../core/engine-client.js';
 import { GREEDY_ROW, type StepBatch } from '../core/step.js';
+import type { Telemetry } from '../core/telemetry.js';
 import { loadBinding, type NativeEngine } from '../engine/binding.js';
 import { sizeEngine } from '../engine/engine-sizing.js';
 import type { FromWorker, WorkerStart } from '../messages/worker-messages.js';
@@ -67,6 +68,10 @@ export async function openEngine(
     vocabSize: manifest.config.vocabSize,
     tokenCount,
   });
+  // What the disk tier drops to fit when it opens comes before there is a loop to tell it to.
+  const early: Telemetry[] = [];
+  let report = (fact: Telemetry): void => void early.push(fact);
+  const emit = (fact: Telemetry): void => report(fact);
   const registry = new AdapterRegistry({
     backend: {
       openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
@@ -77,18 +82,20 @@ export async function openEngine(
     },
     base: manifest,
     roots: start.adapterRoots,
-    sources: start.sources === undefined ? null : await openSources(start.sources),
+    sources: start.sources === undefined ? null : await openSources(start.sources, emit),
     capacityBytes: start.adapterMemoryBytes,
     ...(start.maxAdapterBytes === undefined ? {} : { maxFileBytes: start.maxAdapterBytes }),
     prover: new AdapterProver({ run: probe, tokenCount, maxModelLen }),
     texts: new TextCache(texts),
-    emit: (fact) => loop.report(fact),
+    emit,
     warn: (name, warning) =>
       post({ type: 'log', level: 'warn', event: 'adapter.warning', text: `${name}: ${warning}` }),
     now,
   });
   // The registry calls the loop and the loop the registry: neither does before both are there.
   const loop: EngineLoop = new EngineLoop({ engine, scheduler, registry, post, now, onLogits });
+  report = (fact) => loop.report(fact);
+  for (const fact of early) report(fact);
   const limits: EngineLimits = {
     modelId: manifest.modelId,
     precision: manifest.precision,

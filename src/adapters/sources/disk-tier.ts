@@ -17,6 +17,9 @@ export interface KnownCopy {
   readonly files: readonly FetchedFile[];
 }
 
+/** Told of copies that go: to make room, or because they turned out to be damaged. */
+export type DiskEviction = (reason: 'capacity' | 'failed', bytes: number) => void;
+
 interface Entry {
   readonly digest: string;
   readonly bytes: number;
@@ -44,8 +47,8 @@ export class DiskTier {
   #isNamed: (digest: string) => boolean = () => false;
 
   /** Opens or creates the tier in `directory`, making it fit `capacity` bytes. */
-  static async open(directory: string, capacity: number): Promise<DiskTier> {
-    const tier = new DiskTier(directory, capacity);
+  static async open(directory: string, capacity: number, onEvicted: DiskEviction = () => undefined): Promise<DiskTier> {
+    const tier = new DiskTier(directory, capacity, onEvicted);
     for (const name of ['content', 'sources', 'incoming']) await mkdir(join(directory, name), { recursive: true });
     await tier.#scan();
     await tier.#removeStale();
@@ -55,6 +58,7 @@ export class DiskTier {
   private constructor(
     private readonly directory: string,
     private readonly capacity: number,
+    private readonly onEvicted: DiskEviction,
   ) {
     this.#content = join(directory, 'content');
   }
@@ -143,8 +147,14 @@ export class DiskTier {
     });
   }
 
-  /** Deletes a copy, held or not. */
-  async discard(digest: string): Promise<void> {
+  /** Deletes a copy that is damaged, held or not. */
+  discard(digest: string): Promise<void> {
+    return this.#delete(digest, 'failed');
+  }
+
+  async #delete(digest: string, reason: 'capacity' | 'failed'): Promise<void> {
+    const entry = this.#entries.get(digest);
+    if (entry !== undefined) this.onEvicted(reason, entry.bytes);
     this.#forget(digest);
     const doomed = this.newIncoming();
     const wasThere = await rename(join(this.#content, digest), doomed).then(
@@ -178,18 +188,24 @@ export class DiskTier {
     if (entry !== undefined && this.#entries.delete(digest)) this.#bytes -= entry.bytes;
   }
 
+  /** Deletes what was not used for longest until `needed` bytes fit; nothing at all where they never would. */
   async #makeRoom(needed: number): Promise<void> {
-    for (const entry of [...this.#entries.values()]) {
-      if (this.#bytes + needed <= this.capacity) return;
-      if (!this.#mustStay(entry)) await this.discard(entry.digest);
+    const evictable = [...this.#entries.values()].filter((entry) => !this.#mustStay(entry));
+    const sum = evictable.reduce((bytes, entry) => bytes + entry.bytes, 0);
+    const free = Math.max(0, this.capacity - this.#bytes);
+    if (this.#bytes - sum + needed > this.capacity) {
+      throw new LoramuxError(
+        'ERR_ADAPTER_NO_SPACE',
+        `the adapter's files take ${needed} bytes, the disk tier of ${this.capacity} bytes has ${free} free and ${sum} that may be deleted: raise --adapter-disk or unload uploaded adapters`,
+        { bytes: { needed, free, evictable: sum } },
+      );
     }
-    const free = this.capacity - this.#bytes;
-    if (needed <= free) return;
-    throw new LoramuxError(
-      'ERR_ADAPTER_NO_SPACE',
-      `the adapter's files take ${needed} bytes, the disk tier of ${this.capacity} bytes has ${free} that may be used: raise --adapter-disk or unload uploaded adapters`,
-      { bytes: { needed, free: Math.max(0, free), evictable: 0 } },
-    );
+    for (const entry of evictable) {
+      if (this.#bytes + needed <= this.capacity) return;
+      if (!this.#mustStay(entry)) await this.#delete(entry.digest, 'capacity');
+    }
+    // Somebody may have taken hold of a copy meanwhile.
+    if (this.#bytes + needed > this.capacity) await this.#makeRoom(needed);
   }
 
   async #scan(): Promise<void> {

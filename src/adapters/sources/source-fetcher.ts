@@ -3,7 +3,8 @@ import { rm } from 'node:fs/promises';
 import type { TierInfo } from '../../core/adapter.js';
 import type { FetchableSource, FetchedFile, HostRules } from '../../core/adapter-fetch.js';
 import { describeSource, type RemoteSource, type UploadSource } from '../../core/adapter-source.js';
-import { LoramuxError, toLoramuxError } from '../../core/errors.js';
+import { type ErrorCode, LoramuxError, toLoramuxError } from '../../core/errors.js';
+import type { Telemetry } from '../../core/telemetry.js';
 import { type Deferred, deferred } from '../deferred.js';
 import { adapterDigest } from '../digest.js';
 import type { DiskTier, KnownCopy } from './disk-tier.js';
@@ -27,6 +28,13 @@ export interface SourceFetcherOptions {
   readonly rules: HostRules;
   /** Serve hub adapters from what was fetched before, and ask the hub nothing. */
   readonly hubOffline: boolean;
+  readonly emit: (fact: Telemetry) => void;
+}
+
+/** A fetch that succeeded. */
+interface Landed {
+  readonly copy: LocalCopy;
+  readonly files: readonly FetchedFile[];
 }
 
 interface Flight {
@@ -64,8 +72,12 @@ export class SourceFetcher implements RemoteSources {
     const known = await this.#options.disk.find(key);
     if (known !== null && !this.#mustAsk(source, request)) {
       const copy = await this.#options.disk.hold(known.digest);
-      if (copy !== null) return copy;
+      if (copy !== null) {
+        this.#options.emit({ kind: 'disk-lookup', result: 'hit' });
+        return copy;
+      }
     }
+    this.#options.emit({ kind: 'disk-lookup', result: 'miss' });
     if (source.type === 'hub' && this.#options.hubOffline) {
       throw new LoramuxError(
         'ERR_ADAPTER_NOT_FOUND',
@@ -91,6 +103,7 @@ export class SourceFetcher implements RemoteSources {
 
   async #openUpload({ location }: UploadSource): Promise<LocalCopy> {
     const copy = await this.#options.disk.hold(location);
+    this.#options.emit({ kind: 'disk-lookup', result: copy === null ? 'miss' : 'hit' });
     if (copy !== null) return copy;
     throw new LoramuxError(
       'ERR_ADAPTER_NOT_FOUND',
@@ -128,8 +141,8 @@ export class SourceFetcher implements RemoteSources {
     };
     // Nobody may join what is being ended.
     flight.controller.signal.addEventListener('abort', land, { once: true });
-    void this.#fly(key, source, known, flight).then(
-      (copy) => {
+    void this.#reported(source, known, () => this.#fly(key, source, known, flight)).then(
+      ({ copy }) => {
         land();
         for (const waiter of flight.waiters) waiter.resolve(this.#options.disk.retain(copy.digest));
         flight.waiters.clear();
@@ -144,7 +157,24 @@ export class SourceFetcher implements RemoteSources {
     return flight;
   }
 
-  async #fly(key: string, source: FetchableSource, known: KnownCopy | null, flight: Flight): Promise<LocalCopy> {
+  /** `fly`, told as a fact when it ends. */
+  async #reported(source: FetchableSource, known: KnownCopy | null, fly: () => Promise<Landed>): Promise<Landed> {
+    const startedMs = performance.now();
+    const report = (code: ErrorCode | null, bytes: number): void => {
+      const seconds = (performance.now() - startedMs) / 1000;
+      this.#options.emit({ kind: 'adapter-fetch', source: source.type, code, seconds, bytes });
+    };
+    try {
+      const landed = await fly();
+      report(null, newBytes(landed.files, known?.files ?? []));
+      return landed;
+    } catch (thrown) {
+      report(toLoramuxError(thrown, 'ERR_ADAPTER_SOURCE').code, 0);
+      throw thrown;
+    }
+  }
+
+  async #fly(key: string, source: FetchableSource, known: KnownCopy | null, flight: Flight): Promise<Landed> {
     const { disk, backend } = this.#options;
     await this.#takeTurn();
     const directory = disk.newIncoming();
@@ -164,7 +194,7 @@ export class SourceFetcher implements RemoteSources {
       const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
       const copy = await disk.adopt(directory, digest, bytes);
       await disk.remember(key, digest, files);
-      return copy;
+      return { copy, files };
     } finally {
       previous?.release();
       await rm(directory, { recursive: true, force: true });
@@ -185,6 +215,12 @@ export class SourceFetcher implements RemoteSources {
     if (next === undefined) this.#running -= 1;
     else next();
   }
+}
+
+/** Bytes of the files that an earlier fetch did not leave here. */
+function newBytes(files: readonly FetchedFile[], before: readonly FetchedFile[]): number {
+  const had = new Set(before.map(({ path, sha256 }) => `${path} ${sha256}`));
+  return files.reduce((sum, { path, sha256, bytes }) => sum + (had.has(`${path} ${sha256}`) ? 0 : bytes), 0);
 }
 
 /** Names a source on the disk. What a token opened is found with that token only. */

@@ -158,6 +158,10 @@ test('loads, lookups, evictions and preemptions are counted by outcome', async (
   engine.report({ kind: 'adapter-evict', name: 'a', reason: 'capacity', bytes: 5 });
   engine.report({ kind: 'adapter-lookup', name: 'a', result: 'hit' });
   engine.report({ kind: 'adapter-wait', tierAtArrival: 'disk', seconds: 0.25 });
+  engine.report({ kind: 'adapter-fetch', source: 'hub', code: null, seconds: 2, bytes: 700 });
+  engine.report({ kind: 'adapter-fetch', source: 's3', code: 'ERR_ADAPTER_SOURCE_TIMEOUT', seconds: 9, bytes: 0 });
+  engine.report({ kind: 'disk-lookup', result: 'miss' });
+  engine.report({ kind: 'disk-evict', reason: 'capacity', bytes: 7 });
   engine.report({ kind: 'preemption', requestId: 1 });
   const text = await metrics.render();
   for (const line of [
@@ -168,6 +172,12 @@ test('loads, lookups, evictions and preemptions are counted by outcome', async (
     'loramux_adapter_evictions_total{tier="host",reason="capacity"} 1',
     'loramux_adapter_cache_requests_total{tier="host",result="hit"} 1',
     'loramux_adapter_wait_seconds_sum{tier="disk"} 0.25',
+    'loramux_adapter_fetches_total{source="hub",result="ok"} 1',
+    'loramux_adapter_fetches_total{source="s3",result="timeout"} 1',
+    'loramux_adapter_fetch_bytes_total{source="hub"} 700',
+    'loramux_adapter_load_seconds_count{phase="fetch",source="hub"} 1',
+    'loramux_adapter_cache_requests_total{tier="disk",result="miss"} 1',
+    'loramux_adapter_evictions_total{tier="disk",reason="capacity"} 1',
     'loramux_preemptions_total 1',
   ]) {
     assert.ok(text.includes(`${line}\n`), line);

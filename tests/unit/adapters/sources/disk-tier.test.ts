@@ -14,12 +14,15 @@ interface Rig {
   readonly tier: DiskTier;
   readonly add: (digest: string, bytes: number) => Promise<void>;
   readonly digests: () => Promise<string[]>;
+  readonly evicted: string[];
 }
 
 async function rig(t: TestContext, capacity: number): Promise<Rig> {
   const root = await temporaryDirectory(t);
-  const tier = await DiskTier.open(root, capacity);
+  const evicted: string[] = [];
+  const tier = await DiskTier.open(root, capacity, (reason, bytes) => evicted.push(`${reason} ${bytes}`));
   return {
+    evicted,
     root,
     tier,
     add: async (digest, bytes) => (await adopt(tier, digest, bytes)).release(),
@@ -37,7 +40,7 @@ async function adopt(tier: DiskTier, digest: string, bytes: number) {
 }
 
 test('what was not used for longest goes first, what is held stays', async (t) => {
-  const { tier, add, digests } = await rig(t, 100);
+  const { tier, add, digests, evicted } = await rig(t, 100);
   await add(A, 40);
   await add(B, 40);
   (await tier.hold(A))?.release();
@@ -48,11 +51,15 @@ test('what was not used for longest goes first, what is held stays', async (t) =
   await add(B, 60);
   assert.deepEqual(await digests(), ['a', 'b']);
   await assert.rejects(add(C, 61), coded('ERR_ADAPTER_NO_SPACE', /--adapter-disk/));
+  assert.deepEqual(await digests(), ['a', 'b'], 'nothing is deleted for what would not fit');
   held?.release();
   held?.release();
   assert.equal(tier.tier().pinned, 0);
   await add(C, 100);
   assert.deepEqual(await digests(), ['c']);
+  assert.deepEqual(evicted, ['capacity 40', 'capacity 40', 'capacity 40', 'capacity 60']);
+  await tier.discard(C);
+  assert.equal(evicted.at(-1), 'failed 100');
 });
 
 test('uploads that a name stands for stay', async (t) => {

@@ -9,6 +9,7 @@ import { Fetcher } from '../../../../src/adapters/sources/fetcher.js';
 import type { OpenRequest } from '../../../../src/adapters/sources/remote-sources.js';
 import { SourceFetcher } from '../../../../src/adapters/sources/source-fetcher.js';
 import type { HttpSource, HubSource } from '../../../../src/core/adapter-source.js';
+import type { Telemetry } from '../../../../src/core/telemetry.js';
 import type { LocalServer } from '../../../helpers/local-server.js';
 import { startHub } from '../../model/helpers/hub-server.js';
 import { coded, ScriptedBackend, temporaryDirectory, tinyBase, until, writeAdapter } from '../support.js';
@@ -21,6 +22,7 @@ interface Rig {
   readonly root: string;
   readonly registry: AdapterRegistry;
   readonly backend: ScriptedBackend;
+  readonly facts: Telemetry[];
 }
 
 async function rig(
@@ -32,11 +34,13 @@ async function rig(
   const rules = allowing(...servers);
   const limits = { ...LIMITS, stallMs: 5_000 };
   const hub = { endpoint: options.hub ?? null, token: null };
+  const facts: Telemetry[] = [];
   const sources = new SourceFetcher({
     disk: await DiskTier.open(root, 2 ** 20),
     backend: new Fetcher({ limits, rules, hub, s3Endpoint: null }),
     rules,
     hubOffline: options.hubOffline ?? false,
+    emit: (fact) => facts.push(fact),
   });
   const backend = new ScriptedBackend();
   const registry = new AdapterRegistry({
@@ -47,7 +51,7 @@ async function rig(
     capacityBytes: 2 ** 20,
     emit: () => undefined,
   });
-  return { sources, root, registry, backend };
+  return { sources, root, registry, backend, facts };
 }
 
 function request(changes: Partial<OpenRequest> = {}): OpenRequest {
@@ -239,4 +243,26 @@ test('hosts outside of the list are refused before there is a name', async (t) =
   );
   assert.equal(server.requests.length, 0);
   await assert.rejects(registry.get('a'), coded('ERR_ADAPTER_NOT_FOUND'));
+});
+
+test('fetches, their bytes and failures, and what the disk had, are told', async (t) => {
+  const files = { ...(await adapterFiles(t)) };
+  const server = await startFiles(t, files);
+  const { sources, facts } = await rig(t, [server]);
+  const open = async (refresh: boolean): Promise<void> =>
+    (await sources.open(at(server), request({ refresh }))).release();
+  const told = (): unknown[] =>
+    facts.splice(0).map((fact) => ({ ...fact, ...('seconds' in fact ? { seconds: 0 } : {}) }));
+  const fetched = (bytes: number) => ({ kind: 'adapter-fetch', source: 'http', code: null, seconds: 0, bytes });
+  const [hit, miss] = (['hit', 'miss'] as const).map((result) => ({ kind: 'disk-lookup', result }));
+  await open(true);
+  assert.deepEqual(told(), [miss, fetched(Object.values(files).reduce((sum, file) => sum + file.length, 0))]);
+  await open(false);
+  assert.deepEqual(told(), [hit]);
+  files['tokenizer.json'] = Buffer.from('{"new": 1}');
+  await open(true);
+  assert.deepEqual(told(), [miss, fetched(10)]);
+  const missing = { ...at(server), location: `${server.url}/nothing` };
+  await assert.rejects(sources.open(missing, request()), coded('ERR_ADAPTER_NOT_FOUND'));
+  assert.deepEqual(told(), [miss, { ...fetched(0), code: 'ERR_ADAPTER_NOT_FOUND' }]);
 });
