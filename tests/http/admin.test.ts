@@ -62,6 +62,7 @@ const SOURCES: readonly (readonly [unknown, AdapterSource])[] = [
     { type: 's3', location: 'bucket/a' },
     { type: 's3', location: 's3://bucket/a' },
   ],
+  [`upload:${'0f'.repeat(32)}`, { type: 'upload', location: '0f'.repeat(32), received: null }],
   ['HTTPS://Host.example/a?b=c#d', { type: 'http', location: 'https://host.example/a?b=c', token: null }],
   [
     { type: 'http', location: 'http://127.1:80/a.tar', token: 't' },
@@ -95,7 +96,9 @@ const MALFORMED: readonly (readonly [unknown, string])[] = [
   [{ name: 'a', source: 's3://bucket/a?versionId=1' }, 'source'],
   [{ name: 'a', source: 'https://' }, 'source'],
   [{ name: 'a', source: 'https://user:secret@host/x' }, 'source'],
-  [{ name: 'a', source: { type: 'upload', location: 'x' } }, 'source.type'],
+  [{ name: 'a', source: { type: 'merge', location: 'x' } }, 'source.type'],
+  [{ name: 'a', source: { type: 'upload', location: 'x' } }, 'source.location'],
+  [{ name: 'a', source: 'upload:../x' }, 'source'],
   [{ name: 'a', source: { type: 'hub', location: 'x' } }, 'source.location'],
   [{ name: 'a', source: { type: 'hub', location: 'a/b', token: 'has space' } }, 'source.token'],
   [{ name: 'a', source: { type: 's3', location: 'bucket/x', token: 't' } }, 'source.token'],

@@ -4,9 +4,10 @@ import { LoramuxError } from '../../core/errors.js';
 import { parseHubId } from '../../model/fetch/hub-model.js';
 import { isJsonObject, type JsonObject } from '../fields.js';
 
-const FORMS = 'dir:PATH, a path, hub:ORG/NAME[@REVISION], s3://BUCKET/PREFIX or https://HOST/PATH';
+const FORMS = 'dir:PATH, a path, hub:ORG/NAME[@REVISION], s3://BUCKET/PREFIX, https://HOST/PATH or upload:DIGEST';
 const FIELDS = ['type', 'location', 'revision', 'token'];
-const TYPES = ['dir', 'hub', 's3', 'http'] as const;
+const TYPES = ['dir', 'hub', 's3', 'http', 'upload'] as const;
+const DIGEST = /^[0-9a-f]{64}$/;
 const BUCKET = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
 const MAX_LOCATION = 2048;
 /** Printable ASCII: what an HTTP header can hold. */
@@ -45,6 +46,8 @@ export function readSource(value: unknown): FileSource {
     case 'http':
     case 'https':
       return readUrl({ ...given, location: value });
+    case 'upload':
+      return readUpload({ ...given, location: rest });
     default:
       throw refuse('source', `unknown source type "${scheme}": expected ${FORMS}`);
   }
@@ -74,6 +77,8 @@ function readObject(source: JsonObject): FileSource {
       return readBucket(given);
     case 'http':
       return readUrl(given);
+    case 'upload':
+      return readUpload(given);
   }
 }
 
@@ -111,6 +116,15 @@ function readHub(given: Given): FileSource {
     throw refuse(field, `"${field}" must be ORG/NAME, optionally with @REVISION (branch, tag or commit)`);
   }
   return { type: 'hub', location: id.repo, revision: id.revision, token: readToken(given) };
+}
+
+/** Files that were uploaded before, and are still on the disk. */
+function readUpload(given: Given): FileSource {
+  refuseUnused(given, 'an upload', ['revision', 'token']);
+  const { location, field } = given;
+  if (!DIGEST.test(location))
+    throw refuse(field, `"${field}" must name an upload by its digest, 64 hexadecimal digits`);
+  return { type: 'upload', location, received: null };
 }
 
 function readBucket(given: Given): FileSource {

@@ -10,7 +10,13 @@ import type { ListAdaptersMessage, LoadAdapterMessage, UnloadAdapterMessage } fr
 const DEFAULT_PAGE = 100;
 const MAX_PAGE = 1_000;
 /** `source.type` of the admin API for each source of the messages. */
-const SOURCES: Readonly<Record<string, string>> = { LOCAL: 'dir', HUB: 'hub', S3: 's3', HTTPS: 'http' };
+const SOURCES: Readonly<Record<string, string>> = {
+  LOCAL: 'dir',
+  HUB: 'hub',
+  S3: 's3',
+  HTTPS: 'http',
+  PUSH: 'upload',
+};
 const OUTCOMES = { created: 'CREATED', unchanged: 'UNCHANGED', replaced: 'REPLACED', accepted: 'ACCEPTED' } as const;
 
 export interface AdapterCallDeps {

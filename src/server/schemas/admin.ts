@@ -22,7 +22,7 @@ const FLAG = described('Bare, true or false', { enum: ['', 'true', 'false'] });
 const TEXT = nullable(STRING);
 
 const SOURCE_OBJECT = object(
-  { type: { enum: ['dir', 'hub', 's3', 'http'] }, location: STRING, revision: TEXT, token: TEXT },
+  { type: { enum: ['dir', 'hub', 's3', 'http', 'upload'] }, location: STRING, revision: TEXT, token: TEXT },
   ['type', 'location'],
 );
 const SOURCE: JsonSchema = {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
-import { readdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { AdapterRegistry } from '../../../../src/adapters/registry.js';
@@ -265,4 +265,35 @@ test('fetches, their bytes and failures, and what the disk had, are told', async
   const missing = { ...at(server), location: `${server.url}/nothing` };
   await assert.rejects(sources.open(missing, request()), coded('ERR_ADAPTER_NOT_FOUND'));
   assert.deepEqual(told(), [miss, { ...fetched(0), code: 'ERR_ADAPTER_NOT_FOUND' }]);
+});
+
+test('a restart forgets names; an upload and what its alias stood for are found again by their digest', async (t) => {
+  const before = await rig(t, []);
+  const files = await adapterFiles(t);
+  const directory = join(before.root, 'incoming', 'upload');
+  await mkdir(directory);
+  for (const [name, bytes] of Object.entries(files)) await writeFile(join(directory, name), bytes);
+  const digest = digestOf(files);
+  const source = { type: 'upload', location: digest, received: null } as const;
+  const call = { name: 'a', pin: false, wait: true, replace: true };
+  await before.registry.load({ ...call, source: { ...source, received: { directory, bytes: 40_000 } } });
+  await before.registry.setAlias('prod', { digest });
+  await before.registry.close();
+
+  const { registry } = await rig(t, [], { root: before.root });
+  for (const name of ['a', 'prod']) await assert.rejects(registry.acquire(name), coded('ERR_ADAPTER_NOT_FOUND'));
+  const reply = await registry.load({ ...call, source });
+  assert.deepEqual(
+    [reply.outcome, reply.adapter.digest, reply.adapter.source],
+    ['created', digest, `upload:${digest}`],
+  );
+  await registry.setAlias('prod', { digest });
+  const lease = await registry.acquire('prod');
+  assert.equal(lease.digest, digest);
+  lease.release();
+  const unknown = { ...source, location: 'e'.repeat(64) };
+  await assert.rejects(
+    registry.load({ ...call, name: 'b', source: unknown }),
+    coded('ERR_ADAPTER_NOT_FOUND', /upload them again/),
+  );
 });
