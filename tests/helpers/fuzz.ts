@@ -1,6 +1,5 @@
 /**
- * How many inputs a property test of hostile input gets: FUZZ_RUNS, or `otherwise`. A long run is
- * `FUZZ_RUNS=300000 node --test dist/tests/unit/adapters/hostile-config.test.js`.
+ * How many inputs a property test of hostile input gets: FUZZ_RUNS, or `otherwise`. `npm run fuzz` is a long run.
  */
 export function fuzzRuns(otherwise: number): number {
   const text = process.env.FUZZ_RUNS;
