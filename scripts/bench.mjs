@@ -1,17 +1,43 @@
-// `npm run bench`, `npm run bench:loads` and `npm run bench:zipf`, with flags behind `--`: builds what is stale, then measures.
-import { execFileSync } from 'node:child_process';
+// `npm run bench`, `bench:page`, `bench:loads` and `bench:zipf`, with flags behind `--`: builds what is stale, then measures.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ensurePythonEnvironment } from './python-env.mjs';
 import { buildNative, buildTypeScript, installPackages, needTools, root, run, stop } from './steps.mjs';
 
+const PROGRAMS = ['main', 'page', 'loads', 'zipf'];
+
+/** Peers from npm live in bench/, apart from what the server needs. Where they cannot be installed they are absent. */
+function installPeers() {
+  const folder = join(root, 'bench');
+  const lock = readFileSync(join(folder, 'package-lock.json'), 'utf8');
+  const stamp = join(folder, 'node_modules', '.loramux-lock');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return;
+  // Its optional packages are builds for graphics cards and other machines.
+  const args = ['install', '--no-save', '--ignore-scripts', '--omit=optional', '--no-audit', '--no-fund'];
+  const { status } = spawnSync('npm', args, { cwd: folder, stdio: 'inherit' });
+  if (status === 0) writeFileSync(stamp, lock);
+  else console.error('the peers from npm could not be installed: the benchmark goes on without them');
+}
+
+/** Interpreter of PEFT's environment; where that cannot be made, one without PEFT. */
+function pythonOfPeers() {
+  try {
+    return ensurePythonEnvironment();
+  } catch (error) {
+    console.error(`${error.message}: the benchmark goes on without PEFT`);
+    return 'python3';
+  }
+}
+
 const [what, ...flags] = process.argv.slice(2);
-if (!['mixed', 'loads', 'zipf'].includes(what)) stop(`no such benchmark: ${what}; there are mixed, loads and zipf`);
+if (!PROGRAMS.includes(what)) stop(`no such benchmark: ${what}; there are ${PROGRAMS.join(', ')}`);
 needTools('cargo', 'python3');
 installPackages();
 buildNative();
 buildTypeScript();
-if (what === 'mixed' && !flags.includes('--no-peer')) {
-  const stdio = ['ignore', 'pipe', 'inherit'];
-  const python = execFileSync(process.execPath, [join(root, 'scripts', 'python-env.mjs')], { encoding: 'utf8', stdio });
-  flags.push('--peer', python.trim());
+if (what === 'main' && !flags.includes('--no-peers')) {
+  installPeers();
+  flags.push('--python', pythonOfPeers());
 }
 run(process.execPath, [join(root, 'dist', 'bench', `${what}.js`), ...flags]);

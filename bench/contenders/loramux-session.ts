@@ -1,0 +1,127 @@
+import { join } from 'node:path';
+import type { AdapterLease } from '../../src/adapters/adapter-record.js';
+import { AdapterRegistry } from '../../src/adapters/registry.js';
+import type { ModelManifest, PreparedModel } from '../../src/core/model-manifest.js';
+import { BASE_NAME } from '../../src/core/names.js';
+import { GREEDY_SAMPLING, PLAIN_REQUEST } from '../../src/core/request.js';
+import { loadBinding, type NativeEngine } from '../../src/engine/binding.js';
+import { BASE_ROWS, oneAdapter } from '../../src/scheduler/row-adapters.js';
+import { Scheduler } from '../../src/scheduler/scheduler.js';
+import { distinctAdapters, type Job, type Timing } from './protocol.js';
+
+/** Steps before the clock of a decode starts: the prefill and one that decodes. */
+const WARM_UP_STEPS = 2;
+const LIMITS = { maxModelLen: 1024, maxSequences: 64, maxBatchTokens: 1024 };
+const KV_BLOCKS = 2048;
+
+/** An engine without a server: scheduler, steps, sampling, and nothing else. */
+export class LoramuxSession {
+  #nextId = 1;
+
+  private constructor(
+    readonly engine: NativeEngine,
+    readonly registry: AdapterRegistry,
+    readonly model: PreparedModel,
+  ) {}
+
+  static async open(model: PreparedModel, adapterRoot: string, threads: number): Promise<LoramuxSession> {
+    const binding = loadBinding();
+    const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
+    const engine = await binding.Engine.open(JSON.stringify(model.manifest), {
+      directory: model.directory,
+      threads,
+      ...LIMITS,
+      kvBlocks: KV_BLOCKS,
+      tokenCount: tokenizer.vocabSize(),
+    });
+    const registry = new AdapterRegistry({
+      backend: {
+        openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
+        firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
+        mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
+        compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
+        releaseAdapter: (handle) => engine.releaseAdapter(handle),
+      },
+      base: model.manifest,
+      roots: [adapterRoot],
+      capacityBytes: 4 * 2 ** 30,
+      emit: () => undefined,
+    });
+    return new LoramuxSession(engine, registry, model);
+  }
+
+  /** Runs a job; its adapters are resident before the clock starts. */
+  async run(job: Job): Promise<Timing> {
+    const held = new Map<string, AdapterLease>();
+    for (const name of distinctAdapters(job.adapters)) held.set(name, await this.registry.acquire(name));
+    const scheduler = this.#scheduler();
+    const firstId = this.#nextId;
+    const first: number[] = [];
+    for (const [row, adapter] of job.adapters.entries()) this.#enqueue(scheduler, job, row, held.get(adapter));
+
+    const skipped = job.phase === 'decode' ? WARM_UP_STEPS : 0;
+    let seconds = 0;
+    for (let step = 0; ; step += 1) {
+      const started = performance.now();
+      const plan = scheduler.plan(step);
+      if (plan === null) break;
+      const output = await this.engine.step(scheduler.buildBatch(plan));
+      const events = scheduler.commit(plan, output, step);
+      if (step === 0) for (const event of events) if (event.kind === 'token') first[event.id - firstId] = event.token;
+      if (step >= skipped) seconds += (performance.now() - started) / 1000;
+    }
+    for (const lease of held.values()) lease.release();
+
+    const prompts = job.prompts.reduce((sum, { length }) => sum + length, 0);
+    const tokens = job.phase === 'decode' ? job.adapters.length * job.steps : prompts;
+    const adapters = await Promise.all([...held.keys()].map((name) => this.registry.get(name)));
+    const stepBytes = adapters.reduce((sum, { bytes }) => sum + bytes, matrixBytes(this.model.manifest));
+    return { tokens, seconds, stepBytes, first };
+  }
+
+  async close(): Promise<void> {
+    await this.registry.close();
+    await this.engine.close();
+  }
+
+  #scheduler(): Scheduler {
+    return new Scheduler({
+      ...LIMITS,
+      maxPrefillRows: LIMITS.maxBatchTokens,
+      maxQueue: LIMITS.maxSequences,
+      prefixCache: false,
+      speculation: false,
+      kvBlocks: KV_BLOCKS,
+      blockSize: this.engine.blockSize,
+      vocabSize: this.model.manifest.config.vocabSize,
+    });
+  }
+
+  #enqueue(scheduler: Scheduler, job: Job, row: number, lease: AdapterLease | undefined): void {
+    const adapter = job.adapters[row] ?? BASE_NAME;
+    const request = {
+      id: this.#nextId++,
+      adapter,
+      promptIds: Uint32Array.from(job.prompts[row] ?? []),
+      maxNewTokens: job.phase === 'decode' ? job.steps + WARM_UP_STEPS : 1,
+      stopIds: [],
+      sampling: GREEDY_SAMPLING,
+      ...PLAIN_REQUEST,
+    };
+    const servedBy = { adapter, digest: lease?.digest ?? null, tierAtArrival: null };
+    scheduler.enqueue(request, lease === undefined ? BASE_ROWS : oneAdapter(lease.handle), 0, servedBy);
+  }
+}
+
+const SCALE_BYTES = 4;
+const SCALED_BLOCK = 32;
+
+/** Bytes of the matrices that every step reads whole: of all sites, the head among them. */
+function matrixBytes({ sites }: ModelManifest): number {
+  const weights = sites.flatMap(({ modules }) => modules.map(({ weight }) => weight));
+  return weights.reduce((sum, { format, rows, cols, scalesOffset, minsOffset }) => {
+    const bits = Number(/\d+/.exec(format)?.[0]);
+    const perBlock = [scalesOffset, minsOffset].filter((offset) => offset !== null).length * SCALE_BYTES;
+    return sum + rows * ((cols * bits) / 8 + Math.ceil(cols / SCALED_BLOCK) * perBlock);
+  }, 0);
+}

@@ -1,0 +1,122 @@
+/** Decode and prefill speed: the cells, as data. One stands in the middle (decode, batch 16, rank 16); others change an axis. */
+import type { AdapterMix, RankChoice } from './adapter-mix.js';
+
+/** One thing to measure for each contender. */
+export interface Cell {
+  readonly id: string;
+  readonly phase: 'prefill' | 'decode';
+  readonly batch: number;
+  readonly mix: AdapterMix;
+  readonly rank: RankChoice;
+  readonly promptTokens: number;
+  /** By all contenders; else by loramux alone. */
+  readonly peers: boolean;
+  /** The graph from which every operator for adapters was taken. */
+  readonly withoutOperators: boolean;
+}
+
+/**
+ * Cells that are compared with one another. Each contender runs all of a group in turn before the next one does, so
+ * that what is compared closely lies closely in time.
+ */
+export interface Group {
+  readonly name: string;
+  readonly cells: readonly Cell[];
+  /** How often loramux runs the group within a round. */
+  readonly repeats: number;
+  /** Runs with `--quick` too. */
+  readonly quick: boolean;
+}
+
+const DECODE_PROMPT = 32;
+
+function decode(batch: number, mix: AdapterMix, rank: RankChoice = 16, peers = false): Cell {
+  const id = `decode/${batch}/${mix}/${rank}`;
+  return { id, phase: 'decode', batch, mix, rank, promptTokens: DECODE_PROMPT, peers, withoutOperators: false };
+}
+
+function prefill(batch: number, promptTokens: number, mix: AdapterMix, rank: RankChoice = 16, peers = false): Cell {
+  const id = `prefill/${batch}x${promptTokens}/${mix}/${rank}`;
+  return { id, phase: 'prefill', batch, mix, rank, promptTokens, peers, withoutOperators: false };
+}
+
+/** The cell on the graph without operators. */
+function bare(cell: Cell): Cell {
+  return { ...cell, id: `${cell.id}/bare`, peers: false, withoutOperators: true };
+}
+
+const withPeers = (cell: Cell): Cell => ({ ...cell, peers: true });
+
+export const GROUPS: readonly Group[] = [
+  {
+    name: 'batch1',
+    repeats: 3,
+    quick: true,
+    cells: [
+      bare(decode(1, 'base')),
+      withPeers(decode(1, 'base')),
+      decode(1, 'identical', 8),
+      withPeers(decode(1, 'identical', 16)),
+      decode(1, 'identical', 64),
+    ],
+  },
+  {
+    name: 'batch4',
+    repeats: 1,
+    quick: false,
+    cells: [withPeers(decode(4, 'base')), decode(4, 'identical'), withPeers(decode(4, 'distinct'))],
+  },
+  {
+    name: 'batch8',
+    repeats: 1,
+    quick: false,
+    cells: [withPeers(decode(8, 'base')), decode(8, 'identical'), withPeers(decode(8, 'distinct'))],
+  },
+  {
+    name: 'batch16',
+    repeats: 3,
+    quick: true,
+    cells: [
+      bare(decode(16, 'base')),
+      withPeers(decode(16, 'base')),
+      withPeers(decode(16, 'identical')),
+      withPeers(decode(16, 'distinct')),
+      decode(16, 'identical', 64),
+      decode(16, 'distinct', 64),
+    ],
+  },
+  {
+    name: 'mixes',
+    repeats: 1,
+    quick: false,
+    cells: [
+      withPeers(decode(16, 'distinct:2')),
+      withPeers(decode(16, 'distinct:4')),
+      withPeers(decode(16, 'distinct:8')),
+      decode(16, 'uniform'),
+      decode(16, 'zipf:1.5'),
+      decode(16, 'distinct', 8),
+      decode(16, 'distinct', 'mixed'),
+    ],
+  },
+  {
+    name: 'batch32',
+    repeats: 1,
+    quick: false,
+    cells: [withPeers(decode(32, 'base')), decode(32, 'identical'), withPeers(decode(32, 'distinct'))],
+  },
+  {
+    name: 'prefill',
+    repeats: 1,
+    quick: true,
+    cells: [
+      withPeers(prefill(1, 512, 'base')),
+      prefill(1, 512, 'identical'),
+      withPeers(prefill(16, 32, 'base')),
+      withPeers(prefill(16, 32, 'distinct')),
+      prefill(16, 32, 'distinct', 64),
+    ],
+  },
+];
+
+export const CELLS: readonly Cell[] = GROUPS.flatMap(({ cells }) => cells);
