@@ -13,7 +13,6 @@ const PASSES = 8;
 
 /** Facts of this machine and this checkout. */
 export async function describeRun(threads: number): Promise<RunRecord> {
-  const git = (...args: string[]): string => execFileSync('git', args, { cwd: packageRoot(), encoding: 'utf8' }).trim();
   const own = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as {
     version: string;
     dependencies: Record<string, string>;
@@ -22,7 +21,7 @@ export async function describeRun(threads: number): Promise<RunRecord> {
   return {
     kind: 'run',
     date: new Date().toISOString(),
-    commit: git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain') === '' ? '' : '+changes'),
+    commit: commit(),
     command: ['npm run bench', ...(process.argv.length > 2 ? ['--', ...process.argv.slice(2)] : [])].join(' '),
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cpuFlags: cpuFlags(),
@@ -38,6 +37,16 @@ export async function describeRun(threads: number): Promise<RunRecord> {
       node: process.versions.node,
     },
   };
+}
+
+function commit(): string {
+  const git = (...args: string[]): string =>
+    execFileSync('git', args, { cwd: packageRoot(), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  try {
+    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain') === '' ? '' : '+changes');
+  } catch {
+    return 'unknown';
+  }
 }
 
 function cpuFlags(): string[] {

@@ -48,6 +48,7 @@ const { values: options } = parseArgs({
     out: { type: 'string' },
     page: { type: 'boolean', default: false },
     python: { type: 'string', default: 'python3' },
+    'genai-python': { type: 'string', default: 'python3' },
   },
 });
 const listed = (text: string): string[] => text.split(',').filter((name) => name !== '');
@@ -112,7 +113,14 @@ async function runPeers(model: PreparedModel): Promise<void> {
     model,
     contenders.some(({ needs }) => needs === 'gguf-adapters'),
   );
-  const setup = { cacheDir, adapterRoot, gguf: findGguf(cacheDir), threads, python: options.python };
+  const setup = {
+    cacheDir,
+    adapterRoot,
+    gguf: findGguf(cacheDir),
+    threads,
+    python: options.python,
+    genaiPython: options['genai-python'],
+  };
   const started = await startContenders(contenders, setup);
   await runThroughput(groups, started, { rounds, stepScale: options.quick ? 0.5 : 1, record, progress });
   for (const { process } of started) await process.close();

@@ -33,7 +33,9 @@ function jobOf(cell: Cell, contender: Contender, scale: number): Job {
 }
 
 function cellsFor(group: Group, contender: Contender): Cell[] {
-  if (contender.kind === 'peer') return group.cells.filter(({ peers }) => peers);
+  if (contender.kind === 'peer') {
+    return group.cells.filter(({ peers, mix }) => peers && (mix === 'base' || contender.baseOnly !== true));
+  }
   // What the operators cost the base is a question of its own in the reference mode; the others share them.
   return group.cells.filter(({ withoutOperators }) => !withoutOperators || contender.name === 'loramux f32');
 }

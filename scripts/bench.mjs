@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ensureGenaiEnvironment } from './genai-env.mjs';
 import { ensurePythonEnvironment } from './python-env.mjs';
 import { buildNative, buildTypeScript, installPackages, needTools, root, run, stop } from './steps.mjs';
 
@@ -20,12 +21,12 @@ function installPeers() {
   else console.error('the peers from npm could not be installed: the benchmark goes on without them');
 }
 
-/** Interpreter of PEFT's environment; where that cannot be made, one without PEFT. */
-function pythonOfPeers() {
+/** Interpreter of a peer's environment; where that cannot be made, one in which the peer will not start. */
+function interpreterOf(peer, ensure) {
   try {
-    return ensurePythonEnvironment();
+    return ensure();
   } catch (error) {
-    console.error(`${error.message}: the benchmark goes on without PEFT`);
+    console.error(`${error.message}: the benchmark goes on without ${peer}`);
     return 'python3';
   }
 }
@@ -38,6 +39,7 @@ buildNative();
 buildTypeScript();
 if (what === 'main' && !flags.includes('--no-peers')) {
   installPeers();
-  flags.push('--python', pythonOfPeers());
+  flags.push('--python', interpreterOf('PEFT', ensurePythonEnvironment));
+  flags.push('--genai-python', interpreterOf('onnxruntime-genai', ensureGenaiEnvironment));
 }
 run(process.execPath, [join(root, 'dist', 'bench', `${what}.js`), ...flags]);

@@ -13,6 +13,8 @@ export interface BenchSetup {
   readonly threads: number;
   /** Interpreter of the peers' Python environment. */
   readonly python: string;
+  /** The interpreter that has onnxruntime-genai. */
+  readonly genaiPython: string;
 }
 
 export interface Contender {
@@ -20,6 +22,8 @@ export interface Contender {
   readonly kind: 'loramux' | 'peer';
   /** What its directories of adapters must hold beside PEFT's files. */
   readonly needs?: 'gguf-adapters';
+  /** Takes part without adapters only. */
+  readonly baseOnly?: boolean;
   /** Timed steps of a decode: less where a step takes a second. */
   readonly steps: number;
   readonly command: (setup: BenchSetup) => readonly [program: string, ...args: string[]];
@@ -60,6 +64,21 @@ function peft(dtype: 'float32' | 'bfloat16'): Contender {
   };
 }
 
+function genai(precision: 'fp32' | 'int4'): Contender {
+  return {
+    name: `onnxruntime-genai ${precision}`,
+    kind: 'peer',
+    baseOnly: true,
+    steps: 12,
+    command: ({ genaiPython, gguf, cacheDir, threads }) => [
+      genaiPython,
+      source('peers', 'genai.py'),
+      ...['--gguf', gguf, '--models', join(cacheDir, 'bench-models')],
+      ...['--precision', precision, '--threads', String(threads)],
+    ],
+  };
+}
+
 const llamaCpp: Contender = {
   name: 'llama.cpp Q4_1',
   kind: 'peer',
@@ -75,4 +94,6 @@ export const CONTENDERS: readonly Contender[] = [
   peft('float32'),
   peft('bfloat16'),
   llamaCpp,
+  genai('fp32'),
+  genai('int4'),
 ];

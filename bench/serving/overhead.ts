@@ -31,7 +31,7 @@ export async function measureOverhead(run: ServingRun): Promise<void> {
   const contender = CONTENDERS.find(({ name }) => name === 'loramux f32');
   if (contender === undefined) throw new Error('no contender is called loramux f32');
   const { cacheDir, adapterRoot, threads } = run;
-  const setup = { cacheDir, adapterRoot, threads, gguf: '', python: '' };
+  const setup = { cacheDir, adapterRoot, threads, gguf: '', python: '', genaiPython: '' };
   const engine = await ContenderProcess.start(contender.command(setup));
   const server = await ServerProcess.start(serverFlags(run, adapterRoot));
   const { streams, promptTokens, newTokens } = OVERHEAD;
