@@ -15,6 +15,9 @@ export function findGguf(cacheDir: string): string {
   return join(downloads, name);
 }
 
+/** Strong enough to change what is said: that contenders agree then shows that all of them apply the adapters. */
+const STRENGTH = 0.08;
+
 /** Writes every adapter that the cells name, as PEFT's files and, if `gguf`, as llama.cpp's. */
 export function writeAdapters(root: string, cells: readonly Cell[], model: PreparedModel, gguf: boolean): void {
   const { sites, config } = model.manifest;
@@ -23,7 +26,7 @@ export function writeAdapters(root: string, cells: readonly Cell[], model: Prepa
   for (const name of new Set(cells.flatMap(named))) {
     if (name === BASE_NAME) continue;
     const { rank, index } = parseAdapterName(name);
-    writeRandomAdapter(root, { name, rank, seed: index + 1 }, sites);
+    writeRandomAdapter(root, { name, rank, seed: index + 1, strength: STRENGTH }, sites);
     if (gguf && peersUse.has(name)) writeGgufAdapter(join(root, name), config.headDim);
   }
 }

@@ -9,10 +9,13 @@ export interface RandomAdapter {
   readonly seed: number;
   /** Last parts of the modules' names; absent = every linear module. */
   readonly targets?: readonly string[];
+  /** B ~ U(±strength); 0.02 when absent. */
+  readonly strength?: number;
 }
 
 const float = new Float32Array(1);
 const floatBits = new Uint32Array(float.buffer);
+const WEAK = 0.02;
 
 /** Float16 bits of a value whose magnitude lies in [2^-14, 2), by truncation. */
 function halfBits(value: number): number {
@@ -35,7 +38,7 @@ function generator(seed: number): () => number {
 }
 
 /**
- * Writes the adapter as `<root>/<name>/` unless it is there: float16, A ~ U(±1/√in), B ~ U(±0.02), scaling 2.
+ * Writes the adapter as `<root>/<name>/` unless it is there: float16, A ~ U(±1/√in), B ~ U(±strength), scaling 2.
  */
 export function writeRandomAdapter(root: string, adapter: RandomAdapter, sites: readonly LoraSite[]): void {
   const directory = join(root, adapter.name);
@@ -69,7 +72,7 @@ export function writeRandomAdapter(root: string, adapter: RandomAdapter, sites: 
       if (adapter.targets !== undefined && !adapter.targets.some((end) => module.name.endsWith(`.${end}`))) continue;
       const name = `base_model.model.${module.name}`;
       add(`${name}.lora_A.weight`, [adapter.rank, site.inFeatures], 1 / Math.sqrt(site.inFeatures));
-      add(`${name}.lora_B.weight`, [module.outFeatures, adapter.rank], 0.02);
+      add(`${name}.lora_B.weight`, [module.outFeatures, adapter.rank], adapter.strength ?? WEAK);
     }
   }
   const json = Buffer.from(JSON.stringify(header));

@@ -1,6 +1,6 @@
 import { drawChart } from './plot.js';
 import type { BenchRecord, RunRecord } from './records.js';
-import { Results } from './results.js';
+import { isNoisy, Results } from './results.js';
 import {
   arrivalTable,
   batchPoints,
@@ -101,6 +101,7 @@ function document(results: Results): string[] {
     'Arrivals as in S-LoRA’s synthetic traces: gaps between requests are gamma distributed (cv 1 is Poisson), the adapter of a',
     'request is ⌊power(alpha) · n⌋, prompts and answers have U{8 … 64} tokens each. The adapters are rank 8 on query and',
     'value. The rate is a share of that at which the server with few adapters saturates (80 % where nothing else is said).',
+    'Speculation is off here: random adapters repeat themselves more than trained ones, which it would gain from.',
     '',
     ...arrivalTable(results),
     '',
@@ -114,10 +115,9 @@ function machine(runs: readonly RunRecord[]): string[] {
   return runs.flatMap((run, index) => {
     const { one, all } = run.readBandwidth;
     const load = run.loadAverage[0] ?? 0;
-    const noise =
-      load > run.cores / 4
-        ? `**Noisy**: other programs kept the machine busy (load average ${load} on ${run.cores} cores when it began), so speeds are too low and ratios uncertain.`
-        : `The machine was quiet: load average ${load} on ${run.cores} cores when it began.`;
+    const noise = isNoisy(run)
+      ? `**Noisy**: other programs kept the machine busy (load average ${load} on ${run.cores} cores when it began), so speeds are too low, ratios uncertain, and no target is judged.`
+      : `The machine was quiet: load average ${load} on ${run.cores} cores when it began.`;
     return [
       ...(index === 0 ? [] : ['']),
       `Measured ${run.date.slice(0, 10)} at commit ${run.commit} on ${run.cpu}, ${run.cores} cores (${run.cpuFlags.join(', ')}), ` +

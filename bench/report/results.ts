@@ -20,6 +20,13 @@ export function spreadOf(values: readonly number[]): Spread | null {
   return { value: median(values), low: Math.min(...values), high: Math.max(...values), count: values.length };
 }
 
+/** Load beyond this share of the cores is noise. */
+const QUIET_SHARE = 0.25;
+
+export function isNoisy({ loadAverage, cores }: RunRecord): boolean {
+  return (loadAverage[0] ?? 0) > cores * QUIET_SHARE;
+}
+
 /** Questions that the page asks of the records. Null answers: it was not measured. */
 export class Results {
   readonly runs: readonly RunRecord[];
@@ -34,6 +41,11 @@ export class Results {
 
   of<Kind extends BenchRecord['kind']>(kind: Kind): Extract<BenchRecord, { kind: Kind }>[] {
     return this.records.filter((record): record is Extract<BenchRecord, { kind: Kind }> => record.kind === kind);
+  }
+
+  /** Whether other programs kept the machine busy when a run began: then nothing can be judged. */
+  get noisy(): boolean {
+    return this.runs.some(isNoisy);
   }
 
   /** Names of those that took part, in the order of the files; `peers` or our own. */

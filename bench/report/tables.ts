@@ -29,6 +29,7 @@ export function targetTable(results: Results): string[] {
     const found = target.measured(results);
     if (found === null) return [measure, wanted, 'not measured', ''];
     const shown = spread(found.value, unit) + (found.note === '' ? '' : `, ${found.note}`);
+    if (results.noisy) return [measure, wanted, shown, 'not judged: noisy'];
     if (reached(target, found.value.value)) return [measure, wanted, shown, 'reached'];
     const goal = 'atLeast' in bound ? bound.atLeast : bound.atMost;
     const by = `${Math.abs((found.value.value / goal - 1) * 100).toFixed(0)} %`;

@@ -74,11 +74,11 @@ export const TARGETS: readonly Target[] = [
     limit: () => 'Each operator is called once a site and finds no adapter row: what is left is calls.',
   },
   {
-    measure: 'the same at batch 1',
+    measure: 'LoRA compiled in, all rows base, against that graph; batch 1',
     bound: { atLeast: 0.99 },
     unit: '×',
     measured: within(BASE_1, `${BASE_1}/bare`),
-    limit: () => 'As above, over steps that are shorter.',
+    limit: () => 'The same calls over steps that are shorter.',
   },
   {
     measure: 'one rank-8 adapter, batch 1, against base',
@@ -95,7 +95,7 @@ export const TARGETS: readonly Target[] = [
     limit: reading(DISTINCT, BASE_16),
   },
   {
-    measure: 'the same in the fastest mode',
+    measure: '16 distinct rank-16 adapters, batch 16, against base; fastest mode',
     bound: { atLeast: 0.8 },
     unit: '×',
     measured: (results) => {
@@ -106,7 +106,7 @@ export const TARGETS: readonly Target[] = [
     limit: () => 'The adapters cost what they cost in float32, beside a base that is read faster.',
   },
   {
-    measure: 'the same at rank 64; float32',
+    measure: '16 distinct rank-64 adapters, batch 16, against base; float32',
     bound: { atLeast: 0.7 },
     unit: '×',
     measured: within(DISTINCT_64, BASE_16),
@@ -127,7 +127,7 @@ export const TARGETS: readonly Target[] = [
     limit: none,
   },
   {
-    measure: 'the same, both in their fastest mode',
+    measure: 'against PEFT, 16 distinct in one batch; both in their fastest mode',
     bound: { atLeast: 20 },
     unit: '×',
     measured: against('fastest', 'PEFT', DISTINCT),
@@ -166,7 +166,7 @@ export const TARGETS: readonly Target[] = [
       'float32 products of 512 rows are bounded by arithmetic; the best peer may compute in a narrower type.',
   },
   {
-    measure: 'the same in the fastest mode',
+    measure: 'base-only prefill of 512 tokens against the best peer; fastest mode',
     bound: { atLeast: 1.5 },
     unit: '×',
     measured: against('fastest', '', PREFILL),
@@ -180,7 +180,7 @@ export const TARGETS: readonly Target[] = [
     limit: () => 'Rows of many adapters seldom share one, so steps read more factors: see distinct against identical.',
   },
   {
-    measure: 'the same, each adapter read from disk at its first request',
+    measure: '5 → 2,000 registered adapters, each read from disk at its first request: median first token',
     bound: { atMost: 1.15 },
     unit: '×',
     measured: (results) => arrivals(results, 'many-on-disk'),
@@ -195,7 +195,7 @@ export const TARGETS: readonly Target[] = [
     limit: overheadLimit,
   },
   {
-    measure: 'the same with 16 distinct adapters',
+    measure: 'through HTTP, scheduler and worker against the engine alone, 16 streams of distinct adapters: speed',
     bound: { atLeast: 0.95 },
     unit: '×',
     measured: (results) => overhead(results, 'distinct'),

@@ -16,13 +16,13 @@ const DRAW_SEED = 7;
 /** Name of a benchmark adapter, which says its rank and tells its weights apart. */
 export function adapterName(rank: RankChoice, index: number): string {
   const own = rank === 'mixed' ? (MIXED_RANKS[index % MIXED_RANKS.length] as number) : rank;
-  return `rank${own}-${index}`;
+  return `strong${own}-${index}`;
 }
 
 /** Rank and index of a name that `adapterName` made. */
 export function parseAdapterName(name: string): { rank: number; index: number } {
-  const [, rank, index] = /^rank(\d+)-(\d+)$/.exec(name) ?? [];
-  if (rank === undefined || index === undefined) throw new Error(`expected a name as rank16-3, found ${name}`);
+  const [, rank, index] = /^strong(\d+)-(\d+)$/.exec(name) ?? [];
+  if (rank === undefined || index === undefined) throw new Error(`expected a name as strong16-3, found ${name}`);
   return { rank: Number(rank), index: Number(index) };
 }
 

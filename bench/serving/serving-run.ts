@@ -17,8 +17,11 @@ export interface ServingRun {
 /** What requests call the base of a server that is measured. */
 export const BASE_MODEL = 'base';
 
-/** Flags of every server that is measured; everything else is at its default. */
+/**
+ * Flags of every server that is measured; everything else is at its default. Speculation is off: random adapters repeat
+ * themselves more than trained ones, which it would gain from.
+ */
 export function serverFlags({ cacheDir, threads }: ServingRun, adapters: string): string[] {
   const common = ['--cache-dir', cacheDir, '--threads', String(threads), '--log-level', 'error'];
-  return [...common, '--served-model-name', BASE_MODEL, '--adapters', adapters];
+  return [...common, '--speculation', 'off', '--served-model-name', BASE_MODEL, '--adapters', adapters];
 }

@@ -47,12 +47,13 @@ describe('the sample’s results', () => {
 describe('the page', () => {
   const page = renderPage(SAMPLE);
   const text = page.get('benchmarks.md') ?? '';
+  const busy = SAMPLE.map((record) => (record.kind === 'run' ? { ...record, loadAverage: [7, 6, 5] } : record));
 
   test('is the same each time, links its charts, and keeps what could not be measured', () => {
     assert.deepEqual(renderPage(SAMPLE), page);
     assert.deepEqual([...page.keys()], ['benchmarks.md', 'benchmarks-distinct.svg', 'benchmarks-batch.svg']);
     for (const name of page.keys()) if (name.endsWith('.svg')) assert.ok(text.includes(`(${name})`), name);
-    assert.match(text, /\*\*Noisy\*\*.*load average 7/);
+    assert.match(text, /The machine was quiet: load average 0\.1 on 2 cores/);
     assert.match(text, /- llama\.cpp Q4_1 did not start: spawn ENOENT\n/);
   });
 
@@ -61,6 +62,13 @@ describe('the page', () => {
     assert.match(text, /\| one rank-8 adapter.*\| ≥ 0\.92× \| not measured \|/);
     assert.match(text, /\| start of the process.*\| ≤ 2 s \| 2\.5 s \| missed by 25 % \|/);
     assert.match(text, /^- \*\*start of the process[^*]*\*\*: missed by 25 %\. \S/m);
+  });
+
+  test('judges nothing where the machine was busy', () => {
+    const noisy = renderPage(busy).get('benchmarks.md') ?? '';
+    assert.match(noisy, /\*\*Noisy\*\*.*load average 7 /);
+    assert.match(noisy, /\| 2\.5 s \| not judged: noisy \|/);
+    assert.doesNotMatch(noisy, /\| reached \|/);
   });
 
   test('every table has as many cells in each row as in its head', () => {

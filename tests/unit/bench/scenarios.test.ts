@@ -11,10 +11,10 @@ const mean = (values: readonly number[]): number => values.reduce((sum, value) =
 describe('adapter mixes', () => {
   test('have as many adapters as they say', () => {
     assert.deepEqual(adaptersOf('base', 16, 2), ['__base__', '__base__']);
-    assert.deepEqual(adaptersOf('identical', 16, 2), ['rank16-0', 'rank16-0']);
-    assert.deepEqual(adaptersOf('distinct', 8, 3), ['rank8-0', 'rank8-1', 'rank8-2']);
-    assert.deepEqual(adaptersOf('distinct:2', 64, 4), ['rank64-0', 'rank64-1', 'rank64-0', 'rank64-1']);
-    assert.deepEqual(adaptersOf('distinct', 'mixed', 4), ['rank8-0', 'rank16-1', 'rank64-2', 'rank8-3']);
+    assert.deepEqual(adaptersOf('identical', 16, 2), ['strong16-0', 'strong16-0']);
+    assert.deepEqual(adaptersOf('distinct', 8, 3), ['strong8-0', 'strong8-1', 'strong8-2']);
+    assert.deepEqual(adaptersOf('distinct:2', 64, 4), ['strong64-0', 'strong64-1', 'strong64-0', 'strong64-1']);
+    assert.deepEqual(adaptersOf('distinct', 'mixed', 4), ['strong8-0', 'strong16-1', 'strong64-2', 'strong8-3']);
   });
 
   test('drawn ones are the same each time, and Zipf prefers the first', () => {
