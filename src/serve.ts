@@ -87,6 +87,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
       adapterRoots: config.adapters === null ? [] : [config.adapters],
       sources,
       maxAdapterBytes: config.maxAdapterBytes,
+      adapterDtype: config.adapterDtype,
       threads,
       adapterMemoryBytes,
       kvMemoryBytes,

@@ -14,14 +14,14 @@ mod toy;
 
 use common::{Rng, TempDir, bytes_of, round_to};
 use loramux_native::adapters::compile::{
-    AdapterPlan, BiasPlan, CopyPlan, EmbeddingPlan, MAX_RANK, ModulePlan, NormPlan, RowsPlan, compile,
+    AdapterPlan, BiasPlan, CopyPlan, EmbeddingPlan, FactorStorage, MAX_RANK, ModulePlan, NormPlan, RowsPlan, compile,
 };
 use loramux_native::adapters::patterns::first_matches;
 use loramux_native::adapters::resident::{Adapter, EmbeddingDelta};
 use loramux_native::adapters::safetensors::File;
 use loramux_native::adapters::tensor::Values;
 use loramux_native::error::{Code, Error};
-use loramux_native::kernels::lora::PANEL;
+use loramux_native::kernels::lora::{PANEL, Stored};
 use loramux_native::kernels::simd::{Dtype, LANES};
 use loramux_native::manifest::{Manifest, Precision, Site, SiteModule, WeightRef};
 use loramux_native::weights::Weights;
@@ -218,7 +218,7 @@ fn factors(dtypes: [Dtype; 4]) -> Vec<Tensor> {
 }
 
 fn compiled(base: &Base, tensors: &[Tensor], plans: &[ModulePlan]) -> Result<Adapter, Error> {
-    compile(0, &file_of(tensors), &factors_only(plans), &manifest_of(&base.site), &base.weights)
+    compile(0, &file_of(tensors), &factors_only(plans), FactorStorage::File, &manifest_of(&base.site), &base.weights)
 }
 
 fn factors_only(modules: &[ModulePlan]) -> AdapterPlan {
@@ -248,7 +248,7 @@ fn factors_are_packed_exactly_and_a_mixed_site_widens() {
         // The plan may name modules in any order.
         let adapter = compiled(&base, &tensors, &[plan(1, 2), plan(0, 3)]).unwrap();
         let site = adapter.sites[0].as_ref().unwrap();
-        assert_eq!((site.dtype, site.rank, site.a_stride, &site.scale), (held, 5, LANES, &vec![0.5; 5]));
+        assert_eq!((site.stored, site.rank, site.a_stride, &site.scale), (Stored::Float(held), 5, LANES, &vec![0.5; 5]));
         assert!(!adapter.stands_alone);
         let slab = adapter.slab.bytes();
         let a = unpack(held, &slab[site.a..][..5 * LANES * held.size()]);
@@ -283,6 +283,52 @@ fn subnormal_and_extreme_halves_survive() {
         let adapter = compiled(&base, &tensors, &[plan(0, 3)]).unwrap();
         let a = unpack(dtype, &adapter.slab.bytes()[adapter.sites[0].as_ref().unwrap().a..][..16 * dtype.size()]);
         assert_eq!(common::bits(&a[..5]), common::bits(&tensors[0].3[..5]));
+    }
+}
+
+#[test]
+fn factors_as_bytes_are_off_by_at_most_half_a_step() {
+    let base = base();
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let mut tensors = factors([dtype; 4]);
+        // Scales must cover what is alone in its row or panel, large, tiny, too small for a scale, and zero.
+        tensors[0].3[..INPUTS].copy_from_slice(&[60000.0, 0.0, -60000.0, 1.0, 230.0].map(|v| round_to(dtype, v)));
+        tensors[0].3[INPUTS..2 * INPUTS].fill(0.0);
+        tensors[1].3[..3].copy_from_slice(&[-3e4, 1e-4, 0.0].map(|v| round_to(dtype, v)));
+        if dtype != Dtype::F16 {
+            tensors[2].3[..INPUTS].fill(round_to(dtype, 1e-35));
+        }
+        let plans = [plan(0, 3), plan(1, 2)];
+        let storage = FactorStorage::Int8;
+        let adapter = compile(0, &file_of(&tensors), &factors_only(&plans), storage, &manifest_of(&base.site), &base.weights).unwrap();
+        let site = adapter.sites[0].as_ref().unwrap();
+        assert_eq!((site.stored, site.rank), (Stored::Int8, 5));
+        let slab = adapter.slab.bytes();
+        let element = |at: usize| f32::from(slab[at].cast_signed());
+        // The scale of an adapter row holds what its elements were divided by, times the module's scaling of a half.
+        let rows = tensors[0].3.chunks_exact(INPUTS).chain(tensors[2].3.chunks_exact(INPUTS));
+        for (j, row) in rows.enumerate() {
+            let step = site.scale[j] / 0.5;
+            assert!(step.is_finite());
+            for (c, value) in row.iter().enumerate() {
+                let found = element(site.a + j * LANES + c) * step;
+                assert!((found - value).abs() <= 0.5001 * step + 1e-30, "A row {j}: {value} became {found}, {step} a step");
+            }
+        }
+        let mut bytes = 5 * LANES + 5 * 4;
+        for (part, (b, rank)) in site.parts.iter().zip([(&tensors[1].3, 3), (&tensors[3].3, 2)]) {
+            for n in 0..part.panels() * PANEL {
+                let panel = part.b + n / PANEL * rank * Stored::Int8.panel_row_size();
+                for j in 0..rank {
+                    let step = unpack(Dtype::Bf16, &slab[panel + 2 * j..][..2])[0];
+                    let found = element(panel + 2 * rank + j * PANEL + n % PANEL) * step;
+                    let wanted = if n < part.out_features { b[n * rank + j] } else { 0.0 };
+                    assert!((found - wanted).abs() <= 0.5001 * step, "B of {n}, {j}: {wanted} became {found}, {step} a step");
+                }
+            }
+            bytes += part.panels() * rank * (PANEL + 2);
+        }
+        assert_eq!(adapter.bytes, bytes);
     }
 }
 
@@ -327,7 +373,8 @@ fn bad_adapters_are_refused_naming_the_tensor() {
     }
     let header = r#"{"0.a":{"dtype":"I32","shape":[3,5],"data_offsets":[0,60]}}"#;
     let integers = parse(with_header(header, &[0; 60])).unwrap();
-    let error = compile(0, &integers, &factors_only(&[plan(0, 3)]), &manifest_of(&base.site), &base.weights).err().unwrap();
+    let error =
+        compile(0, &integers, &factors_only(&[plan(0, 3)]), FactorStorage::File, &manifest_of(&base.site), &base.weights).err().unwrap();
     assert!(error.message.contains("expected F32, F16, BF16 or F64, got I32"), "{error}");
 }
 
@@ -392,7 +439,7 @@ fn dora_gains_match_the_formula_on_float32_and_quantised_bases() {
             tensor("m", Dtype::F16, &[OUTS[1]], &mut rng),
         ];
         let plan = ModulePlan { magnitude: Some("m".to_owned()), ..plan(0, 4) };
-        let adapter = compile(0, &file_of(&tensors), &factors_only(&[plan]), &manifest_of(&site), &weights).unwrap();
+        let adapter = compile(0, &file_of(&tensors), &factors_only(&[plan]), FactorStorage::File, &manifest_of(&site), &weights).unwrap();
         let mut w = [0.0; 32];
         for (n, found) in adapter.sites[0].as_ref().unwrap().parts[0].gain.as_ref().unwrap().iter().enumerate() {
             weights.read_row(&weight, n, &mut w).unwrap();
@@ -419,7 +466,7 @@ fn biases_become_what_is_added_to_the_base() {
         biases: vec![bias(1, "second.bias"), bias(0, "first.bias")],
         ..AdapterPlan::default()
     };
-    let compiled = |plan: &AdapterPlan| compile(0, &file_of(&tensors), plan, &manifest_of(&site), &base.weights);
+    let compiled = |plan: &AdapterPlan| compile(0, &file_of(&tensors), plan, FactorStorage::File, &manifest_of(&site), &base.weights);
     let adapter = compiled(&plan).unwrap();
     let parts = &adapter.sites[0].as_ref().unwrap().parts;
     let close = |found: f32, wanted: f32| assert!((found - wanted).abs() < 1e-6, "{found}, expected {wanted}");
@@ -446,7 +493,7 @@ fn float64_is_narrowed_and_what_float32_cannot_hold_is_refused() {
             r#"{"a":{"dtype":"F64","shape":[1,5],"data_offsets":[0,40]},"b":{"dtype":"F64","shape":[40,1],"data_offsets":[40,360]}}"#;
         let file = parse(with_header(header, &[value; 45].map(f64::to_le_bytes).concat())).unwrap();
         let plan = ModulePlan { a: "a".to_owned(), b: "b".to_owned(), ..plan(0, 1) };
-        let found = compile(0, &file, &factors_only(&[plan]), &manifest_of(&base.site), &base.weights);
+        let found = compile(0, &file, &factors_only(&[plan]), FactorStorage::File, &manifest_of(&base.site), &base.weights);
         if fits {
             let adapter = found.unwrap();
             assert_eq!(unpack(Dtype::F32, &adapter.slab.bytes()[..20]), [1.0f32 / 3.0; 5]);
@@ -476,17 +523,17 @@ fn copies_of_the_base_are_compared_at_their_own_precision() {
         let rounded: Vec<f32> = values.iter().map(|&v| round_to(dtype, v)).collect();
         for site in [None, Some(HEAD_SITE)] {
             let file = |values: &[f32]| file_of(&[("copy".to_owned(), dtype, vec![VOCAB, WIDTH], values.to_vec())]);
-            let adapter = compile(0, &file(&rounded), &copy(site), &manifest, &weights).unwrap();
+            let adapter = compile(0, &file(&rounded), &copy(site), FactorStorage::File, &manifest, &weights).unwrap();
             assert_eq!((adapter.bytes, adapter.stands_alone), (0, false), "an equal copy is dropped");
             let mut other = rounded.clone();
             other[3 * WIDTH + 5] = round_to(dtype, other[3 * WIDTH + 5] * 1.01 + 0.01);
-            let error = compile(0, &file(&other), &copy(site), &manifest, &weights).err().unwrap();
+            let error = compile(0, &file(&other), &copy(site), FactorStorage::File, &manifest, &weights).err().unwrap();
             assert!(error.message.contains("tensor copy: expected a copy of the base's weight, row 3 column 5"), "{error}");
         }
     }
     let file = file_of(&[("copy".to_owned(), Dtype::F32, vec![VOCAB, WIDTH], values)]);
     for site in [0, 99] {
-        assert_eq!(compile(0, &file, &copy(Some(site)), &manifest, &weights).err().unwrap().code, Code::Native);
+        assert_eq!(compile(0, &file, &copy(Some(site)), FactorStorage::File, &manifest, &weights).err().unwrap().code, Code::Native);
     }
 }
 
@@ -508,7 +555,7 @@ fn replaced_rows_are_held_by_token_and_counted() {
         norms: vec![NormPlan { norm: NORMS - 1, tensor: "norm".to_owned() }],
         ..AdapterPlan::default()
     };
-    let adapter = compile(0, &file, &plan, &manifest, &weights).unwrap();
+    let adapter = compile(0, &file, &plan, FactorStorage::File, &manifest, &weights).unwrap();
     let row_bytes = WIDTH.next_multiple_of(LANES) * 2;
     assert_eq!(adapter.bytes, 5 * (row_bytes + 4) + VOCAB * row_bytes + WIDTH * 4);
     assert!(adapter.stands_alone);
@@ -537,7 +584,7 @@ fn replaced_rows_are_held_by_token_and_counted() {
         (norm(0, "rows"), "expected shape [24], got [6, 24]"),
     ];
     for (plan, what) in cases {
-        let error = compile(0, &file, &plan, &manifest, &weights).err().unwrap();
+        let error = compile(0, &file, &plan, FactorStorage::File, &manifest, &weights).err().unwrap();
         assert!(error.message.contains(what), "expected {what} in: {error}");
     }
 }

@@ -17,7 +17,7 @@ mod common;
 use common::{Rng, bits, bytes_of, round_to};
 use loramux_native::kernels::attention::{Attend, PAGE};
 use loramux_native::kernels::dispatch::{Kernels, available};
-use loramux_native::kernels::lora::{Expand, GROUP, PANEL, Shrink};
+use loramux_native::kernels::lora::{Expand, GROUP, PANEL, Shrink, Stored};
 use loramux_native::kernels::simd::{Dtype, LANES, Portable, Simd};
 
 /// Largest error allowed, as a multiple of the sum of the absolute values of what is added up.
@@ -29,7 +29,7 @@ mod tolerance {
     pub const EXP: f64 = 2e-7;
 }
 
-const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+const STORED: [Stored; 4] = [Stored::Float(Dtype::F32), Stored::Float(Dtype::F16), Stored::Float(Dtype::Bf16), Stored::Int8];
 const RANKS: [usize; 8] = [1, 2, 3, 8, 16, 17, 64, 256];
 const WIDTHS: [usize; 7] = [1, 7, 16, 24, 33, 576, 1536];
 const ROWS: [usize; 7] = [1, 2, 3, 4, 7, 16, 33];
@@ -61,9 +61,24 @@ impl Worst {
     }
 }
 
+/// `value` of −1 … 1 as an element holds it: int8 elements are whole numbers up to 127.
+fn held(stored: Stored, value: f32) -> f32 {
+    match stored {
+        Stored::Float(dtype) => round_to(dtype, value),
+        Stored::Int8 => (value * 127.0).round(),
+    }
+}
+
+fn packed_elements(stored: Stored, values: &[f32]) -> Vec<u8> {
+    match stored {
+        Stored::Float(dtype) => bytes_of(dtype, values),
+        Stored::Int8 => values.iter().map(|&v| (v as i8).cast_unsigned()).collect(),
+    }
+}
+
 /// One shrink: x rows lie apart with NaN between, A packed in groups of whole vectors.
 struct ShrinkCase {
-    dtype: Dtype,
+    stored: Stored,
     rank: usize,
     width: usize,
     rows: usize,
@@ -77,13 +92,13 @@ struct ShrinkCase {
 const STRENGTH: f32 = 0.75;
 
 impl ShrinkCase {
-    fn new(rng: &mut Rng, dtype: Dtype, rank: usize, width: usize, rows: usize) -> Self {
+    fn new(rng: &mut Rng, stored: Stored, rank: usize, width: usize, rows: usize) -> Self {
         let x_stride = width + 3;
         let mut x = vec![f32::NAN; rows * x_stride];
         for row in x.chunks_exact_mut(x_stride) {
             row[..width].copy_from_slice(&rng.floats(width, 1.0));
         }
-        let a: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| round_to(dtype, v)).collect();
+        let a: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| held(stored, v)).collect();
         let stride = width.next_multiple_of(LANES);
         // Groups of adapter rows whose vectors alternate, the last group with what is left.
         let mut padded = vec![0.0; rank * stride];
@@ -94,7 +109,7 @@ impl ShrinkCase {
                 padded[first * stride + (c / LANES * group + j - first) * LANES + c % LANES] = *value;
             }
         }
-        Self { dtype, rank, width, rows, x, x_stride, packed: bytes_of(dtype, &padded), a, scale: rng.floats(rank, 2.0) }
+        Self { stored, rank, width, rows, x, x_stride, packed: packed_elements(stored, &padded), a, scale: rng.floats(rank, 2.0) }
     }
 
     /// h of rows `from .. from + rows` for adapter rows `ranks`, everything else still GUARD.
@@ -108,7 +123,7 @@ impl ShrinkCase {
             width: self.width,
             a: self.packed.as_ptr(),
             a_stride: self.width.next_multiple_of(LANES),
-            dtype: self.dtype,
+            stored: self.stored,
             ranks,
             scale: self.scale.as_ptr(),
             strength: STRENGTH,
@@ -143,11 +158,11 @@ fn shrink_matches_the_reference_and_no_row_depends_on_its_neighbours() {
     let sets = sets();
     let mut rng = Rng(1);
     let mut worst = Worst::default();
-    for (dtype, rank, width, rows) in grid() {
-        let case = ShrinkCase::new(&mut rng, dtype, rank, width, rows);
+    for (stored, rank, width, rows) in grid() {
+        let case = ShrinkCase::new(&mut rng, stored, rank, width, rows);
         let reference = case.reference();
         for set in &sets {
-            let what = || format!("{} shrink {dtype:?} rank {rank} width {width} rows {rows}", set.name);
+            let what = || format!("{} shrink {stored:?} rank {rank} width {width} rows {rows}", set.name);
             let whole = case.run(set, 0, rows, (0, rank));
             for (row, wanted) in whole.chunks_exact(rank + 2).zip(reference.chunks_exact(rank)) {
                 for (found, (wanted, size)) in row.iter().zip(wanted) {
@@ -172,7 +187,7 @@ fn shrink_matches_the_reference_and_no_row_depends_on_its_neighbours() {
 }
 
 struct ExpandCase {
-    dtype: Dtype,
+    stored: Stored,
     rank: usize,
     width: usize,
     h: Vec<f32>,
@@ -188,13 +203,21 @@ struct ExpandCase {
 const GAP: usize = 5;
 
 impl ExpandCase {
-    fn new(rng: &mut Rng, dtype: Dtype, rank: usize, width: usize, rows: usize, gain: bool, offset: bool) -> Self {
-        let b: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| round_to(dtype, v)).collect();
+    fn new(rng: &mut Rng, stored: Stored, rank: usize, width: usize, rows: usize, gain: bool, offset: bool) -> Self {
+        let mut b: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| held(stored, v)).collect();
         let mut panels = vec![0.0; width.div_ceil(PANEL) * rank * PANEL];
         for n in 0..width {
             for j in 0..rank {
                 panels[(n / PANEL * rank + j) * PANEL + n % PANEL] = b[n * rank + j];
             }
+        }
+        let mut packed = packed_elements(stored, &panels);
+        if stored == Stored::Int8 {
+            // One scale for each adapter row of each panel, in front of the panel's bytes.
+            let scales: Vec<f32> = rng.floats(width.div_ceil(PANEL) * rank, 0.02).iter().map(|&v| round_to(Dtype::Bf16, v)).collect();
+            b.iter_mut().enumerate().for_each(|(i, b)| *b *= scales[i / rank / PANEL * rank + i % rank]);
+            let panels = packed.chunks_exact(rank.max(1) * PANEL).zip(scales.chunks_exact(rank.max(1)));
+            packed = panels.flat_map(|(panel, scales)| [&bytes_of(Dtype::Bf16, scales), panel].concat()).collect();
         }
         let apart = |rng: &mut Rng, columns: usize, gap: f32| {
             let mut out = vec![gap; rows * (columns + GAP)];
@@ -204,12 +227,12 @@ impl ExpandCase {
             out
         };
         Self {
-            dtype,
+            stored,
             rank,
             width,
             h: apart(rng, rank, f32::NAN),
             b,
-            packed: bytes_of(dtype, &panels),
+            packed,
             y: apart(rng, width, GUARD),
             gain: gain.then(|| rng.floats(width, 1.5)),
             offset: offset.then(|| rng.floats(width, 1.5)),
@@ -226,7 +249,7 @@ impl ExpandCase {
                 rows,
                 rank: self.rank,
                 b: self.packed.as_ptr(),
-                dtype: self.dtype,
+                stored: self.stored,
                 panels,
                 width: self.width,
                 y: y.as_mut_ptr(),
@@ -260,13 +283,13 @@ fn expand_matches_the_reference_and_no_row_depends_on_its_neighbours() {
     let sets = sets();
     let mut rng = Rng(2);
     let mut worst = Worst::default();
-    let without_factors = ROWS.map(|rows| (Dtype::F16, 0, 33, rows));
-    for (i, (dtype, rank, width, rows)) in grid().into_iter().chain(without_factors).enumerate() {
-        let case = ExpandCase::new(&mut rng, dtype, rank, width, rows, i % 3 == 0, i % 5 < 2);
+    let without_factors = ROWS.map(|rows| (Stored::Float(Dtype::F16), 0, 33, rows));
+    for (i, (stored, rank, width, rows)) in grid().into_iter().chain(without_factors).enumerate() {
+        let case = ExpandCase::new(&mut rng, stored, rank, width, rows, i % 3 == 0, i % 5 < 2);
         let panels = width.div_ceil(PANEL);
         let reference: Vec<_> = (0..rows * width).map(|at| case.reference(at / width, at % width)).collect();
         for set in &sets {
-            let what = || format!("{} expand {dtype:?} rank {rank} width {width} rows {rows}", set.name);
+            let what = || format!("{} expand {stored:?} rank {rank} width {width} rows {rows}", set.name);
             let whole = case.run(set, 0, rows, &[(0, panels)]);
             for (row, wanted) in whole.chunks_exact(width + GAP).zip(reference.chunks_exact(width)) {
                 for (found, (wanted, size)) in row.iter().zip(wanted) {
@@ -285,12 +308,12 @@ fn expand_matches_the_reference_and_no_row_depends_on_its_neighbours() {
     println!("expand: largest relative error {:.2e}", worst.0);
 }
 
-fn grid() -> Vec<(Dtype, usize, usize, usize)> {
+fn grid() -> Vec<(Stored, usize, usize, usize)> {
     let mut cases = Vec::new();
-    for dtype in DTYPES {
+    for stored in STORED {
         for rank in RANKS {
             for width in WIDTHS {
-                cases.extend(ROWS.map(|rows| (dtype, rank, width, rows)));
+                cases.extend(ROWS.map(|rows| (stored, rank, width, rows)));
             }
         }
     }

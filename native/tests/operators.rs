@@ -15,6 +15,7 @@ mod common;
 mod toy;
 
 use common::{Rng, bits};
+use loramux_native::adapters::compile::FactorStorage;
 use loramux_native::error::Code;
 use loramux_native::kernels::attention::PAGE;
 use loramux_native::kernels::simd::Dtype;
@@ -70,7 +71,15 @@ fn request(batch: StepBatch, slots: &[i32]) -> StepRequest {
     let slots: Vec<i32> = (0..batch.logits_rows.len()).map(|i| slots.get(i).copied().unwrap_or(-1)).collect();
     let (sampling, slots) = slots.into_iter().map(greedy).unzip();
     let rows = batch.logits_rows.len();
-    StepRequest { batch, sampling, slots, constraints: vec![-1; rows], follows: vec![-1; rows], scores: vec![None; rows], return_logits: (0..rows).collect() }
+    StepRequest {
+        batch,
+        sampling,
+        slots,
+        constraints: vec![-1; rows],
+        follows: vec![-1; rows],
+        scores: vec![None; rows],
+        return_logits: (0..rows).collect(),
+    }
 }
 
 /// Logits of every row of the batch.
@@ -241,6 +250,40 @@ fn rows_of_a_mixed_batch_are_bit_identical_to_the_same_rows_alone() {
                     assert_eq!(bits(mixed), bits(alone), "{shape}, {threads} threads: sequence {i} row {row}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn factors_as_bytes_stay_near_and_depend_on_no_neighbour() {
+    if !runtime_ready() {
+        return;
+    }
+    let mut rng = Rng(7);
+    let toy = Toy::new(Variant::default());
+    let options = EngineOptions { factors: FactorStorage::Int8, ..toy.options(2) };
+    let mut engine = Engine::open(Toy::manifest(Variant::default()), &options).unwrap();
+    let adapters = pool();
+    let table: Vec<_> = adapters.iter().map(|adapter| vec![(make_resident(&engine, adapter), 1.0)]).collect();
+    let tokens = prompt(&mut rng, 37);
+    let base = toy.reference(&tokens, &[]);
+    let mut worst = 0f64;
+    for (i, adapter) in adapters.iter().enumerate() {
+        let wanted = toy.reference(&tokens, &[(adapter, 1.0)]);
+        let part = Part { tokens: &tokens, past: 0, pages: &[5, 2, 9], entry: i as i32 };
+        let found: Vec<Vec<f64>> =
+            logits(&mut engine, batch_of(&[part], table.clone())).iter().map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
+        let of_effect = distance(&found, &wanted) / distance(&wanted, &base);
+        assert!(of_effect < 0.05, "adapter {i}: off by {of_effect} of what it changes");
+        worst = worst.max(of_effect);
+    }
+    println!("int8 factors: largest difference {worst:.2e} of what an adapter changes");
+    let prompts: Vec<_> = (0..12).map(|i| prompt(&mut rng, [1, 2, 3, 5, 16, 17, 33][i % 7])).collect();
+    for (shape, entries) in &load_shapes(12, &mut rng) {
+        let together = generate(&mut engine, &prompts, entries, &table, &(0..12).collect::<Vec<_>>());
+        for (i, mixed) in together.iter().enumerate() {
+            let alone = generate(&mut engine, &prompts, entries, &table, &[i]);
+            assert_eq!(bits(&mixed.concat()), bits(&alone[0].concat()), "{shape}: sequence {i}");
         }
     }
 }

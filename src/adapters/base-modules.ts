@@ -1,8 +1,11 @@
+import type { AdapterDtype } from '../core/adapter.js';
 import type { ModelManifest } from '../core/model-manifest.js';
 
-/** The parts of a manifest that decide whether an adapter fits. */
+/** The parts of a manifest that decide whether an adapter fits, and how the engine will keep its factors. */
 export type BaseModel = Pick<ModelManifest, 'modelId' | 'sites' | 'embedding' | 'norms'> & {
   readonly config: Pick<ModelManifest['config'], 'architecture' | 'tieWordEmbeddings'>;
+  /** `file` when absent. */
+  readonly adapterDtype?: AdapterDtype;
 };
 
 /** The output head's module, a site of its own even where its weight is the embedding's. */

@@ -7,6 +7,8 @@ export const ELEMENT_BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2,
 /** Native pads rows of A to whole vectors and B to whole panels of output columns. */
 const VECTOR = 16;
 const PANEL = 32;
+/** A bfloat16 scale for each adapter row of a panel of int8. */
+const PANEL_SCALE_BYTES = 2;
 
 type Tensors = ReadonlyMap<string, NativeTensorInfo>;
 
@@ -23,7 +25,7 @@ function elementBytes(names: readonly string[], tensors: Tensors): number {
 
 /**
  * Bytes that an adapter will take once compiled: A [rank, in] and B [out, rank] at the file's dtype (float32 where
- * the modules of one site differ), a scale per rank, a float32 gain per output with DoRA, a float32 per output with
+ * the modules of one site differ) or, with `base.adapterDtype` int8, as bytes with B's scales; a scale per rank, a float32 gain per output with DoRA, a float32 per output with
  * biases, and what `extraBytes` counts. `tensors` by name.
  */
 export function residentBytes(
@@ -31,7 +33,7 @@ export function residentBytes(
   base: BaseModel,
   tensors: Tensors,
 ): number {
-  const { sites } = base;
+  const { sites, adapterDtype = 'file' } = base;
   const siteById = new Map(sites.map((site) => [site.id, site]));
   const names = new Map<number, string[]>();
   for (const { site, a, b } of modules) names.set(site, [...(names.get(site) ?? []), a, b]);
@@ -40,8 +42,12 @@ export function residentBytes(
   for (const { site: id, module, rank, magnitude, loraBias } of modules) {
     const site = siteById.get(id);
     const outFeatures = site?.modules[module]?.outFeatures ?? 0;
-    const element = elementBytes(names.get(id) ?? [], tensors);
-    bytes += rank * element * (roundUp(site?.inFeatures ?? 0, VECTOR) + roundUp(outFeatures, PANEL)) + rank * 4;
+    const elements = roundUp(site?.inFeatures ?? 0, VECTOR) + roundUp(outFeatures, PANEL);
+    const perRank =
+      adapterDtype === 'int8'
+        ? elements + (roundUp(outFeatures, PANEL) / PANEL) * PANEL_SCALE_BYTES
+        : elements * elementBytes(names.get(id) ?? [], tensors);
+    bytes += rank * (perRank + 4);
     if (magnitude !== undefined) bytes += outFeatures * 4;
     if (loraBias !== undefined) biased.set(`${id} ${module}`, outFeatures);
   }

@@ -27,6 +27,8 @@ export interface Config {
   /** Sites whose pages may open streams, beside the server's own; as `https://app.example`. */
   readonly streamOrigins: readonly string[];
   readonly precision: 'f32' | 'w8' | 'w4' | 'auto';
+  /** How the factors of adapters are kept. */
+  readonly adapterDtype: 'file' | 'int8';
   readonly device: 'auto' | 'cpu';
   readonly threads: number;
   readonly adapterMemoryBytes: number;

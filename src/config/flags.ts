@@ -170,6 +170,18 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     defaultText: 'f32',
     help: 'f32 (reference), w8 or w4 (weights of 8 or 4 bits), auto',
   },
+  adapterDtype: {
+    flag: 'adapter-dtype',
+    value: 'DTYPE',
+    parse: choice(['file', 'int8'], {
+      f32: 'file keeps what the adapter came as',
+      f16: 'file keeps what the adapter came as',
+      bf16: 'file keeps what the adapter came as',
+    }),
+    fallback: () => 'file',
+    defaultText: 'file',
+    help: 'file (factors of adapters as they came) or int8 (half of float16: faster with many adapters, approximate)',
+  },
   device: {
     flag: 'device',
     value: 'DEVICE',

@@ -62,3 +62,6 @@ export interface TierInfo {
   readonly capacity: number;
   readonly pinned: number;
 }
+
+/** How an engine keeps the factors of linear modules: as the file has them, or as signed bytes with scales. */
+export type AdapterDtype = 'file' | 'int8';

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { AdapterDtype } from '../core/adapter.js';
 import type { Constraint } from '../core/constraint.js';
 import { LoramuxError } from '../core/errors.js';
 import type { StepBatch, StepOutput } from '../core/step.js';
@@ -154,6 +155,8 @@ export interface NativeEngineOptions {
   readonly kvBlocks: number;
   /** Ids at or above this are never sampled. */
   readonly tokenCount: number;
+  /** `file` when absent. */
+  readonly adapterDtype?: AdapterDtype;
 }
 
 export interface NativeEngine {

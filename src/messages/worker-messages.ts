@@ -1,3 +1,4 @@
+import type { AdapterDtype } from '../core/adapter.js';
 import type { AdminCall, AdminReply, EngineState } from '../core/adapter-admin.js';
 import type { FetchSettings } from '../core/adapter-fetch.js';
 import type { EngineLimits } from '../core/engine-client.js';
@@ -27,6 +28,8 @@ export interface WorkerStart {
   readonly sources?: SourcesStart;
   /** Longest safetensors file; 2 GiB when absent. */
   readonly maxAdapterBytes?: number;
+  /** `file` when absent. */
+  readonly adapterDtype?: AdapterDtype;
   readonly threads: number;
   readonly adapterMemoryBytes: number;
   readonly kvMemoryBytes: number;

@@ -34,6 +34,7 @@ export async function openEngine(
   const { kvBlocks, maxModelLen } = sizeEngine(manifest.config, start.kvMemoryBytes, start.maxModelLen);
   const { threads, maxSequences, maxBatchTokens, maxPrefillRows, maxQueue, prefixCache, speculation, tokenCount } =
     start;
+  const { adapterDtype = 'file' } = start;
   const native = await binding.Engine.open(JSON.stringify(manifest), {
     directory,
     threads,
@@ -42,6 +43,7 @@ export async function openEngine(
     maxBatchTokens,
     kvBlocks,
     tokenCount,
+    adapterDtype,
   });
   await warmUp(native);
   const engine = wrap(native);
@@ -80,7 +82,7 @@ export async function openEngine(
       compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
       releaseAdapter: (handle) => engine.releaseAdapter(handle),
     },
-    base: manifest,
+    base: { ...manifest, adapterDtype },
     roots: start.adapterRoots,
     sources: start.sources === undefined ? null : await openSources(start.sources, emit),
     capacityBytes: start.adapterMemoryBytes,

@@ -81,6 +81,7 @@ async function verifyFaulty(fault: Fault): Promise<{ equal: boolean; text: strin
     adapters: ADAPTERS,
     threads: 1,
     maxAdapterBytes: 2 ** 30,
+    adapterDtype: 'file',
     rounds: 2,
     seed: 11,
     print: (line) => lines.push(line),

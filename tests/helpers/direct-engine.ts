@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { AdapterRegistry } from '../../src/adapters/registry.js';
+import type { AdapterDtype } from '../../src/core/adapter.js';
 import type { PreparedModel } from '../../src/core/model-manifest.js';
 import {
   type GenerateRequest,
@@ -29,6 +30,7 @@ export interface DirectOptions {
   /** Off when not given: most tests want every row computed. */
   readonly prefixCache?: boolean;
   readonly speculation?: boolean;
+  readonly adapterDtype?: AdapterDtype;
 }
 
 /** What one request came to, with the logits that each of its tokens was chosen from. */
@@ -66,6 +68,7 @@ export class DirectEngine {
       maxBatchTokens: sizes.maxBatchTokens,
       kvBlocks: sizes.kvBlocks,
       tokenCount: tokenizer.vocabSize(),
+      adapterDtype: options.adapterDtype ?? 'file',
     });
     const registry = new AdapterRegistry({
       backend: {
@@ -75,7 +78,7 @@ export class DirectEngine {
         compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
         releaseAdapter: (handle) => engine.releaseAdapter(handle),
       },
-      base: manifest,
+      base: { ...manifest, adapterDtype: options.adapterDtype ?? 'file' },
       roots: options.adapterRoots,
       capacityBytes: 2 ** 30,
       emit: () => undefined,

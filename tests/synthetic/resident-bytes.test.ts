@@ -11,13 +11,17 @@ import { VARIANT_ADAPTERS } from '../helpers/variants.js';
 /** The one variant that no plan is made for. */
 const REFUSED = 'modules-to-save-linear';
 /** Fewer means that a test lost its adapters. */
-const ADAPTERS = 85;
+const ADAPTERS = 170;
 let compared = 0;
 
-for (const [model, { adapters }] of SYNTHETIC_MODELS) {
-  test(`${model}: what a plan says an adapter takes is what it takes`, async () => {
+const CASES = [...SYNTHETIC_MODELS].flatMap(([model, { adapters }]) =>
+  (['file', 'int8'] as const).map((adapterDtype) => ({ model, adapters, adapterDtype })),
+);
+
+for (const { model, adapters, adapterDtype } of CASES) {
+  test(`${model}, ${adapterDtype}: what a plan says an adapter takes is what it takes`, async () => {
     const binding = loadBinding();
-    const { engine, model: prepared, ...direct } = await openSynthetic(model);
+    const { engine, model: prepared, ...direct } = await openSynthetic(model, { adapterDtype });
     const variants = VARIANT_ADAPTERS.filter((one) => one.model === model && one.variant !== REFUSED);
     const own = variants.map(({ name }) => join(dirname(adapters[0] as string), name));
     for (const path of [...adapters, ...own]) {
@@ -28,7 +32,7 @@ for (const [model, { adapters }] of SYNTHETIC_MODELS) {
         configFile: path,
         tensors: weights.tensors,
         config: parseAdapterConfig(await readFile(join(directory, 'adapter_config.json')), path),
-        base: prepared.manifest,
+        base: { ...prepared.manifest, adapterDtype },
         firstMatches: binding.firstMatches,
       });
       const compiled = await engine.compileAdapter(weights, JSON.stringify({ modules: plan.modules, ...plan.extras }));

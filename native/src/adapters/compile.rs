@@ -2,13 +2,14 @@
 
 use super::embedding::embedding_lora;
 use super::pack::{pack_groups, pack_panels};
+use super::quantise::{pack_a, pack_b};
 use super::replace::{check_copy, replaced_norms, replaced_rows};
 use super::resident::{Adapter, EmbeddingDelta, Part, ReplacedRows, SiteDelta, a_stride};
 use super::safetensors::File;
 use super::slab::SlabBuilder;
 use super::tensor::{Values, invalid, read};
 use crate::error::{Code, Error, Result};
-use crate::kernels::lora::PANEL;
+use crate::kernels::lora::{PANEL, Stored};
 use crate::kernels::simd::Dtype;
 use crate::manifest::{Manifest, Site, SiteModule};
 use crate::pace;
@@ -112,16 +113,32 @@ pub struct NormPlan {
     pub tensor: String,
 }
 
+/// How an engine keeps the factors of linear modules; all else that an adapter brings keeps the file's dtype.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FactorStorage {
+    /// As the file has them.
+    File,
+    /// Signed bytes with scales, see [`super::quantise`].
+    Int8,
+}
+
 /// Builds the resident form of `file` for the model of `manifest`.
 ///
 /// # Errors
 /// `ERR_ADAPTER_INVALID` naming the tensor: missing, of another shape or dtype, NaN or infinite, a degenerate DoRA norm.
-pub fn compile(handle: u32, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<Adapter> {
+pub fn compile(
+    handle: u32,
+    file: &File,
+    plan: &AdapterPlan,
+    storage: FactorStorage,
+    manifest: &Manifest,
+    weights: &Weights,
+) -> Result<Adapter> {
     // Nearly always the bytes of the file and some alignment.
     let mut slab = SlabBuilder::new(file.size() + file.tensors.len() * PIECE_OVERHEAD)?;
     let mut sites = Vec::with_capacity(manifest.sites.len());
     for (site, parts) in manifest.sites.iter().zip(parts_by_site(plan, &manifest.sites)?) {
-        sites.push(if parts.is_empty() { None } else { Some(compile_site(file, site, &parts, weights, &mut slab)?) });
+        sites.push(if parts.is_empty() { None } else { Some(compile_site(file, site, &parts, storage, weights, &mut slab)?) });
     }
     for copy in &plan.copies {
         check_copy(file, copy, manifest, weights)?;
@@ -194,7 +211,14 @@ struct Factors<'a> {
     b: Values<'a>,
 }
 
-fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &Weights, slab: &mut SlabBuilder) -> Result<SiteDelta> {
+fn compile_site(
+    file: &File,
+    site: &Site,
+    parts: &[ModuleParts<'_>],
+    storage: FactorStorage,
+    weights: &Weights,
+    slab: &mut SlabBuilder,
+) -> Result<SiteDelta> {
     let mut dtype = None;
     let mut factors = Vec::with_capacity(parts.len());
     for part in parts {
@@ -209,13 +233,14 @@ fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &W
         }
         factors.push(Factors { plan, module, a, b });
     }
-    let dtype = dtype.unwrap_or(Dtype::F32);
+    let stored = match storage {
+        FactorStorage::File => Stored::Float(dtype.unwrap_or(Dtype::F32)),
+        FactorStorage::Int8 => Stored::Int8,
+    };
     let rank = factors.iter().map(|f| f.plan.rank).sum();
     let stride = a_stride(site.in_features);
-    let stacked: Vec<_> = factors.iter().map(|f| f.a.in_dtype(dtype)).collect();
-    let rows: Vec<&[u8]> = stacked.iter().flat_map(|a| a.chunks_exact(site.in_features * dtype.size())).collect();
-    let (a, packed) = slab.reserve(rank * stride * dtype.size())?;
-    pack_groups(dtype, &rows, stride, packed);
+    let (a, packed) = slab.reserve(rank * stride * stored.size())?;
+    let steps = pack_stacked_a(stored, &factors, site.in_features, packed);
     let mut scale = Vec::with_capacity(rank);
     let mut compiled = Vec::with_capacity(parts.len());
     let mut factors = factors.iter();
@@ -223,13 +248,17 @@ fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &W
         let module = &site.modules[part.module];
         let f = part.factors.and_then(|_| factors.next());
         let part_rank = f.map_or(0, |f| f.plan.rank);
-        let (b, packed) = slab.reserve(module.out_features.div_ceil(PANEL) * part_rank * PANEL * dtype.size())?;
+        let (b, packed) = slab.reserve(module.out_features.div_ceil(PANEL) * part_rank * stored.panel_row_size())?;
         let rank_offset = scale.len();
         let mut gain = None;
         if let Some(f) = f {
-            pack_panels(dtype, &f.b.in_dtype(dtype), part_rank, packed);
+            match stored {
+                Stored::Float(dtype) => pack_panels(dtype, &f.b.in_dtype(dtype), part_rank, packed),
+                Stored::Int8 => pack_b(&f.b.widen(), part_rank, packed),
+            }
             #[allow(clippy::cast_possible_truncation)]
-            scale.extend(std::iter::repeat_n(f.plan.scaling as f32, part_rank));
+            let scaling = f.plan.scaling as f32;
+            scale.extend((rank_offset..rank_offset + part_rank).map(|j| steps.as_ref().map_or(scaling, |steps| scaling * steps[j])));
             gain = dora_gain(file, f, site.in_features, weights)?;
         }
         compiled.push(Part {
@@ -242,7 +271,23 @@ fn compile_site(file: &File, site: &Site, parts: &[ModuleParts<'_>], weights: &W
             offset: offset(file, part, module, weights)?,
         });
     }
-    Ok(SiteDelta { dtype, rank, a, a_stride: stride, scale, parts: compiled })
+    Ok(SiteDelta { stored, rank, a, a_stride: stride, scale, parts: compiled })
+}
+
+/// Packs the A of all modules, one below the other; returns what each row was divided by, if it was.
+fn pack_stacked_a(stored: Stored, factors: &[Factors<'_>], width: usize, packed: &mut [u8]) -> Option<Vec<f32>> {
+    match stored {
+        Stored::Float(dtype) => {
+            let stacked: Vec<_> = factors.iter().map(|f| f.a.in_dtype(dtype)).collect();
+            let rows: Vec<&[u8]> = stacked.iter().flat_map(|a| a.chunks_exact(width * dtype.size())).collect();
+            pack_groups(stored, &rows, a_stride(width), packed);
+            None
+        }
+        Stored::Int8 => {
+            let rows: Vec<f32> = factors.iter().flat_map(|f| f.a.widen()).collect();
+            Some(pack_a(&rows, width, a_stride(width), packed))
+        }
+    }
 }
 
 /// The scaling as float32, after checking it and the rank; `tensor` is what an error names.

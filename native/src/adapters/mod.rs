@@ -6,6 +6,7 @@ pub mod embedding;
 pub mod merge;
 pub mod pack;
 pub mod patterns;
+pub mod quantise;
 pub mod replace;
 pub mod resident;
 pub mod safetensors;

@@ -1,14 +1,15 @@
 //! The layouts that kernels read: groups of rows for A, panels of columns for B.
 
-use crate::kernels::lora::{GROUP, PANEL};
+use crate::kernels::lora::{GROUP, PANEL, Stored};
 use crate::kernels::simd::{Dtype, LANES};
 use crate::pace;
 
-/// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows [in] of `dtype`; what pads a row is zero.
-pub fn pack_groups(dtype: Dtype, rows: &[&[u8]], stride: usize, packed: &mut [u8]) {
-    match dtype {
-        Dtype::F32 => groups::<{ LANES * 4 }>(rows, stride * 4, packed),
-        Dtype::F16 | Dtype::Bf16 => groups::<{ LANES * 2 }>(rows, stride * 2, packed),
+/// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows [in] of `stored`; what pads a row is zero.
+pub fn pack_groups(stored: Stored, rows: &[&[u8]], stride: usize, packed: &mut [u8]) {
+    match stored {
+        Stored::Float(Dtype::F32) => groups::<{ LANES * 4 }>(rows, stride * 4, packed),
+        Stored::Float(Dtype::F16 | Dtype::Bf16) => groups::<{ LANES * 2 }>(rows, stride * 2, packed),
+        Stored::Int8 => groups::<LANES>(rows, stride, packed),
     }
 }
 

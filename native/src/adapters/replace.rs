@@ -7,6 +7,7 @@ use super::safetensors::File;
 use super::slab::SlabBuilder;
 use super::tensor::{Values, invalid, read};
 use crate::error::{Code, Error, Result};
+use crate::kernels::lora::Stored;
 use crate::kernels::simd::Dtype;
 use crate::manifest::{Manifest, Precision, WeightRef};
 use crate::pace;
@@ -39,7 +40,7 @@ pub fn replaced_rows(file: &File, plan: &RowsPlan, manifest: &Manifest, slab: &m
         rows = by_token.into_values().collect();
     }
     let (offset, packed) = slab.reserve(rows.len() * a_stride(width) * dtype.size())?;
-    pack_groups(dtype, &rows, a_stride(width), packed);
+    pack_groups(Stored::Float(dtype), &rows, a_stride(width), packed);
     Ok(ReplacedRows { rows: PackedRows { dtype, count: rows.len(), width, offset }, tokens })
 }
 

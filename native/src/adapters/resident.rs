@@ -2,7 +2,7 @@
 
 use super::pack::unpack;
 use super::slab::Slab;
-use crate::kernels::lora::{GROUP, PANEL};
+use crate::kernels::lora::{GROUP, PANEL, Stored};
 use crate::kernels::simd::{Dtype, LANES};
 
 /// A whole adapter.
@@ -24,7 +24,7 @@ pub struct Adapter {
 
 /// What one adapter adds at one site: the A of all its modules stacked, and behind it each module's B.
 pub struct SiteDelta {
-    pub dtype: Dtype,
+    pub stored: Stored,
     /// Sum of the modules' ranks; 0 where the adapter only has biases.
     pub rank: usize,
     /// Byte offset of A in the slab; layout: `kernels::lora::Shrink::a`.
@@ -146,10 +146,9 @@ impl Part {
 impl SiteDelta {
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let element = self.dtype.size();
         let floats = |vector: &Option<Vec<f32>>| vector.as_ref().map_or(0, |v| v.len() * 4);
-        let of_part = |p: &Part| p.panels() * p.rank * PANEL * element + floats(&p.gain) + floats(&p.offset);
-        self.rank * self.a_stride * element + self.scale.len() * 4 + self.parts.iter().map(of_part).sum::<usize>()
+        let of_part = |p: &Part| p.panels() * p.rank * self.stored.panel_row_size() + floats(&p.gain) + floats(&p.offset);
+        self.rank * self.a_stride * self.stored.size() + self.scale.len() * 4 + self.parts.iter().map(of_part).sum::<usize>()
     }
 }
 

@@ -6,7 +6,7 @@
 /// Float32 lanes of one vector.
 pub const LANES: usize = 16;
 
-/// How stored adapter elements are widened to float32.
+/// How the elements of an adapter file are widened to float32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
     F32,
@@ -32,7 +32,7 @@ impl Dtype {
 /// touch exactly [`LANES`] elements from the pointer (any alignment).
 pub trait Simd: Copy {
     type V: Copy;
-    /// Enough registers for a shrink tile of four rows by four adapter rows.
+    /// Enough registers for 16 sums: a shrink tile of four rows by four adapter rows, an expand tile of eight rows.
     const WIDE_TILES: bool;
 
     unsafe fn splat(x: f32) -> Self::V;
@@ -42,6 +42,8 @@ pub trait Simd: Copy {
     unsafe fn load_f16(p: *const u16) -> Self::V;
     /// Sixteen bfloat16: the upper halves of float32.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// Sixteen signed bytes.
+    unsafe fn load_i8(p: *const i8) -> Self::V;
     /// `a · b + c`, fused where the instruction set can.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -172,6 +174,12 @@ impl Simd for Portable {
         // SAFETY: the caller vouches for LANES readable elements.
         let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
         lanewise!(|i: usize| f32::from_bits(u32::from(bits[i]) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::V {
+        // SAFETY: the caller vouches for LANES readable elements.
+        let bytes = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
+        lanewise!(|i: usize| f32::from(bytes[i]))
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {

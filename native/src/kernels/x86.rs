@@ -14,6 +14,14 @@ impl Simd for Avx512 {
     const WIDE_TILES: bool = true;
 
     #[inline(always)]
+    unsafe fn sum(v: Self::V) -> f32 {
+        unsafe {
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
+            sum_halves(_mm512_castps512_ps256(v), high)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
@@ -40,6 +48,10 @@ impl Simd for Avx512 {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::V {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -78,6 +90,18 @@ impl Simd for Avx512 {
     }
 }
 
+/// The balanced tree of [`Simd::sum`]: eight lanes onto eight, four onto four, two onto two, one onto one.
+#[inline(always)]
+unsafe fn sum_halves(low: __m256, high: __m256) -> f32 {
+    // SAFETY: register arithmetic only; the caller vouches for `avx2`.
+    unsafe {
+        let eight = _mm256_add_ps(low, high);
+        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    }
+}
+
 /// Two 256-bit registers. Needs `avx2`, `fma` and `f16c`.
 #[derive(Clone, Copy)]
 pub struct Avx2;
@@ -93,6 +117,11 @@ macro_rules! pairwise {
 impl Simd for Avx2 {
     type V = (__m256, __m256);
     const WIDE_TILES: bool = false;
+
+    #[inline(always)]
+    unsafe fn sum(v: Self::V) -> f32 {
+        unsafe { sum_halves(v.0, v.1) }
+    }
 
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
@@ -122,6 +151,13 @@ impl Simd for Avx2 {
     unsafe fn load_bf16(p: *const u16) -> Self::V {
         unsafe {
             let widen = |q: *const u16| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(q.cast()))));
+            (widen(p), widen(p.add(8)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::V {
+        unsafe {
+            let widen = |q: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(q.cast())));
             (widen(p), widen(p.add(8)))
         }
     }

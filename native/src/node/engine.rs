@@ -5,7 +5,7 @@ use super::constraint::ConstraintObject;
 use super::job::{Job, JsError, js_error, rejection};
 use super::loader;
 use super::step::{StepBatchObject, StepOutputObject};
-use crate::adapters::compile::AdapterPlan;
+use crate::adapters::compile::{AdapterPlan, FactorStorage};
 use crate::adapters::safetensors::File;
 use crate::error::{Code, Error, Result, guard};
 use crate::kernels::attention::PAGE;
@@ -29,6 +29,7 @@ pub struct EngineOptionsObject {
     pub max_batch_tokens: u32,
     pub kv_blocks: u32,
     pub token_count: u32,
+    pub adapter_dtype: Option<String>,
 }
 
 #[napi(object, object_from_js = false)]
@@ -157,6 +158,13 @@ impl Engine {
                     kv_pages: options.kv_blocks as usize,
                 },
                 token_count: options.token_count as usize,
+                factors: match options.adapter_dtype.as_deref() {
+                    None | Some("file") => FactorStorage::File,
+                    Some("int8") => FactorStorage::Int8,
+                    Some(found) => {
+                        return Err(Error::new(Code::Native, format!("engine options, adapterDtype: expected file or int8, got {found}")));
+                    }
+                },
             };
             StepThread::start(manifest, options).map(Arc::new)
         };

@@ -4,7 +4,7 @@
 use super::{OpEnv, Shared, check_rows, compute, float_input, float_output, infer_rows_by, matrix, parallel, updated};
 use crate::adapters::resident::{PackedRows, a_stride};
 use crate::error::Result;
-use crate::kernels::lora::{GROUP, Shrink};
+use crate::kernels::lora::{GROUP, Shrink, Stored};
 use crate::session::context::Segment;
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
 use std::sync::Arc;
@@ -87,7 +87,7 @@ fn multiply(
             width: rows.width,
             a: slab[rows.offset..].as_ptr(),
             a_stride: a_stride(rows.width),
-            dtype: rows.dtype,
+            stored: Stored::Float(rows.dtype),
             ranks: (task * TASK_ROWS, rows.count.min((task + 1) * TASK_ROWS)),
             scale: std::ptr::null(),
             strength: 1.0,

@@ -3,7 +3,7 @@
 use super::context::{ContextSlot, StepContext, StepLimits};
 use super::runtime;
 use super::step::{StepRequest, StepResult};
-use crate::adapters::compile::{self, AdapterPlan};
+use crate::adapters::compile::{self, AdapterPlan, FactorStorage};
 use crate::adapters::safetensors::File;
 use crate::adapters::store::AdapterStore;
 use crate::constraint::sample::sample as sample_constrained;
@@ -31,6 +31,7 @@ pub struct EngineOptions {
     pub limits: StepLimits,
     /// Ids at or above this are never sampled.
     pub token_count: usize,
+    pub factors: FactorStorage,
 }
 
 impl EngineOptions {
@@ -59,6 +60,7 @@ pub struct Shared {
     pub adapters: AdapterStore,
     pub constraints: ConstraintStore,
     weights: Weights,
+    factors: FactorStorage,
 }
 
 impl Shared {
@@ -68,7 +70,7 @@ impl Shared {
     /// See [`compile::compile`].
     pub fn compile_adapter(&self, file: &File, plan: &AdapterPlan) -> Result<(u32, usize)> {
         let handle = self.adapters.next_handle();
-        let compiled = compile::compile(handle, file, plan, &self.manifest, &self.weights);
+        let compiled = compile::compile(handle, file, plan, self.factors, &self.manifest, &self.weights);
         self.weights.release_pages();
         let adapter = compiled?;
         let bytes = adapter.bytes;
@@ -123,7 +125,7 @@ impl Engine {
             token_count: options.token_count.min(manifest.config.vocab_size),
             last_sampled: vec![0; options.limits.max_sequences],
             sampler: Sampler::default(),
-            shared: Arc::new(Shared { manifest, adapters: AdapterStore::default(), constraints, weights }),
+            shared: Arc::new(Shared { manifest, adapters: AdapterStore::default(), constraints, weights, factors: options.factors }),
             min_rows,
         })
     }

@@ -16,6 +16,7 @@ pub mod replaced;
 
 use crate::common::{Rng, TempDir};
 use adapter::Adapter;
+use loramux_native::adapters::compile::FactorStorage;
 use loramux_native::manifest::Manifest;
 use loramux_native::session::context::StepLimits;
 use loramux_native::session::engine::{Engine, EngineOptions};
@@ -228,7 +229,13 @@ impl Toy {
     }
 
     pub fn options(&self, threads: usize) -> EngineOptions {
-        EngineOptions { directory: PathBuf::from(self.directory.path()), threads, limits: LIMITS, token_count: VOCAB }
+        EngineOptions {
+            directory: PathBuf::from(self.directory.path()),
+            threads,
+            limits: LIMITS,
+            token_count: VOCAB,
+            factors: FactorStorage::File,
+        }
     }
 
     pub fn engine(&self, variant: Variant, threads: usize) -> Engine {

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AdapterRoots, CONFIG_FILE } from '../../adapters/adapter-directory.js';
 import { parseAdapterConfig } from '../../adapters/config.js';
+import type { AdapterDtype } from '../../core/adapter.js';
 import type { PreparedModel } from '../../core/model-manifest.js';
 import { kvBlockBytes } from '../../engine/engine-sizing.js';
 import type { WorkerStart } from '../../messages/worker-messages.js';
@@ -19,6 +20,7 @@ export interface VerifyOptions {
   readonly adapters: string;
   readonly threads: number;
   readonly maxAdapterBytes: number;
+  readonly adapterDtype: AdapterDtype;
   readonly rounds: number;
   /** Of the first round; the next ones count on from it, so that any round can be repeated by itself. */
   readonly seed: number;
@@ -93,7 +95,7 @@ function budgetFor(subjects: readonly Subject[]): number {
 }
 
 function startOf(options: VerifyOptions, cases: readonly VerifyCase[], adapterMemoryBytes: number): WorkerStart {
-  const { model, tokenCount, adapters, threads, maxAdapterBytes } = options;
+  const { model, tokenCount, adapters, threads, maxAdapterBytes, adapterDtype } = options;
   const { config } = model.manifest;
   const longest = Math.max(...cases.map(({ promptIds }) => promptIds.length)) + ANSWER_TOKENS;
   // A quarter of what all sequences at once could want: some are set back while they run.
@@ -105,6 +107,7 @@ function startOf(options: VerifyOptions, cases: readonly VerifyCase[], adapterMe
     threads,
     adapterMemoryBytes,
     maxAdapterBytes,
+    adapterDtype,
     kvMemoryBytes: blocks * kvBlockBytes(config),
     maxModelLen: Math.min(longest, config.maxPositions),
     maxBatchTokens: MAX_BATCH_TOKENS,
