@@ -11,15 +11,20 @@ use crate::error::Result;
 use crate::kernels::lora::{Expand, GROUP, Shrink};
 use crate::session::context::StepContext;
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
-use std::cell::RefCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub struct SegmentedLora(pub Arc<OpEnv>);
 
 /// Rows of one tile: long segments are cut so that all threads get some.
 const TILE_ROWS: usize = 16;
-/// Multiply-adds below which a lone tile is not worth waking another thread for.
-const SPLIT_WORK: usize = 1 << 16;
+/// Cost below which a run is not worth waking other threads for: some 4 µs of one thread.
+const SHARE_COST: usize = 128 << 10;
+/// A tile is cut where each thread would get fewer tiles of its size: the last one would keep others waiting.
+const LEAST_TILES_PER_THREAD: usize = 4;
+/// Turns of a wait before it lets other threads of the system run.
+const SPINS: usize = 1 << 10;
 
 thread_local! {
     /// The [rows, rank] intermediate of one tile.
@@ -56,21 +61,6 @@ impl Operator for SegmentedLora {
     }
 }
 
-/// Rows `start .. end` of one segment, and what its adapters add here.
-struct Tile<'a> {
-    start: usize,
-    end: usize,
-    terms: &'a [Term<'a>],
-}
-
-/// What one adapter adds at this site, and how strongly.
-struct Term<'a> {
-    delta: &'a SiteDelta,
-    /// The adapter's slab.
-    weights: &'a [u8],
-    strength: f32,
-}
-
 /// The operator's two matrices.
 #[derive(Clone, Copy)]
 struct Io {
@@ -93,33 +83,57 @@ fn run(env: &OpEnv, site: usize, at_head: bool, ctx: &ComputeContext) -> Result<
     let io = Io { x: Shared(x.data.cast_mut()), y: Shared(y), in_features, out_features };
     let terms = terms_at(&step, site);
     let tiles = tiles_of(&step, &terms, at_head);
-    let lone_work = |tile: &Tile<'_>| {
-        tile.terms.iter().map(|term| term.delta.rank * (in_features + out_features)).sum::<usize>() * (tile.end - tile.start)
-    };
-    if env.threads > 1 && tiles.len() == 1 && lone_work(&tiles[0]) >= SPLIT_WORK {
-        return split_tile(env, ctx, io, &tiles[0]);
+    let cost: usize = tiles.iter().map(Tile::cost).sum();
+    if env.threads <= 1 || cost < SHARE_COST {
+        for tile in &tiles {
+            whole_tile(env, io, tile);
+        }
+        return Ok(());
     }
-    parallel(ctx, env.threads, tiles.len(), |i| whole_tile(env, io, &tiles[i]))
+    // What is large beside a thread's share is cut over all threads; the rest is dealt out whole.
+    let cut: Vec<CutTile<'_>> =
+        tiles.iter().filter(|tile| tile.is_large(cost, env.threads)).map(|tile| CutTile::new(tile, env.threads)).collect();
+    let whole: Vec<&Tile<'_>> = tiles.iter().filter(|tile| !tile.is_large(cost, env.threads)).collect();
+    let work = Work { env, io, cut: &cut, whole: &whole, next: AtomicUsize::new(0) };
+    parallel(ctx, env.threads, env.threads.min(work.units()), |_| work.take_units())
 }
 
-/// For each segment, what its adapters add at `site`.
-fn terms_at(step: &StepContext, site: usize) -> Vec<Vec<Term<'_>>> {
-    let mut all = Vec::with_capacity(step.segments.len());
+/// What one adapter adds at this site, and how strongly.
+struct Term<'a> {
+    delta: &'a SiteDelta,
+    /// The adapter's slab.
+    weights: &'a [u8],
+    strength: f32,
+}
+
+/// What the segments' adapters add at `site`, one segment's terms after the other's; with each segment's end.
+fn terms_at(step: &StepContext, site: usize) -> (Vec<Term<'_>>, Vec<usize>) {
+    let mut terms = Vec::with_capacity(step.segments.len());
+    let mut ends = Vec::with_capacity(step.segments.len());
     for segment in &step.segments {
-        let mut terms = Vec::with_capacity(segment.terms.len());
         for (adapter, strength) in &segment.terms {
             if let Some(delta) = &adapter.sites[site] {
                 terms.push(Term { delta, weights: adapter.slab.bytes(), strength: *strength });
             }
         }
-        all.push(terms);
+        ends.push(terms.len());
     }
-    all
+    (terms, ends)
 }
 
-fn tiles_of<'a>(step: &StepContext, terms: &'a [Vec<Term<'a>>], at_head: bool) -> Vec<Tile<'a>> {
+/// Rows `start .. end` of one segment, and what its adapters add here.
+struct Tile<'a> {
+    start: usize,
+    end: usize,
+    terms: &'a [Term<'a>],
+}
+
+fn tiles_of<'a>(step: &StepContext, (terms, ends): &'a (Vec<Term<'a>>, Vec<usize>), at_head: bool) -> Vec<Tile<'a>> {
     let mut tiles = Vec::with_capacity(step.segments.len());
-    for (segment, terms) in step.segments.iter().zip(terms) {
+    let mut first = 0;
+    for (segment, &end) in step.segments.iter().zip(ends) {
+        let terms = &terms[first..end];
+        first = end;
         if terms.is_empty() {
             continue;
         }
@@ -129,6 +143,151 @@ fn tiles_of<'a>(step: &StepContext, terms: &'a [Vec<Term<'a>>], at_head: bool) -
         }
     }
     tiles
+}
+
+impl Tile<'_> {
+    /// Bytes of factors; rows beyond the first few cost arithmetic instead, about as much for every four.
+    fn cost(&self) -> usize {
+        let bytes: usize = self.terms.iter().map(|term| term.delta.bytes()).sum();
+        bytes * (self.end - self.start).div_ceil(4)
+    }
+
+    /// One of several terms stays whole: all add to the same outputs, in their order.
+    fn is_large(&self, all: usize, threads: usize) -> bool {
+        self.terms.len() == 1 && self.cost() * LEAST_TILES_PER_THREAD * threads > all
+    }
+}
+
+/// A tile of one term in parts for several threads: adapter rows of the shrink, then panels of the expand.
+struct CutTile<'a> {
+    tile: &'a Tile<'a>,
+    term: &'a Term<'a>,
+    /// f32 [rows, rank].
+    h: Box<[UnsafeCell<f32>]>,
+    /// Adapter rows of each part, whole groups.
+    ranks: usize,
+    /// Panels of each part, counted over all modules.
+    panels: usize,
+    /// Parts of the shrink that are not done.
+    pending: AtomicUsize,
+}
+
+// SAFETY: parts of the shrink write distinct columns of h, and parts of the expand read it once `pending` is 0.
+unsafe impl Sync for CutTile<'_> {}
+
+impl<'a> CutTile<'a> {
+    fn new(tile: &'a Tile<'a>, threads: usize) -> Self {
+        let term = &tile.terms[0];
+        let delta = term.delta;
+        let h = (0..(tile.end - tile.start) * delta.rank).map(|_| UnsafeCell::new(0.0)).collect();
+        // At least one group: the rank is 0 where an adapter only has biases.
+        let ranks = delta.rank.div_ceil(threads).max(1).next_multiple_of(GROUP);
+        let panels = delta.parts.iter().map(Part::panels).sum::<usize>().div_ceil(threads).max(1);
+        let cut = Self { tile, term, h, ranks, panels, pending: AtomicUsize::new(0) };
+        cut.pending.store(cut.shrinks(), Ordering::Relaxed);
+        cut
+    }
+
+    fn shrinks(&self) -> usize {
+        self.term.delta.rank.div_ceil(self.ranks)
+    }
+
+    fn expands(&self) -> usize {
+        self.term.delta.parts.iter().map(Part::panels).sum::<usize>().div_ceil(self.panels)
+    }
+
+    fn h(&self) -> *mut f32 {
+        self.h.as_ptr().cast_mut().cast()
+    }
+
+    fn shrink(&self, env: &OpEnv, io: Io, part: usize) {
+        let _done = Countdown(&self.pending);
+        let ranks = (part * self.ranks, self.term.delta.rank.min((part + 1) * self.ranks));
+        // SAFETY: each part is claimed once and writes its own columns of h [rows, rank].
+        unsafe { (env.kernels.shrink)(&shrink_args(io, self.tile, self.term, ranks, self.h())) }
+    }
+
+    fn expand(&self, env: &OpEnv, io: Io, part: usize) {
+        self.wait_for_shrinks();
+        let (from, to) = (part * self.panels, (part + 1) * self.panels);
+        let mut first = 0;
+        for module in &self.term.delta.parts {
+            let last = first + module.panels();
+            let panels = (from.clamp(first, last) - first, to.clamp(first, last) - first);
+            if panels.0 < panels.1 {
+                // SAFETY: each part is claimed once and owns its panels of y; h is complete and only read.
+                unsafe { (env.kernels.expand)(&expand_args(io, self.tile, self.term, module, panels, self.h())) };
+            }
+            first = last;
+        }
+    }
+
+    /// Every part of the shrink was claimed before this part of the expand, by a thread that is at it and waits for nobody.
+    fn wait_for_shrinks(&self) {
+        let mut turns = 0;
+        while self.pending.load(Ordering::Acquire) > 0 {
+            turns += 1;
+            if turns < SPINS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// Counts down when a part ends, also by a panic: nobody must wait for it for ever.
+struct Countdown<'a>(&'a AtomicUsize);
+
+impl Drop for Countdown<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Everything that one run of the operator has to do, in units that threads claim in order: shrinks of cut tiles, whole
+/// tiles, expands of cut tiles.
+struct Work<'a> {
+    env: &'a OpEnv,
+    io: Io,
+    cut: &'a [CutTile<'a>],
+    whole: &'a [&'a Tile<'a>],
+    next: AtomicUsize,
+}
+
+impl Work<'_> {
+    fn units(&self) -> usize {
+        self.whole.len() + self.cut.iter().map(|tile| tile.shrinks() + tile.expands()).sum::<usize>()
+    }
+
+    /// Does units until all are claimed.
+    fn take_units(&self) {
+        while self.take(self.next.fetch_add(1, Ordering::Relaxed)) {}
+    }
+
+    /// Does unit `at`; false when there are fewer.
+    fn take(&self, mut at: usize) -> bool {
+        for tile in self.cut {
+            if at < tile.shrinks() {
+                tile.shrink(self.env, self.io, at);
+                return true;
+            }
+            at -= tile.shrinks();
+        }
+        if let Some(tile) = self.whole.get(at) {
+            whole_tile(self.env, self.io, tile);
+            return true;
+        }
+        at -= self.whole.len();
+        for tile in self.cut {
+            if at < tile.expands() {
+                tile.expand(self.env, self.io, at);
+                return true;
+            }
+            at -= tile.expands();
+        }
+        false
+    }
 }
 
 /// Shrink and expand of one tile in this thread.
@@ -149,38 +308,6 @@ fn whole_tile(env: &OpEnv, io: Io, tile: &Tile<'_>) {
             }
         }
     });
-}
-
-/// One tile over all threads: adapter rows of the shrink, then panels of the expand.
-fn split_tile(env: &OpEnv, ctx: &ComputeContext, io: Io, tile: &Tile<'_>) -> Result<()> {
-    let rows = tile.end - tile.start;
-    for term in tile.terms {
-        let delta = term.delta;
-        let mut h = vec![0.0f32; rows * delta.rank];
-        let shrunk = Shared(h.as_mut_ptr());
-        // At least one group: the rank is 0 where an adapter only has biases.
-        let chunk = delta.rank.div_ceil(env.threads).max(1).next_multiple_of(GROUP);
-        parallel(ctx, env.threads, delta.rank.div_ceil(chunk), |i| {
-            let ranks = (i * chunk, delta.rank.min((i + 1) * chunk));
-            // SAFETY: tasks write distinct columns of h [rows, rank].
-            unsafe { (env.kernels.shrink)(&shrink_args(io, tile, term, ranks, shrunk.get())) }
-        })?;
-        let total: usize = delta.parts.iter().map(Part::panels).sum();
-        let chunk = total.div_ceil(env.threads);
-        parallel(ctx, env.threads, total.div_ceil(chunk), |i| {
-            let (from, to) = (i * chunk, total.min((i + 1) * chunk));
-            let mut first = 0;
-            for part in &delta.parts {
-                let panels = (from.max(first) - first, to.clamp(first, first + part.panels()) - first);
-                if panels.0 < panels.1 {
-                    // SAFETY: tasks own distinct panels of y, h is only read.
-                    unsafe { (env.kernels.expand)(&expand_args(io, tile, term, part, panels, shrunk.get())) };
-                }
-                first += part.panels();
-            }
-        })?;
-    }
-    Ok(())
 }
 
 fn shrink_args(io: Io, tile: &Tile<'_>, term: &Term<'_>, ranks: (usize, usize), h: *mut f32) -> Shrink {
