@@ -8,6 +8,8 @@ use super::simd::{LANES, Simd};
 
 /// Slots of one KV page: as many as a vector has lanes.
 pub const PAGE: usize = LANES;
+/// How many pages ahead of its reads a kernel asks for memory. Pages lie anywhere, so no hardware guesses the next one.
+const PREFETCH_PAGES: usize = 2;
 
 /// One row's attention within one group of query heads.
 pub struct Attend {
@@ -67,10 +69,13 @@ unsafe fn attend_heads<S: Simd, const G: usize>(args: &Attend, head: usize) {
         let mut top = [S::splat(f32::NEG_INFINITY); G];
         for page in first_page..last_page {
             let keys = args.keys.add(page_index(args, page) * args.key_stride);
+            let ahead = page_ahead(args, page, last_page, (args.keys, args.key_stride));
             let mut even = [S::splat(0.0); G];
             let mut odd = [S::splat(0.0); G];
             let mut d = 0;
             while d + 2 <= args.dim {
+                S::prefetch(ahead.wrapping_add(d * PAGE).cast());
+                S::prefetch(ahead.wrapping_add((d + 1) * PAGE).cast());
                 let k0 = S::load(keys.add(d * PAGE));
                 let k1 = S::load(keys.add((d + 1) * PAGE));
                 for g in 0..G {
@@ -109,15 +114,23 @@ unsafe fn attend_heads<S: Simd, const G: usize>(args: &Attend, head: usize) {
 
         let mut c = 0;
         while c < args.dim {
-            weigh_values::<S, G>(args, q, c, first_page, last_page, stride, &inverse);
-            c += 2 * LANES;
+            if S::WIDE_TILES && c + 4 * LANES <= args.padded_dim {
+                weigh_values::<S, G, 4>(args, q, c, first_page, last_page, stride, &inverse);
+                c += 4 * LANES;
+            } else if c + 2 * LANES <= args.padded_dim {
+                weigh_values::<S, G, 2>(args, q, c, first_page, last_page, stride, &inverse);
+                c += 2 * LANES;
+            } else {
+                weigh_values::<S, G, 1>(args, q, c, first_page, last_page, stride, &inverse);
+                c += LANES;
+            }
         }
     }
 }
 
-/// Columns `c .. c + 2·LANES` of the output.
+/// Columns `c .. c + C·LANES` of the output; none past `padded_dim`.
 #[inline(always)]
-unsafe fn weigh_values<S: Simd, const G: usize>(
+unsafe fn weigh_values<S: Simd, const G: usize, const C: usize>(
     args: &Attend,
     out: *mut f32,
     c: usize,
@@ -128,26 +141,30 @@ unsafe fn weigh_values<S: Simd, const G: usize>(
 ) {
     // SAFETY: values have padded_dim columns, so a full vector at any c < dim is readable; stores stop at dim.
     unsafe {
-        let two = c + LANES < args.padded_dim;
-        let mut acc = [[S::splat(0.0); 2]; G];
+        let mut acc = [[S::splat(0.0); C]; G];
         for page in first_page..last_page {
             let values = args.values.add(page_index(args, page) * args.value_stride + c);
+            let ahead = page_ahead(args, page, last_page, (args.values, args.value_stride)).wrapping_add(c);
             let from = args.begin.max(page * PAGE) - page * PAGE;
             let to = args.end.min((page + 1) * PAGE) - page * PAGE;
             for slot in from..to {
-                let v = values.add(slot * args.padded_dim);
-                let v0 = S::load(v);
-                let v1 = if two { S::load(v.add(LANES)) } else { S::splat(0.0) };
+                let mut v = [S::splat(0.0); C];
+                for (part, v) in v.iter_mut().enumerate() {
+                    let at = slot * args.padded_dim + part * LANES;
+                    S::prefetch(ahead.wrapping_add(at).cast());
+                    *v = S::load(values.add(at));
+                }
                 for (g, sums) in acc.iter_mut().enumerate() {
                     let p = S::splat(*args.scores.add(g * stride + page * PAGE + slot));
-                    sums[0] = S::mul_add(p, v0, sums[0]);
-                    sums[1] = S::mul_add(p, v1, sums[1]);
+                    for (sum, v) in sums.iter_mut().zip(v) {
+                        *sum = S::mul_add(p, v, *sum);
+                    }
                 }
             }
         }
         for (g, sums) in acc.iter().enumerate() {
-            for (half, &sum) in sums.iter().enumerate() {
-                let column = c + half * LANES;
+            for (part, &sum) in sums.iter().enumerate() {
+                let column = c + part * LANES;
                 if column < args.dim {
                     let n = (args.dim - column).min(LANES);
                     S::store_partial(out.add(g * args.dim + column), n, S::mul(sum, S::splat(inverse[g])));
@@ -162,6 +179,15 @@ unsafe fn weigh_values<S: Simd, const G: usize>(
 unsafe fn page_index(args: &Attend, page: usize) -> usize {
     // SAFETY: page < ceil(end / PAGE), the table's length; the step context checked that its entries are pages.
     unsafe { *args.block_table.add(page) as usize }
+}
+
+/// Where the page lies that is read a few pages after `page`; `pool` is its page 0 and the stride between pages. An address
+/// to ask for, not to read.
+#[inline(always)]
+unsafe fn page_ahead(args: &Attend, page: usize, last_page: usize, (first, stride): (*const f32, usize)) -> *const f32 {
+    // SAFETY: stays below last_page, as `page` does.
+    let page = unsafe { page_index(args, (page + PREFETCH_PAGES).min(last_page - 1)) };
+    first.wrapping_add(page * stride)
 }
 
 #[inline(always)]
