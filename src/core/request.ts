@@ -155,6 +155,8 @@ export type SequenceEvent =
       readonly token: number;
       readonly logprob: number;
       readonly top: TopLogprobs | null;
+      /** It came from the step of the token before it, which had guessed that one. */
+      readonly speculated: boolean;
     }
   | { readonly kind: 'finish'; readonly id: number; readonly reason: 'length' | 'eos_token' }
   | { readonly kind: 'error'; readonly id: number; readonly error: import('./errors.js').ErrorRecord };

@@ -2,7 +2,7 @@ import type { ChatTemplate } from '../chat/chat-template.js';
 import type { AdapterText } from '../core/adapter-text.js';
 import type { EngineClient, Submission } from '../core/engine-client.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
-import type { FinishReason, GenerateRequest, SequenceEvent, ServedBy, TopLogprobs } from '../core/request.js';
+import type { FinishReason, GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
 import { EventBuffer } from './event-buffer.js';
 import type { ModelText } from './model-text.js';
 import type { GenerationObserver } from './observer.js';
@@ -59,6 +59,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
   #firstTokenMs: number | null = null;
   #lastTokenMs = 0;
   #generated = 0;
+  #speculated = 0;
   /** The token that should be the last, until the engine says so. */
   #held: AssembledToken | null = null;
   #ended = false;
@@ -163,7 +164,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
         return;
       }
       case 'token':
-        this.#onToken(event.token, event.logprob, event.top);
+        this.#onToken(event);
         return;
       case 'finish':
         if (this.#held !== null) this.#finish(event.reason, this.#assembler.finish(this.#held));
@@ -176,10 +177,11 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     }
   }
 
-  #onToken(id: number, logprob: number, top: TopLogprobs | null): void {
+  #onToken({ token: id, logprob, top, speculated }: Extract<SequenceEvent, { kind: 'token' }>): void {
     this.#countToken();
+    if (speculated) this.#speculated += 1;
     this.#releaseHeld();
-    const assembled = this.#assembler.push(id, logprob, top);
+    const assembled = this.#assembler.push(id, logprob, top, speculated);
     const isLast = this.#generated === this.request.maxNewTokens || this.request.stopIds.includes(id);
     this.#held = assembled;
     if (isLast) return;
@@ -219,6 +221,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
       promptTokens: this.request.promptIds.length,
       cachedTokens: this.#cachedTokens,
       generatedTokens: this.#generated,
+      speculatedTokens: this.#speculated,
       servedBy: this.#servedBy ?? { adapter: this.#spec.adapter, digest: null, tierAtArrival: null },
       times,
     };
@@ -260,6 +263,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
       cachedTokens: this.#cachedTokens,
       maxNewTokens: this.request.maxNewTokens,
       generatedTokens: this.#generated,
+      speculatedTokens: this.#speculated,
       times,
     });
   }

@@ -19,6 +19,8 @@ export interface GenerationSummary {
   readonly cachedTokens: number;
   readonly maxNewTokens: number;
   readonly generatedTokens: number;
+  /** Those of them that took no step of their own. */
+  readonly speculatedTokens: number;
   readonly times: GenerationTimes;
 }
 

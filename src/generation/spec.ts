@@ -79,6 +79,8 @@ export interface GeneratedToken {
   readonly logprob: number;
   /** Likeliest tokens of the position, as many as the spec asks for. */
   readonly top: readonly AlternativeToken[];
+  /** A right guess made a step of its own needless. */
+  readonly speculated: boolean;
 }
 
 /** A token that could have come in a place. */
@@ -114,6 +116,8 @@ export interface GenerationResult {
   /** Those of them whose KV was there already. */
   readonly cachedTokens: number;
   readonly generatedTokens: number;
+  /** Those of them that took no step of their own. */
+  readonly speculatedTokens: number;
   readonly servedBy: ServedBy;
   readonly times: GenerationTimes;
 }

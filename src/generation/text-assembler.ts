@@ -49,14 +49,15 @@ export class TextAssembler {
     this.#stops = new StopMatcher(spec.stop, spec.includeStop);
   }
 
-  push(id: number, logprob: number, top: TopLogprobs | null): AssembledToken {
+  push(id: number, logprob: number, top: TopLogprobs | null, speculated: boolean): AssembledToken {
     const special = this.#tokenizer.isSpecial(id);
     const shown = this.#shown.push(id);
     const hidden = (special && this.#skipSpecialTokens) || this.#endIds.has(id);
     const visible = hidden ? '' : this.#answer.push(id);
     const { text, stop } = this.#stops.push(visible);
     const cut = stop !== null && this.#includeStop;
-    const token = { id, text: cut ? text : shown, special, logprob, top: alternatives(this.#tokenizer, top) };
+    const others = alternatives(this.#tokenizer, top);
+    const token = { id, text: cut ? text : shown, special, logprob, top: others, speculated };
     return { token, delta: text, stopped: stop !== null, stop };
   }
 

@@ -155,6 +155,11 @@ export const FAMILIES = {
   loraxGeneratedTokens: histogram('lorax_request_generated_tokens', 'Generated tokens', ({ maxModelLen }) =>
     loraxTokens(maxModelLen),
   ),
+  loraxSkippedTokens: histogram(
+    'lorax_request_skipped_tokens',
+    'Generated tokens that took no step of their own',
+    ({ maxModelLen }) => loraxTokens(maxModelLen),
+  ),
   loraxQueueLength: gauge('lorax_queue_length', 'Requests not yet running'),
   loraxBatchSize: gauge('lorax_batch_current_size', 'Running requests'),
   loraxBatchTokens: gauge('lorax_batch_current_max_tokens', 'Tokens that fit in the KV blocks in use'),

@@ -22,7 +22,7 @@ function phaseOf({ times }: GenerationSummary): string {
 
 /** Measures one generation that ended. */
 export function recordGeneration(of: Instruments, summary: GenerationSummary): void {
-  const { route, servedBy, code, promptTokens, generatedTokens, maxNewTokens, times } = summary;
+  const { route, servedBy, code, promptTokens, generatedTokens, speculatedTokens, maxNewTokens, times } = summary;
   if (code !== null && times.admittedMs === null) recordRejection(of, code);
   if (summary.slowConsumer) of.slowConsumers.inc({ transport: 'sse' });
   else if (code === 'ERR_ABORTED') of.disconnects.inc({ phase: phaseOf(summary) });
@@ -44,4 +44,5 @@ export function recordGeneration(of: Instruments, summary: GenerationSummary): v
   of.loraxInference.observe(inferenceSeconds);
   of.loraxTimePerToken.observe(inferenceSeconds / generatedTokens);
   of.loraxGeneratedTokens.observe(generatedTokens);
+  of.loraxSkippedTokens.observe(speculatedTokens);
 }

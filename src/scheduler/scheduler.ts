@@ -334,12 +334,12 @@ export class Scheduler {
     for (let right = 0; right <= accepted && !sequence.ended; right += 1) {
       // The K/V of a draft that was right is there already.
       if (right > 0) sequence.computed += 1;
-      this.#accept(sequence, output, row + right, events);
+      this.#accept(sequence, output, row + right, right > 0, events);
     }
   }
 
   /** Takes what row `row` of the output sampled. */
-  #accept(sequence: Sequence, output: StepOutput, row: number, events: SequenceEvent[]): void {
+  #accept(sequence: Sequence, output: StepOutput, row: number, speculated: boolean, events: SequenceEvent[]): void {
     const token = output.tokens[row] as number;
     if (token === NO_TOKEN) {
       const error = noToken(sequence, sequence.length, failureOf(output, row));
@@ -350,7 +350,7 @@ export class Scheduler {
     const { logprobs } = sequence.request;
     const logprob = logprobs === null ? Number.NaN : (output.logprobs[row] as number);
     const top = logprobs === null || logprobs.top === 0 ? null : topOf(output, row);
-    events.push({ kind: 'token', id: sequence.id, token, logprob, top });
+    events.push({ kind: 'token', id: sequence.id, token, logprob, top, speculated });
     const reason = finishReason(sequence.request, sequence.generated, token);
     if (reason !== null) this.#finish(sequence, { kind: 'finish', id: sequence.id, reason }, events);
   }

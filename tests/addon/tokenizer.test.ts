@@ -47,7 +47,7 @@ function assembled(
   const assembler = new TextAssembler(tokenizer, spec, new Uint32Array(0), []);
   let text = '';
   for (const [at, id] of ids.entries()) {
-    const pushed = assembler.push(id, Number.NaN, null);
+    const pushed = assembler.push(id, Number.NaN, null, false);
     const last = pushed.stopped || at < ids.length - 1 ? pushed : assembler.finish(pushed);
     text += last.delta;
     if (last.stopped) break;

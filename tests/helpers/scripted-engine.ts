@@ -86,8 +86,8 @@ export class ScriptedCall implements Submission {
     return this.#emit({ kind: 'prompt', id: this.request.id, prompt });
   }
 
-  token(token: number, logprob = -0.5, top: TopLogprobs | null = null): this {
-    return this.#emit({ kind: 'token', id: this.request.id, token, logprob, top });
+  token(token: number, logprob = -0.5, top: TopLogprobs | null = null, speculated = false): this {
+    return this.#emit({ kind: 'token', id: this.request.id, token, logprob, top, speculated });
   }
 
   /** The prompt's log-probabilities: NaN for the first token, then −1, −2, …; with alternatives as many as asked for. */

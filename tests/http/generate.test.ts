@@ -51,6 +51,25 @@ test('details list every token, the end token too, which is not in the text', as
   assert.equal(reply.headers['x-loramux-adapter-tier'], 'host');
 });
 
+test('tokens that a right guess brought are told: skipped, counted in details, headers and metrics', async (t) => {
+  const engine = new ScriptedEngine();
+  engine.onSubmit = (call) => {
+    call.admit().token(111).token(107, -0.5, null, true).token(108).finish('length');
+  };
+  const { app } = startApp(t, { engine });
+  const payload = { inputs: 'hi', parameters: { details: true, max_new_tokens: 3 } };
+  const reply = await app.inject({ method: 'POST', url: '/generate', payload });
+  const { details } = reply.json();
+  assert.equal(details.skipped_tokens, 1);
+  assert.deepEqual(
+    details.tokens.map((token: { skipped: boolean }) => token.skipped),
+    [false, true, false],
+  );
+  assert.equal(reply.headers['x-skipped-tokens'], '1');
+  const { body } = await app.inject({ url: '/metrics' });
+  assert.match(body, /^lorax_request_skipped_tokens_sum 1$/m);
+});
+
 for (const name of [null, '', '__base__', '__base_model__']) {
   test(`adapter_id ${JSON.stringify(name)} means the base model`, async (t) => {
     const { app, engine } = startApp(t);

@@ -84,7 +84,7 @@ export function timingHeaders(results: readonly GenerationResult[]): Headers {
     'x-time-per-output-token': longest(results, (durations) => durations.timePerOutputToken),
     'x-prompt-tokens': prompt,
     'x-generated-tokens': generated,
-    'x-skipped-tokens': 0,
+    'x-skipped-tokens': sum(results, (result) => result.speculatedTokens),
     'x-total-tokens': prompt + generated,
   };
   return Object.fromEntries(Object.entries(milliseconds).map(([name, value]) => [name, String(Math.trunc(value))]));

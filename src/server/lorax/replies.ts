@@ -34,7 +34,7 @@ function listOf<T>(items: readonly T[], toJson: (item: T) => string): string {
 
 function tokenJson(token: GeneratedToken, { alternatives }: ReplyOptions): string {
   const others = alternatives ? `,"alternative_tokens":${listOf(token.top, (top) => `{${candidateFields(top)}}`)}` : '';
-  return `{${candidateFields(token)},"special":${token.special}${others},"skipped":false}`;
+  return `{${candidateFields(token)},"special":${token.special}${others},"skipped":${token.speculated}}`;
 }
 
 function generatedText(result: GenerationResult, { prompt, returnFullText }: ReplyOptions): string {
@@ -63,8 +63,8 @@ export function generateResponse(best: Run, others: readonly Run[], options: Rep
   const { result } = best;
   const text = `"generated_text":${generatedText(result, options)}`;
   if (!options.details) return `{${text}}`;
-  const { reason, promptTokens, generatedTokens, servedBy } = result;
-  const counts = `"finish_reason":"${reason}","prompt_tokens":${promptTokens},"generated_tokens":${generatedTokens},"skipped_tokens":0`;
+  const { reason, promptTokens, generatedTokens, speculatedTokens, servedBy } = result;
+  const counts = `"finish_reason":"${reason}","prompt_tokens":${promptTokens},"generated_tokens":${generatedTokens},"skipped_tokens":${speculatedTokens}`;
   const losers = options.manyRuns ? `,"best_of_sequences":${listOf(others, (run) => loserJson(run, options))}` : '';
   return `{${text},"details":{${counts},"seed":${best.seed},${tokenLists(best, options)}${losers}${adapterField(servedBy)}}}`;
 }

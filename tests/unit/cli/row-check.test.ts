@@ -43,7 +43,7 @@ function admit(check: RowCheck, digest: string | null = DIGEST): void {
 
 function token(check: RowCheck, value: number, logits: Float32Array): void {
   check.onLogits(logits);
-  check.onEvent({ kind: 'token', id: 1, token: value, logprob: Number.NaN, top: null });
+  check.onEvent({ kind: 'token', id: 1, token: value, logprob: Number.NaN, top: null, speculated: false });
 }
 
 const finish = { kind: 'finish', id: 1, reason: 'length' } as const;
@@ -71,7 +71,7 @@ test('logits are copied when they are shown', () => {
   admit(check);
   check.onLogits(shared);
   shared.fill(7);
-  check.onEvent({ kind: 'token', id: 1, token: 1, logprob: 0, top: null });
+  check.onEvent({ kind: 'token', id: 1, token: 1, logprob: 0, top: null, speculated: false });
   assert.deepEqual(differences, []);
 });
 

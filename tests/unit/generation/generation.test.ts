@@ -19,7 +19,14 @@ test('every event comes in order, and the last token with the finish', async () 
   );
   const last = events.at(-1);
   assert.ok(last?.kind === 'finish');
-  assert.deepEqual(last.token, { id: SPECIAL['</s>'], text: '</s>', special: true, logprob: -0.5, top: [] });
+  assert.deepEqual(last.token, {
+    id: SPECIAL['</s>'],
+    text: '</s>',
+    special: true,
+    logprob: -0.5,
+    top: [],
+    speculated: false,
+  });
   assert.equal(last.delta, '');
   assert.equal(last.result.text, 'ok');
   assert.equal(summaries.length, 1);

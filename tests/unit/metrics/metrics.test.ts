@@ -30,6 +30,7 @@ function summary(adapter: string, changes: Partial<GenerationSummary> = {}): Gen
     promptTokens: 3,
     cachedTokens: 2,
     maxNewTokens: 9,
+    speculatedTokens: 0,
     generatedTokens: 4,
     times: { receivedMs: 0, submittedMs: 10, admittedMs: 30, firstTokenMs: 100, endedMs: 500 },
     ...changes,

@@ -368,7 +368,14 @@ describe('plan, commit, rollback', () => {
     harness.enqueue(2, 2, 1);
     harness.step();
     const [token] = soloRun(makeRequest(1, 2, 1), BASE_ROWS).tokens;
-    assert.deepEqual(harness.eventsOf(1).at(1), { kind: 'token', id: 1, token, logprob: -(token ?? 0), top: null });
+    assert.deepEqual(harness.eventsOf(1).at(1), {
+      kind: 'token',
+      id: 1,
+      token,
+      logprob: -(token ?? 0),
+      top: null,
+      speculated: false,
+    });
     const other = harness.eventsOf(2).at(1);
     assert.ok(other?.kind === 'token' && Number.isNaN(other.logprob));
   });
