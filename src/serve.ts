@@ -14,7 +14,6 @@ import { createProgressDisplay } from './model/progress.js';
 
 import { Lifecycle } from './server/lifecycle.js';
 import { sourcesStart } from './sources-start.js';
-import { openTokenizer } from './tokenizer/open-tokenizer.js';
 
 /**
  * Once nothing runs any more, replies on their way get this long; then connections are cut. Without it, one that was
@@ -117,7 +116,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
   const generation = createGeneration({
     engine,
     tokenizer,
-    openTokenizer: (json) => openTokenizer(binding, json),
+    openTokenizer: (json) => binding.Tokenizer.fromJson(json),
     metrics,
   });
   const app = buildApp({

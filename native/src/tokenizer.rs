@@ -26,14 +26,23 @@ impl Tokenizer {
     /// # Errors
     /// `ERR_TOKENIZER` naming the file.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_file(path).map_err(|e| {
-            Error::new(Code::Tokenizer, format!("{}: {e}: expected a tokenizer.json of the Hugging Face format", path.display()))
-        })?;
+        let named = |e: Error| Error::new(e.code, format!("{}: {}", path.display(), e.message));
+        let json = std::fs::read(path).map_err(|e| named(Error::new(Code::Tokenizer, format!("{e}: expected a tokenizer.json"))))?;
+        Self::from_json(&json).map_err(named)
+    }
+
+    /// From the text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// `ERR_TOKENIZER` with the reason.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        let inner = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|e| Error::new(Code::Tokenizer, format!("{e}: expected a tokenizer.json of the Hugging Face format")))?;
         let mut special = vec![false; inner.get_vocab_size(true)];
         for (&id, token) in &inner.get_added_tokens_decoder() {
             let id = id as usize;
             if id >= MAX_IDS {
-                return Err(Error::new(Code::Tokenizer, format!("{}: expected token ids below {MAX_IDS}, got {id}", path.display())));
+                return Err(Error::new(Code::Tokenizer, format!("expected token ids below {MAX_IDS}, got {id}")));
             }
             if id >= special.len() {
                 special.resize(id + 1, false);

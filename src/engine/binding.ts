@@ -30,7 +30,11 @@ export interface NativeBinding {
    * ERR_ADAPTER_INVALID names a member's tensor that is missing, of another shape or not finite.
    */
   mergeAdapterFiles(files: NativeAdapterFile[], recipe: NativeMergeRecipe): Promise<NativeAdapterFile>;
-  readonly Tokenizer: { fromFile(path: string): NativeTokenizer };
+  readonly Tokenizer: {
+    fromFile(path: string): NativeTokenizer;
+    /** From the text of a `tokenizer.json`. Runs off the event loop. */
+    fromJson(json: Uint8Array): Promise<NativeTokenizer>;
+  };
   readonly Engine: { open(manifestJson: string, options: NativeEngineOptions): Promise<NativeEngine> };
 }
 

@@ -5,7 +5,6 @@ import { TokenizerFile } from '../adapters/text/tokenizer-file.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import { loadBinding } from '../engine/binding.js';
 import type { FromTextWorker, TextStart, ToTextWorker } from '../messages/text-messages.js';
-import { openTokenizer } from '../tokenizer/open-tokenizer.js';
 
 /** The text worker: parses tokenizers of some megabytes, which would hold up steps or requests elsewhere. */
 function serve(port: MessagePort, { tokenizerPath, ...start }: TextStart): void {
@@ -16,7 +15,7 @@ function serve(port: MessagePort, { tokenizerPath, ...start }: TextStart): void 
       post({
         type: 'done',
         id,
-        read: await readText(place, files, base, (json) => openTokenizer(loadBinding(), json)),
+        read: await readText(place, files, base, (json) => loadBinding().Tokenizer.fromJson(json)),
       });
     } catch (thrown) {
       post({ type: 'failed', id, error: toLoramuxError(thrown).toRecord() });

@@ -13,7 +13,6 @@ import { loadBinding, type NativeTokenizer } from '../../src/engine/binding.js';
 import { WorkerEngineClient } from '../../src/engine/worker-client.js';
 import { type Completion, collect, GenerationService } from '../../src/generation/service.js';
 import { type GenerationSpec, PLAIN_SPEC, type Prompt } from '../../src/generation/spec.js';
-import { openTokenizer } from '../../src/tokenizer/open-tokenizer.js';
 import { FIXTURES } from '../helpers/paths.js';
 import { prepareLocal, SYNTHETIC, syntheticModel } from '../helpers/synthetic.js';
 
@@ -93,7 +92,7 @@ before(async () => {
     tokenizer,
     openTokenizer: (json) => {
       opened += 1;
-      return openTokenizer(binding, json);
+      return binding.Tokenizer.fromJson(json);
     },
     observer: { interToken: () => undefined, rejected: () => undefined, ended: () => undefined },
     now: () => performance.timeOrigin + performance.now(),

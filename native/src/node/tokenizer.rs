@@ -2,7 +2,7 @@
 
 use super::job::{Job, JsError, js_error};
 use crate::tokenizer;
-use napi::bindgen_prelude::{AsyncTask, Uint32Array};
+use napi::bindgen_prelude::{AsyncTask, Uint8Array, Uint32Array};
 use napi_derive::napi;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +26,12 @@ impl Tokenizer {
     pub fn from_file(path: String) -> Result<Self, JsError> {
         let inner = tokenizer::Tokenizer::from_file(Path::new(&path)).map_err(js_error)?;
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn from_json(json: Uint8Array) -> AsyncTask<Job<tokenizer::Tokenizer, Tokenizer>> {
+        let json = json.to_vec();
+        Job::new(move || tokenizer::Tokenizer::from_json(&json), |_, inner| Ok(Self { inner: Arc::new(inner) }))
     }
 
     #[napi(catch_unwind)]

@@ -16,7 +16,6 @@ import { type AdapterTextInfo, type ReadText, type TextFile, textBytes, textInfo
 import { type Offender, toLoramuxError } from '../../core/errors.js';
 import type { NativeBinding, NativeTensorInfo } from '../../engine/binding.js';
 import type { ModelDescription } from '../../model/describe-model.js';
-import { openTokenizer } from '../../tokenizer/open-tokenizer.js';
 import { findNonFinite } from './non-finite.js';
 
 /** Modules of one kind, such as all `q_proj`. */
@@ -136,7 +135,7 @@ async function readTexts(
   const tokenizer = new TokenizerFile(new TextDecoder().decode(tokenizerJson));
   const room = { vocabSize: config.vocabSize, tokenCount: tokenizer.size };
   const base = { tokenizer, template: chatTemplate, specialTokens, eosTokenIds, ...room };
-  return readText(directory, files, base, (json) => openTokenizer(binding, json));
+  return readText(directory, files, base, (json) => binding.Tokenizer.fromJson(json));
 }
 
 /** Null for what is refused, its reasons among the offenders. */
