@@ -1,4 +1,5 @@
-// `npm run bench`, `bench:page`, `bench:loads` and `bench:zipf`, with flags behind `--`: builds what is stale, then measures.
+// `npm run bench`, `bench:page`, `bench:loads`, `bench:zipf` and `precision`, with flags behind `--`: builds what is stale, then
+// measures.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,7 +7,7 @@ import { ensureGenaiEnvironment } from './genai-env.mjs';
 import { ensurePythonEnvironment } from './python-env.mjs';
 import { buildNative, buildTypeScript, installPackages, needTools, root, run, stop } from './steps.mjs';
 
-const PROGRAMS = ['main', 'page', 'loads', 'zipf'];
+const PROGRAMS = ['main', 'page', 'loads', 'zipf', 'precision/main'];
 
 /** Peers from npm live in bench/, apart from what the server needs. Where they cannot be installed they are absent. */
 function installPeers() {

@@ -58,12 +58,17 @@ export async function serve(config: Config, memoryBytes: number, version: string
     checksumFile: (path) => binding.crc32File(path),
     onProgress: progress.report,
     memoryBytes,
+    instructionSet: binding.instructionSet(),
     hub: {
       offline: config.hubOffline,
       ...(config.hubEndpoint === null ? {} : { endpoint: config.hubEndpoint }),
       ...(config.hubToken === null ? {} : { token: config.hubToken }),
     },
   }).finally(() => progress.stop());
+  logger.info(
+    { event: 'model.ready' },
+    `${model.manifest.modelId} in ${model.manifest.precision}: ${model.precisionReason}`,
+  );
 
   const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
   const {

@@ -113,5 +113,5 @@ export function bareModel(model: PreparedModel, root: string): PreparedModel {
     }
     renameSync(unfinished, directory);
   }
-  return { directory, manifest };
+  return { ...model, directory };
 }

@@ -2,6 +2,7 @@
 //! `src/core/model-manifest.ts`.
 
 use crate::error::{Code, Error, Result};
+use crate::kernels::quantised::BLOCK;
 use serde::Deserialize;
 
 /// Bounds that keep every product of shapes far from overflow.
@@ -89,6 +90,8 @@ pub struct WeightRef {
     pub format: Precision,
     pub rows: usize,
     pub cols: usize,
+    /// Row of the packed matrix that is row 0 of this module; 0 for float32.
+    pub first_row: usize,
     pub data_offset: usize,
     pub scales_offset: Option<usize>,
     pub mins_offset: Option<usize>,
@@ -148,8 +151,15 @@ impl Site {
             let Some(end) = end.filter(|_| m.weight.rows == m.out_features && m.weight.cols == self.in_features) else {
                 return Err(format!("module {} does not fit its site", m.name));
             };
-            if m.weight.format != Precision::F32 && m.weight.scales_offset.is_none() {
-                return Err(format!("module {}: expected scalesOffset beside a quantised weight", m.name));
+            let (scales, mins) = (m.weight.scales_offset.is_some(), m.weight.mins_offset.is_some());
+            if (scales, mins) != (m.weight.format != Precision::F32, m.weight.format == Precision::W4) {
+                return Err(format!(
+                    "module {}: expected scalesOffset beside quantised weights and minsOffset beside those of 4 bits",
+                    m.name
+                ));
+            }
+            if m.weight.format != Precision::F32 && !m.weight.cols.is_multiple_of(BLOCK) {
+                return Err(format!("module {}: expected blocks of {BLOCK} quantised columns, got {}", m.name, m.weight.cols));
             }
             columns.push((m.out_offset, end));
         }

@@ -1,12 +1,12 @@
 //! The prepared model's weights file, mapped read-only: base rows for DoRA norms.
 
 use crate::error::{Code, Error, Result};
+use crate::kernels::quantised::{BLOCK, Bits};
+use crate::kernels::simd::LANES;
 use crate::manifest::{Precision, WeightRef};
+use half::f16;
 use memmap2::Mmap;
 use std::path::{Path, PathBuf};
-
-/// Columns that share one scale in the quantised formats.
-const BLOCK: usize = 32;
 
 /// A mapped `weights.bin`.
 pub struct Weights {
@@ -41,7 +41,8 @@ impl Weights {
                     *value = f32::from_le_bytes(*raw);
                 }
             }
-            Precision::W8 | Precision::W4 => self.read_quantised_row(weight, row, out)?,
+            Precision::W8 => self.read_packed_row(weight, Bits::Eight, row, out)?,
+            Precision::W4 => self.read_packed_row(weight, Bits::Four, row, out)?,
         }
         Ok(())
     }
@@ -51,7 +52,7 @@ impl Weights {
     /// # Errors
     /// `ERR_MODEL_INVALID` when the reference points outside the file.
     pub fn read_steps(&self, weight: &WeightRef, row: usize, out: &mut [f32]) -> Result<()> {
-        let scales = self.floats(weight.scales_offset, row, weight.cols.div_ceil(BLOCK))?;
+        let scales = self.factors(weight.scales_offset, weight, row)?;
         for (step, scale) in out.chunks_mut(BLOCK).zip(scales) {
             step.fill(scale.abs());
         }
@@ -63,7 +64,8 @@ impl Weights {
     /// # Errors
     /// `ERR_MODEL_INVALID` when they lie outside the file.
     pub fn read_floats(&self, offset: usize, count: usize) -> Result<Vec<f32>> {
-        self.floats(Some(offset), 0, count)
+        let bytes = self.range(offset, 0, count * 4)?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect())
     }
 
     /// Gives back the memory of what was read; the next reader maps it again. Norms are read once an adapter, and the
@@ -74,31 +76,34 @@ impl Weights {
         let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
     }
 
-    fn read_quantised_row(&self, weight: &WeightRef, row: usize, out: &mut [f32]) -> Result<()> {
-        let blocks = weight.cols.div_ceil(BLOCK);
-        let wide = weight.format == Precision::W8;
-        let block_bytes = if wide { BLOCK } else { BLOCK / 2 };
-        let data = self.range(weight.data_offset, row, blocks * block_bytes)?;
-        let scales = self.floats(weight.scales_offset, row, blocks)?;
-        let mins = self.floats(weight.mins_offset, row, blocks)?;
+    /// One row out of its panel; `kernels/quantised.rs` has the layout.
+    fn read_packed_row(&self, weight: &WeightRef, bits: Bits, row: usize, out: &mut [f32]) -> Result<()> {
+        let (panel, lane) = panel_of(weight, row);
+        let block_bytes = bits.block_bytes();
+        let data = self.range(weight.data_offset, panel, weight.cols / BLOCK * block_bytes)?;
+        let scales = self.factors(weight.scales_offset, weight, row)?;
+        let mins = self.factors(weight.mins_offset, weight, row)?;
         for (c, value) in out.iter_mut().enumerate() {
-            let (block, i) = (c / BLOCK, c % BLOCK);
-            let q = if wide {
-                f32::from(data[block * block_bytes + i]) - 128.0
-            } else {
-                let byte = data[block * block_bytes + i / 2];
-                f32::from(if i % 2 == 0 { byte & 15 } else { byte >> 4 }) - 8.0
+            let (block, quad, k) = (c / BLOCK, c % BLOCK / 4, c % 4);
+            let at = |vector: usize| data[block * block_bytes + (vector * LANES + lane) * 4 + k];
+            *value = match bits {
+                Bits::Eight => (f32::from(at(quad)) - 128.0) * scales[block],
+                Bits::Four => {
+                    let q = if quad % 2 == 0 { at(quad / 2) & 15 } else { at(quad / 2) >> 4 };
+                    f32::from(q) * scales[block] + mins[block]
+                }
             };
-            *value = q * scales[block] + mins[block];
         }
         Ok(())
     }
 
-    /// `count` float32 of row `row` at `offset`; zeros where the format has no such table.
-    fn floats(&self, offset: Option<usize>, row: usize, count: usize) -> Result<Vec<f32>> {
-        let Some(offset) = offset else { return Ok(vec![0.0; count]) };
-        let bytes = self.range(offset, row, count * 4)?;
-        Ok(bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect())
+    /// The scales or minima of one row; zeros where the format has no such table.
+    fn factors(&self, offset: Option<usize>, weight: &WeightRef, row: usize) -> Result<Vec<f32>> {
+        let blocks = weight.cols.div_ceil(BLOCK);
+        let Some(offset) = offset else { return Ok(vec![0.0; blocks]) };
+        let (panel, lane) = panel_of(weight, row);
+        let bytes = self.range(offset, panel, blocks * LANES * 2)?;
+        Ok(bytes.as_chunks::<2>().0.chunks_exact(LANES).map(|block| f16::from_le_bytes(block[lane]).to_f32()).collect())
     }
 
     fn range(&self, offset: usize, row: usize, row_bytes: usize) -> Result<&[u8]> {
@@ -114,4 +119,10 @@ impl Weights {
             )
         })
     }
+}
+
+/// Where a module's row lies: its panel, and its place there.
+fn panel_of(weight: &WeightRef, row: usize) -> (usize, usize) {
+    let row = weight.first_row.saturating_add(row);
+    (row / LANES, row % LANES)
 }

@@ -12,6 +12,7 @@
 mod common;
 mod toy;
 
+use common::packed::{Packed, half_bytes};
 use common::{Rng, TempDir, bytes_of, round_to};
 use loramux_native::adapters::compile::{
     AdapterPlan, BiasPlan, CopyPlan, EmbeddingPlan, FactorStorage, MAX_RANK, ModulePlan, NormPlan, RowsPlan, compile,
@@ -22,12 +23,13 @@ use loramux_native::adapters::safetensors::File;
 use loramux_native::adapters::tensor::Values;
 use loramux_native::error::{Code, Error};
 use loramux_native::kernels::lora::{PANEL, Stored};
+use loramux_native::kernels::quantised::Bits;
 use loramux_native::kernels::simd::{Dtype, LANES};
 use loramux_native::manifest::{Manifest, Precision, Site, SiteModule, WeightRef};
 use loramux_native::weights::Weights;
 use proptest::prelude::*;
 use toy::adapter::{safetensors, with_header};
-use toy::{HEAD_SITE, NORMS, Toy, VOCAB, Variant, WIDTH};
+use toy::{HEAD_SITE, NORMS, Toy, VOCAB, WIDTH};
 
 fn parse(bytes: Vec<u8>) -> Result<File, Error> {
     File::parse("a.safetensors".to_owned(), bytes)
@@ -167,6 +169,7 @@ fn base() -> Base {
             format: Precision::F32,
             rows: out_features,
             cols: INPUTS,
+            first_row: 0,
             data_offset: out_offset * INPUTS * 4,
             scales_offset: None,
             mins_offset: None,
@@ -227,7 +230,7 @@ fn factors_only(modules: &[ModulePlan]) -> AdapterPlan {
 
 /// A manifest of one site.
 fn manifest_of(site: &Site) -> Manifest {
-    Manifest { sites: vec![site.clone()], ..Toy::manifest(Variant::default()) }
+    Manifest { sites: vec![site.clone()], ..Toy::manifest() }
 }
 
 fn unpack(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
@@ -423,13 +426,14 @@ fn dora_gains_match_the_formula_on_float32_and_quantised_bases() {
     }
     // A quantised base: the norm is that of what the graph multiplies by.
     let mut rng = Rng(5);
-    let quants: Vec<u8> = (0..OUTS[1] * 32).map(|_| rng.bits() as u8).collect();
+    // One panel of 16 rows, one block of 32 columns.
+    let quants: Vec<u8> = (0..16 * 32).map(|_| rng.bits() as u8).collect();
     let path = base.directory.path().join("quantised.bin");
-    std::fs::write(&path, [quants, bytes_of(Dtype::F32, &rng.floats(OUTS[1] * 2, 0.1))].concat()).unwrap();
+    std::fs::write(&path, [quants, bytes_of(Dtype::F16, &rng.floats(32, 0.1))].concat()).unwrap();
     let weights = Weights::open(&path).unwrap();
     for format in [Precision::W8, Precision::W4] {
-        let scales_offset = Some(OUTS[1] * 32);
-        let weight = WeightRef { format, rows: OUTS[1], cols: 32, data_offset: 0, scales_offset, mins_offset: Some(OUTS[1] * 36) };
+        let mins_offset = (format == Precision::W4).then_some(544);
+        let weight = WeightRef { format, rows: OUTS[1], cols: 32, first_row: 5, data_offset: 0, scales_offset: Some(512), mins_offset };
         let modules =
             vec![SiteModule { name: "only".to_owned(), out_offset: 0, out_features: OUTS[1], weight: weight.clone(), bias_offset: None }];
         let site = Site { in_features: 32, out_features: OUTS[1], modules };
@@ -507,7 +511,7 @@ fn float64_is_narrowed_and_what_float32_cannot_hold_is_refused() {
 fn tied_base(directory: &TempDir, values: &[f32]) -> (Manifest, Weights) {
     let path = directory.path().join("tied.bin");
     std::fs::write(&path, bytes_of(Dtype::F32, values)).unwrap();
-    let mut manifest = Toy::manifest(Variant::default());
+    let mut manifest = Toy::manifest();
     manifest.embedding.weight.data_offset = 0;
     manifest.sites[HEAD_SITE].modules[0].weight.data_offset = 0;
     (manifest, Weights::open(&path).unwrap())
@@ -608,34 +612,46 @@ fn a_norm_of_zero_is_refused() {
 #[test]
 fn weight_rows_are_read_in_every_format_and_never_past_the_file() {
     const COLS: usize = 64;
+    const ROWS: usize = 37;
     let mut rng = Rng(4);
-    let bytes: Vec<u8> = (0..3 * COLS).map(|_| rng.bits() as u8).collect();
-    let (scales, mins) = (rng.floats(6, 0.1), rng.floats(6, 0.1));
     let directory = TempDir::new();
     let path = directory.path().join("weights.bin");
-    let blob = [bytes.clone(), bytes_of(Dtype::F32, &scales), bytes_of(Dtype::F32, &mins)].concat();
-    std::fs::write(&path, &blob).unwrap();
-    let weights = Weights::open(&path).unwrap();
     let mut out = vec![0.0; COLS];
-    for (format, mins_offset) in [(Precision::W8, None), (Precision::W8, Some(216)), (Precision::W4, Some(216)), (Precision::W4, None)] {
-        let weight = WeightRef { format, rows: 3, cols: COLS, data_offset: 0, scales_offset: Some(192), mins_offset };
-        for row in 0..3 {
+    for (format, bits) in [(Precision::W8, Bits::Eight), (Precision::W4, Bits::Four)] {
+        let packed = Packed::random(&mut rng, bits, ROWS, COLS);
+        let blob = [packed.quants.clone(), half_bytes(&packed.scales), half_bytes(&packed.mins)].concat();
+        std::fs::write(&path, &blob).unwrap();
+        let weights = Weights::open(&path).unwrap();
+        let scales_offset = Some(packed.quants.len());
+        let mins_offset = (bits == Bits::Four).then_some(packed.quants.len() + packed.scales.len() * 2);
+        // A module that begins in the middle of a panel.
+        let weight = WeightRef { format, rows: ROWS - 7, cols: COLS, first_row: 7, data_offset: 0, scales_offset, mins_offset };
+        let mut steps = vec![0.0; COLS];
+        for row in 0..weight.rows {
             weights.read_row(&weight, row, &mut out).unwrap();
-            for (c, found) in out.iter().enumerate() {
-                let quant = match format {
-                    Precision::W8 => f64::from(bytes[row * COLS + c]) - 128.0,
-                    _ => f64::from(bytes[row * COLS / 2 + c / 2] >> (4 * (c % 2)) & 15) - 8.0,
-                };
-                let block = row * 2 + c / 32;
-                let min = mins_offset.map_or(0.0, |_| f64::from(mins[block]));
-                let wanted = quant * f64::from(scales[block]) + min;
-                assert!((f64::from(*found) - wanted).abs() < 1e-5, "{format:?} row {row} column {c}");
+            weights.read_steps(&weight, row, &mut steps).unwrap();
+            for c in 0..COLS {
+                let (wanted, step) = (packed.value(7 + row, c), packed.scale(7 + row, c));
+                assert!((f64::from(out[c]) - wanted).abs() < 1e-5, "{format:?} row {row} column {c}: {}, expected {wanted}", out[c]);
+                assert_eq!(f64::from(steps[c]), step.abs(), "{format:?} row {row} column {c}");
             }
         }
+        let error = weights.read_row(&weight, 41, &mut out).err().unwrap();
+        assert!(error.code == Code::ModelInvalid && error.message.contains("weights.bin"), "{error}");
     }
-    let float =
-        |data_offset| WeightRef { format: Precision::F32, rows: 1, cols: COLS, data_offset, scales_offset: None, mins_offset: None };
-    for (weight, row) in [(float(0), 1), (float(usize::MAX), 0), (float(usize::MAX - 8), 1), (float(4), usize::MAX), (float(blob.len()), 0)]
+    let blob = bytes_of(Dtype::F32, &rng.floats(144, 1.0));
+    std::fs::write(&path, &blob).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    let float = |data_offset| WeightRef {
+        format: Precision::F32,
+        rows: 1,
+        cols: COLS,
+        first_row: 0,
+        data_offset,
+        scales_offset: None,
+        mins_offset: None,
+    };
+    for (weight, row) in [(float(0), 3), (float(usize::MAX), 0), (float(usize::MAX - 8), 1), (float(4), usize::MAX), (float(blob.len()), 0)]
     {
         let error = weights.read_row(&weight, row, &mut out).err().unwrap();
         assert!(error.code == Code::ModelInvalid && error.message.contains("weights.bin"), "{error}");
@@ -646,7 +662,7 @@ fn weight_rows_are_read_in_every_format_and_never_past_the_file() {
 #[test]
 fn manifests_whose_shapes_contradict_each_other_are_refused() {
     let parse = |spoil: &dyn Fn(&mut serde_json::Value)| {
-        let mut json = Toy::manifest_json(Variant::default());
+        let mut json = Toy::manifest_json();
         spoil(&mut json);
         Manifest::parse(&json.to_string())
     };

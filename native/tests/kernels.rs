@@ -38,7 +38,7 @@ const GUARD: f32 = 12345.0;
 
 fn sets() -> Vec<&'static Kernels> {
     let sets = available();
-    for name in ["avx512", "avx2", "portable"] {
+    for name in ["avx512vnni", "avx512", "avx2vnni", "avx2", "portable"] {
         if !sets.iter().any(|set| set.name == name) {
             println!("this CPU lacks {name}: its kernels are not tested here");
         }

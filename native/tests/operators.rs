@@ -152,7 +152,7 @@ fn prefill_matches_the_decoder_in_float64_for_the_base_and_every_adapter() {
         return;
     }
     let toy = Toy::new(Variant::default());
-    let mut engine = toy.engine(Variant::default(), 1);
+    let mut engine = toy.engine(1);
     let tokens = prompt(&mut Rng(1), 37);
     let pages = [5, 2, 9];
     let part = |entry| [Part { tokens: &tokens, past: 0, pages: &pages, entry }];
@@ -174,7 +174,7 @@ fn an_entry_of_several_adapters_is_the_sum_of_its_terms() {
         return;
     }
     let toy = Toy::new(Variant::default());
-    let mut engine = toy.engine(Variant::default(), 1);
+    let mut engine = toy.engine(1);
     let tokens = prompt(&mut Rng(2), 21);
     let adapters = pool();
     for list in [
@@ -237,10 +237,10 @@ fn rows_of_a_mixed_batch_are_bit_identical_to_the_same_rows_alone() {
     let n = 12;
     let prompts: Vec<_> = (0..n).map(|i| prompt(&mut rng, [1, 2, 3, 5, 16, 17, 33][i % 7])).collect();
     let shapes = load_shapes(n, &mut rng);
-    for (variant, threads) in [(false, 1), (false, 2), (true, 2)] {
-        let variant = Variant { padded: variant, ..Variant::default() };
+    for threads in [1, 2] {
+        let variant = Variant::default();
         let toy = Toy::new(variant);
-        let mut engine = toy.engine(variant, threads);
+        let mut engine = toy.engine(threads);
         let table: Vec<_> = pool().iter().map(|adapter| vec![(make_resident(&engine, adapter), 1.0)]).collect();
         for (shape, entries) in &shapes {
             let together = generate(&mut engine, &prompts, entries, &table, &(0..n).collect::<Vec<_>>());
@@ -299,7 +299,7 @@ fn more_threads_change_no_bit() {
     // One tile of 16 rows at rank 64: enough work to be cut over threads.
     let runs: Vec<_> = [1, 2, 3]
         .map(|threads| {
-            let mut engine = toy.engine(Variant::default(), threads);
+            let mut engine = toy.engine(threads);
             let handle = make_resident(&engine, &adapter);
             let part = Part { tokens: &tokens, past: 0, pages: &[0], entry: 0 };
             logits(&mut engine, batch_of(&[part], vec![vec![(handle, 0.5)]])).concat()
@@ -315,7 +315,7 @@ fn chunked_prefill_is_bit_identical_to_one_shot() {
         return;
     }
     let toy = Toy::new(Variant::default());
-    let mut engine = toy.engine(Variant::default(), 2);
+    let mut engine = toy.engine(2);
     let tokens = prompt(&mut Rng(5), 50);
     let table = vec![vec![(make_resident(&engine, &pool()[1]), 1.0)]];
     let whole = logits(&mut engine, batch_of(&[Part { tokens: &tokens, past: 0, pages: &[0, 1, 2, 3], entry: 0 }], table.clone()));
@@ -334,23 +334,21 @@ fn only_the_rows_that_reach_the_head_are_adapted_there() {
     if !runtime_ready() {
         return;
     }
-    for padded in [false, true] {
-        let variant = Variant { padded, ..Variant::default() };
-        let toy = Toy::new(variant);
-        let mut engine = toy.engine(variant, 2);
-        let table: Vec<_> = [10, 15, 17].map(|i| vec![(make_resident(&engine, &pool()[i]), 1.0)]).into();
-        let prompts: Vec<_> = [7, 1, 20, 4].iter().map(|&n| prompt(&mut Rng(40 + n as u64), n)).collect();
-        let parts: Vec<_> = (0..4)
-            .map(|i| Part { tokens: &prompts[i], past: 0, pages: [&[0, 1][..], &[2], &[3, 4], &[5]][i], entry: [1, -1, 0, 2][i] })
-            .collect();
-        let all = logits(&mut engine, batch_of(&parts, table.clone()));
-        for chosen in [vec![6, 7, 27, 31], vec![27], vec![0, 6, 8, 9, 30], vec![7]] {
-            let mut batch = batch_of(&parts, table.clone());
-            batch.logits_rows.clone_from(&chosen);
-            let found = logits(&mut engine, batch);
-            for (row, found) in chosen.iter().zip(&found) {
-                assert_eq!(bits(found), bits(&all[*row as usize]), "row {row} of {chosen:?}");
-            }
+    let variant = Variant::default();
+    let toy = Toy::new(variant);
+    let mut engine = toy.engine(2);
+    let table: Vec<_> = [10, 15, 17].map(|i| vec![(make_resident(&engine, &pool()[i]), 1.0)]).into();
+    let prompts: Vec<_> = [7, 1, 20, 4].iter().map(|&n| prompt(&mut Rng(40 + n as u64), n)).collect();
+    let parts: Vec<_> = (0..4)
+        .map(|i| Part { tokens: &prompts[i], past: 0, pages: [&[0, 1][..], &[2], &[3, 4], &[5]][i], entry: [1, -1, 0, 2][i] })
+        .collect();
+    let all = logits(&mut engine, batch_of(&parts, table.clone()));
+    for chosen in [vec![6, 7, 27, 31], vec![27], vec![0, 6, 8, 9, 30], vec![7]] {
+        let mut batch = batch_of(&parts, table.clone());
+        batch.logits_rows.clone_from(&chosen);
+        let found = logits(&mut engine, batch);
+        for (row, found) in chosen.iter().zip(&found) {
+            assert_eq!(bits(found), bits(&all[*row as usize]), "row {row} of {chosen:?}");
         }
     }
 }
@@ -361,7 +359,7 @@ fn an_adapter_may_start_in_the_middle_of_a_sequence() {
         return;
     }
     let toy = Toy::new(Variant::default());
-    let mut engine = toy.engine(Variant::default(), 1);
+    let mut engine = toy.engine(1);
     let tokens = prompt(&mut Rng(6), 24);
     let part = |entry| [Part { tokens: &tokens, past: 0, pages: &[0, 1], entry }];
     let base = logits(&mut engine, batch_of(&part(-1), vec![]));
@@ -378,7 +376,7 @@ fn a_negative_token_is_what_its_slot_sampled_last() {
         return;
     }
     let toy = Toy::new(Variant::default());
-    let mut engine = toy.engine(Variant::default(), 1);
+    let mut engine = toy.engine(1);
     let tokens = prompt(&mut Rng(7), 9);
     let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[3], entry: -1 }], vec![]);
     batch.logits_rows = vec![8];
@@ -393,16 +391,14 @@ fn a_step_may_ask_for_no_logits_at_all() {
     if !runtime_ready() {
         return;
     }
-    for padded in [false, true] {
-        let variant = Variant { padded, ..Variant::default() };
-        let toy = Toy::new(variant);
-        let mut engine = toy.engine(variant, 1);
-        let tokens = prompt(&mut Rng(8), 5);
-        let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[3], entry: -1 }], vec![]);
-        batch.logits_rows.clear();
-        let result = engine.step(&request(batch, &[])).unwrap();
-        assert!(result.tokens.is_empty() && result.logits.is_none());
-    }
+    let variant = Variant::default();
+    let toy = Toy::new(variant);
+    let mut engine = toy.engine(1);
+    let tokens = prompt(&mut Rng(8), 5);
+    let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[3], entry: -1 }], vec![]);
+    batch.logits_rows.clear();
+    let result = engine.step(&request(batch, &[])).unwrap();
+    assert!(result.tokens.is_empty() && result.logits.is_none());
 }
 
 #[test]
@@ -412,7 +408,7 @@ fn a_graph_that_drops_rows_before_a_site_is_refused_by_name() {
     }
     let variant = Variant { forgetful_head: true, ..Variant::default() };
     let toy = Toy::new(variant);
-    let mut engine = toy.engine(variant, 1);
+    let mut engine = toy.engine(1);
     let handle = make_resident(&engine, &pool()[0]);
     let tokens = prompt(&mut Rng(9), 5);
     let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[0], entry: 0 }], vec![vec![(handle, 1.0)]]);
@@ -438,7 +434,7 @@ fn bad_batches_are_refused_naming_the_array_and_change_nothing() {
         return;
     }
     let toy = Toy::new(Variant::default());
-    let mut engine = toy.engine(Variant::default(), 1);
+    let mut engine = toy.engine(1);
     let handle = make_resident(&engine, &pool()[0]);
     let dora = make_resident(&engine, &pool()[3]);
     let before = logits(&mut engine, good_batch(handle)).concat();
@@ -508,7 +504,7 @@ fn a_released_adapter_lives_until_its_step_ends() {
         return;
     }
     let toy = Toy::new(Variant::default());
-    let engine = toy.engine(Variant::default(), 1);
+    let engine = toy.engine(1);
     let shared = engine.shared();
     let (handle, bytes) = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap();
     assert_eq!(shared.adapters.memory(), (bytes, 1));
@@ -543,7 +539,7 @@ fn engine_options_out_of_bounds_are_refused_by_name() {
     for (name, spoil) in cases {
         let mut options = toy.options(1);
         spoil(&mut options);
-        let error = Engine::open(Toy::manifest(Variant::default()), &options).err().unwrap();
+        let error = Engine::open(Toy::manifest(), &options).err().unwrap();
         assert!(error.message.contains(name), "expected {name} in: {error}");
     }
 }

@@ -7,6 +7,8 @@ import type { SpecialTokens } from './tokenizer-config.js';
 export interface EngineLimits {
   readonly modelId: string;
   readonly precision: string;
+  /** Why this precision, for people. */
+  readonly precisionReason: string;
   readonly device: string;
   readonly vocabSize: number;
   readonly maxModelLen: number;

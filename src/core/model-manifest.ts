@@ -31,17 +31,19 @@ export interface DecoderConfig {
 }
 
 /**
- * Where a base weight [rows, cols] lies in `weights.bin`; offsets are in bytes. The first module of a site begins at a
- * multiple of 4096; further ones follow without a gap (multiples of 4 for float32, of any byte for quants).
- * - `f32`: rows × cols float32, row-major.
- * - `w8` / `w4`: MatMulNBits blocks of 32 along cols. data u8 [rows, ceil(cols/32), 32·bits/8] (w4: element 2j in the
- *   low nibble of byte j), value = (q − 2^(bits−1))·scale + min; scales f32 [rows, ceil(cols/32)];
- *   mins f32 of the same shape, or null when they are all zero.
+ * Where a base weight [rows, cols] lies in `weights.bin`; offsets are in bytes. Every matrix begins at a multiple of 4096.
+ * - `f32`: rows × cols float32, row-major; further modules of a site follow the first without a gap.
+ * - `w8` / `w4`: blocks of 32 along cols, in panels of 16 rows of the whole site. data u8 [panels, cols/32, 8, 16, 4]: input
+ *   4g + k of a row is byte [.., g, row, k]; w4 [panels, cols/32, 4, 16, 4]: group 2g in the low, 2g + 1 in the high nibbles.
+ *   scales and mins: float16 [panels, cols/32, 16]. w8: value = (q − 128)·scale, no mins; w4: value = q·scale + min.
+ *   Offsets are the site's; the module's rows begin at `firstRow`.
  */
 export interface WeightRef {
   readonly format: Precision;
   readonly rows: number;
   readonly cols: number;
+  /** Row of the packed matrix that is row 0 of this module; 0 for `f32`. */
+  readonly firstRow: number;
   readonly dataOffset: number;
   readonly scalesOffset: number | null;
   readonly minsOffset: number | null;
@@ -109,7 +111,13 @@ export interface ModelManifest {
 }
 
 /** A manifest whose files were found and checked; paths are absolute. */
-export interface PreparedModel {
+export interface CachedModel {
   readonly directory: string;
   readonly manifest: ModelManifest;
+}
+
+/** A model that is ready to be opened. */
+export interface PreparedModel extends CachedModel {
+  /** Why it is in this precision, for people. */
+  readonly precisionReason: string;
 }

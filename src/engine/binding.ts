@@ -11,7 +11,7 @@ import type { StepBatch, StepOutput } from '../core/step.js';
 export interface NativeBinding {
   /** Opens onnxruntime-node's library; must come before any engine. Idempotent for the same path. */
   initRuntime(libraryPath: string): void;
-  /** Kernel set chosen for this CPU: `avx512`, `avx2`, `neon` or `portable`. */
+  /** Kernel set chosen for this CPU: `avx512vnni`, `avx512`, `avx2vnni`, `avx2` or `portable`. */
   instructionSet(): string;
   /** CRC-32 (IEEE, lower-case hex, 8 digits) of a whole file; runs off the event loop. */
   crc32File(path: string): Promise<string>;

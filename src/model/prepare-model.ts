@@ -1,29 +1,28 @@
 import { basename, resolve } from 'node:path';
 import { LoramuxError } from '../core/errors.js';
-import type { Precision, PreparedModel } from '../core/model-manifest.js';
+import type { CachedModel, Precision, PreparedModel } from '../core/model-manifest.js';
 import { type ChecksumFile, FORMAT_VERSION, ModelCache } from './cache/model-cache.js';
 import { entryDigest, fileDigest } from './cache/source-digest.js';
+import { choosePrecision, type Machine, type PrecisionChoice } from './choose-precision.js';
 import { convertModel } from './convert.js';
 import type { HubOptions } from './fetch/hub-repository.js';
-import { planModel } from './graph/model-plan.js';
 import { locateModel, type ModelLocation } from './locate-model.js';
 import type { ProgressReport } from './progress.js';
 
 export interface PrepareModelOptions {
   /** `demo`, a Hugging Face directory, a .gguf file, or a hub id `org/name[@revision]`. */
   readonly model: string;
-  /**
-   * What base weights are stored as. `auto` takes f32 when its weights fit in half of `memoryBytes`, else w8 when that
-   * does, else w4.
-   */
+  /** What base weights are stored as; `auto`: as `choosePrecision` decides. */
   readonly precision: Precision | 'auto';
   /** Holds downloads, digests and converted models; created when absent. Processes may share it. */
   readonly cacheDir: string;
   readonly checksumFile: ChecksumFile;
   readonly onProgress: ProgressReport;
   readonly hub?: HubOptions;
-  /** Memory this process may use, in bytes. */
+  /** Memory this process may use, in bytes; for `auto`. */
   readonly memoryBytes: number;
+  /** The addon's kernel set, for `auto`; vector kernels when not given. */
+  readonly instructionSet?: string;
 }
 
 /**
@@ -52,8 +51,7 @@ async function prepare(options: PrepareModelOptions): Promise<PreparedModel> {
   const { onProgress } = options;
   const cacheDir = resolve(options.cacheDir);
   const location = await locateModel(options.model, cacheDir, onProgress, options.hub ?? {});
-  const precision =
-    options.precision === 'auto' ? await choosePrecision(location, options.memoryBytes) : options.precision;
+  const { precision, reason } = await precisionOf(location, options.precision, options);
   const files = await Promise.all(
     location.files.map(async (path) => ({ name: basename(path), sha256: await fileDigest(path, cacheDir) })),
   );
@@ -65,7 +63,7 @@ async function prepare(options: PrepareModelOptions): Promise<PreparedModel> {
   if (await cache.has(digest)) onProgress({ phase: 'verify', label: location.modelId, done: 0, total: 0 });
   const prepared = (await cache.open(digest)) ?? (await convert(cache, digest, location, precision, onProgress));
   // The entry may have been made from the same bytes under another name.
-  return { ...prepared, manifest: { ...prepared.manifest, modelId: location.modelId } };
+  return { ...prepared, manifest: { ...prepared.manifest, modelId: location.modelId }, precisionReason: reason };
 }
 
 async function convert(
@@ -74,7 +72,7 @@ async function convert(
   location: ModelLocation,
   precision: Precision,
   onProgress: ProgressReport,
-): Promise<PreparedModel> {
+): Promise<CachedModel> {
   const source = await location.open();
   try {
     return await cache.create(digest, (directory) =>
@@ -85,11 +83,15 @@ async function convert(
   }
 }
 
-async function choosePrecision(location: ModelLocation, memoryBytes: number): Promise<Precision> {
+async function precisionOf(
+  location: ModelLocation,
+  wanted: Precision | 'auto',
+  machine: Machine,
+): Promise<PrecisionChoice> {
+  if (wanted !== 'auto') return { precision: wanted, reason: 'as configured' };
   const source = await location.open();
   try {
-    const fits = (precision: Precision) => planModel(source, precision).layout.totalBytes <= memoryBytes / 2;
-    return (['f32', 'w8'] as const).find(fits) ?? 'w4';
+    return choosePrecision(source, machine);
   } finally {
     await source.close();
   }

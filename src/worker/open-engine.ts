@@ -101,6 +101,7 @@ export async function openEngine(
   const limits: EngineLimits = {
     modelId: manifest.modelId,
     precision: manifest.precision,
+    precisionReason: start.model.precisionReason,
     device: `cpu (${binding.instructionSet()})`,
     vocabSize: manifest.config.vocabSize,
     maxModelLen,

@@ -10,6 +10,7 @@ import { SPECIAL } from './byte-tokenizer.js';
 export const LIMITS: EngineLimits = {
   modelId: 'tiny',
   precision: 'f32',
+  precisionReason: 'as configured',
   device: 'cpu',
   vocabSize: 512,
   maxModelLen: 64,

@@ -6,7 +6,7 @@ const CHILD = new URL('./children/isa.js', import.meta.url);
 const run = (isa: string): Promise<ChildEnd> => runChild(CHILD, { env: { LORAMUX_ISA: isa } });
 
 describe('LORAMUX_ISA', () => {
-  for (const isa of ['portable', 'avx2', 'avx512']) {
+  for (const isa of ['portable', 'avx2', 'avx2vnni', 'avx512', 'avx512vnni']) {
     test(`${isa} kernels generate what PEFT does`, async (t) => {
       const { code, signal, stdout, stderr } = await run(isa);
       if (isa !== 'portable' && stderr.includes('is not one of this CPU')) {

@@ -1,6 +1,6 @@
 //! The kernel set of this CPU, chosen once.
 
-use super::{activation, attention, lora};
+use super::{activation, attention, lora, quantised};
 use std::sync::OnceLock;
 
 /// Every kernel, compiled for one instruction set. Safety of each function: see the generic it instantiates.
@@ -11,13 +11,16 @@ pub struct Kernels {
     pub attend: unsafe fn(&attention::Attend),
     /// `(gate, up, out, width)`.
     pub gated_silu: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    /// `(x, width, q, blocks)`.
+    pub quantise_row: unsafe fn(*const f32, usize, *mut i8, *mut quantised::RowBlock),
+    pub quantised_matmul: unsafe fn(&quantised::Matmul),
 }
 
 macro_rules! kernel_set {
-    ($table:ident, $module:ident, $isa:ty, $name:literal $(, $features:literal)?) => {
+    ($table:ident, $module:ident, $isa:ty, $dot:ty, $name:literal $(, $features:literal)?) => {
         mod $module {
             use super::*;
-            // SAFETY (all four): the caller keeps the generic's contract; the table is handed out only where the CPU
+            // SAFETY (all): the caller keeps the generic's contract; the table is handed out only where the CPU
             // has these features.
             $(#[target_feature(enable = $features)])?
             pub unsafe fn shrink(args: &lora::Shrink) {
@@ -35,6 +38,14 @@ macro_rules! kernel_set {
             pub unsafe fn gated_silu(gate: *const f32, up: *const f32, out: *mut f32, width: usize) {
                 unsafe { activation::gated_silu::<$isa>(gate, up, out, width) }
             }
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn quantise_row(x: *const f32, width: usize, q: *mut i8, blocks: *mut quantised::RowBlock) {
+                unsafe { quantised::quantise_row::<$isa, $dot>(x, width, q, blocks) }
+            }
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn quantised_matmul(args: &quantised::Matmul) {
+                unsafe { quantised::matmul::<$isa, $dot>(args) }
+            }
         }
         static $table: Kernels = Kernels {
             name: $name,
@@ -42,6 +53,8 @@ macro_rules! kernel_set {
             expand: $module::expand,
             attend: $module::attend,
             gated_silu: $module::gated_silu,
+            quantise_row: $module::quantise_row,
+            quantised_matmul: $module::quantised_matmul,
         };
     };
 }
@@ -49,11 +62,19 @@ macro_rules! kernel_set {
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod sets {
     use super::*;
-    kernel_set!(PORTABLE, portable, crate::kernels::simd::Portable, "portable");
+    use crate::kernels::simd::Portable;
     #[cfg(target_arch = "x86_64")]
-    kernel_set!(AVX2, avx2, crate::kernels::x86::Avx2, "avx2", "avx2,fma,f16c");
+    use crate::kernels::{x86::*, x86_dot::*};
+
+    kernel_set!(PORTABLE, portable, Portable, Portable, "portable");
     #[cfg(target_arch = "x86_64")]
-    kernel_set!(AVX512, avx512, crate::kernels::x86::Avx512, "avx512", "avx512f,avx512bw,avx512vl,avx2,fma,f16c");
+    kernel_set!(AVX2, avx2, Avx2, Wide256, "avx2", "avx2,fma,f16c");
+    #[cfg(target_arch = "x86_64")]
+    kernel_set!(AVX2_VNNI, avx2vnni, Avx2, Vnni256, "avx2vnni", "avx2,fma,f16c,avxvnni");
+    #[cfg(target_arch = "x86_64")]
+    kernel_set!(AVX512, avx512, Avx512, Wide512, "avx512", "avx512f,avx512bw,avx512vl,avx2,fma,f16c");
+    #[cfg(target_arch = "x86_64")]
+    kernel_set!(AVX512_VNNI, avx512vnni, Avx512, Vnni512, "avx512vnni", "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c");
 
     /// The sets this CPU can run, best first; `portable` is always last.
     pub fn available() -> Vec<&'static Kernels> {
@@ -65,9 +86,15 @@ mod sets {
             let avx512 =
                 is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
             if avx2 && avx512 {
+                if is_x86_feature_detected!("avx512vnni") {
+                    sets.push(&AVX512_VNNI);
+                }
                 sets.push(&AVX512);
             }
             if avx2 {
+                if is_x86_feature_detected!("avxvnni") {
+                    sets.push(&AVX2_VNNI);
+                }
                 sets.push(&AVX2);
             }
         }

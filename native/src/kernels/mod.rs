@@ -2,8 +2,12 @@
 
 pub mod activation;
 pub mod attention;
+pub mod byte_dot;
 pub mod dispatch;
 pub mod lora;
+pub mod quantised;
 pub mod simd;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
+#[cfg(target_arch = "x86_64")]
+pub mod x86_dot;

@@ -83,7 +83,14 @@ pub trait Simd: Copy {
         let mut lanes = [0.0f32; LANES];
         // SAFETY: `lanes` holds exactly LANES elements.
         unsafe { Self::store(lanes.as_mut_ptr(), v) };
-        lanes.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b))
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] = if lanes[i] > lanes[i + width] { lanes[i] } else { lanes[i + width] };
+            }
+            width /= 2;
+        }
+        lanes[0]
     }
 
     /// The first `n` ≤ LANES elements, zeros behind.

@@ -2,6 +2,7 @@
 
 mod gated_silu;
 mod paged_attention;
+mod quantised_matmul;
 mod segmented_embedding;
 mod segmented_head;
 mod segmented_lora;
@@ -45,6 +46,7 @@ pub fn domain(env: &Arc<OpEnv>) -> Result<OperatorDomain> {
         .and_then(|domain| domain.add(segmented_head::SegmentedHead(env.clone())))
         .and_then(|domain| domain.add(paged_attention::PagedAttention(env.clone())))
         .and_then(|domain| domain.add(gated_silu::GatedSilu(env.clone())))
+        .and_then(|domain| domain.add(quantised_matmul::QuantisedMatMul(env.clone())))
         .map_err(|e| Error::new(Code::NativeLoad, format!("registering operators: {e}")))
 }
 

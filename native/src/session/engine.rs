@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result, guard};
 use crate::kernels::dispatch;
 use crate::kv::pages::KvPages;
 use crate::kv::rope::Rope;
-use crate::manifest::{Manifest, Precision};
+use crate::manifest::Manifest;
 use crate::ops::{self, OpEnv};
 use crate::pace;
 use crate::sampler::{NO_TOKEN, Sampler};
@@ -89,8 +89,6 @@ pub struct Engine {
     /// What each sequence slot sampled last. [maxSequences]
     last_sampled: Vec<u32>,
     sampler: Sampler,
-    /// Weight-quantised matmuls round one row differently from two: pad single rows.
-    min_rows: usize,
 }
 
 impl Engine {
@@ -117,7 +115,6 @@ impl Engine {
         let session = open_session(&env, &graph)
             .map_err(|e| Error::new(Code::ModelInvalid, format!("{}: {e}. Delete the cache entry to have it rebuilt", graph.display())))?;
         let constraints = ConstraintStore::new(options.directory.join(&manifest.tokenizer.file), manifest.eos_token_ids.clone());
-        let min_rows = if manifest.precision == Precision::F32 { 1 } else { 2 };
         Ok(Self {
             session,
             env,
@@ -126,7 +123,6 @@ impl Engine {
             last_sampled: vec![0; options.limits.max_sequences],
             sampler: Sampler::default(),
             shared: Arc::new(Shared { manifest, adapters: AdapterStore::default(), constraints, weights, factors: options.factors }),
-            min_rows,
         })
     }
 
@@ -146,9 +142,9 @@ impl Engine {
         let _step = pace::Step::begin(self.env.threads);
         let context = StepContext::build(&request.batch, &self.limits, &self.shared.adapters)?;
         let ids = self.resolve_tokens(&request.batch.tokens)?;
-        let logits_rows = pad(request.batch.logits_rows.iter().map(|&row| i64::from(row)).collect(), self.min_rows);
+        let logits_rows: Vec<i64> = request.batch.logits_rows.iter().map(|&row| i64::from(row)).collect();
         self.env.context.set(Some(Arc::new(context)));
-        let result = guard(|| self.run(&pad(ids, self.min_rows), &logits_rows, request, &matchers));
+        let result = guard(|| self.run(&ids, &logits_rows, request, &matchers));
         // Adapters that were released meanwhile are freed here, by the last holder.
         self.env.context.set(None);
         result
@@ -250,14 +246,6 @@ impl Engine {
             })
             .collect()
     }
-}
-
-/// Repeats the last entry until there are `least`.
-fn pad(mut values: Vec<i64>, least: usize) -> Vec<i64> {
-    while let Some(&last) = values.last().filter(|_| values.len() < least) {
-        values.push(last);
-    }
-    values
 }
 
 fn open_session(env: &Arc<OpEnv>, graph: &std::path::Path) -> std::result::Result<Session, String> {

@@ -7,6 +7,8 @@
     reason = "test code; no file uses all of it"
 )]
 
+pub mod packed;
+
 use loramux_native::kernels::simd::Dtype;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -87,8 +87,6 @@ pub struct Toy {
 pub struct Variant {
     /// The head's site does not say that rows were dropped before it: no valid graph.
     pub forgetful_head: bool,
-    /// The manifest claims quantised weights: single rows are padded to two.
-    pub padded: bool,
 }
 
 impl Toy {
@@ -181,11 +179,11 @@ impl Toy {
         g.model()
     }
 
-    pub fn manifest(variant: Variant) -> Manifest {
-        Manifest::parse(&Self::manifest_json(variant).to_string()).unwrap()
+    pub fn manifest() -> Manifest {
+        Manifest::parse(&Self::manifest_json().to_string()).unwrap()
     }
 
-    pub fn manifest_json(variant: Variant) -> serde_json::Value {
+    pub fn manifest_json() -> serde_json::Value {
         let mut offset = 0;
         let mut sites = Vec::new();
         let layer_floats: usize = SITES.iter().map(|(inputs, modules)| inputs * modules.iter().sum::<usize>()).sum();
@@ -195,7 +193,7 @@ impl Toy {
                 let mut first = 0;
                 let mut listed = Vec::new();
                 for (m, &out) in modules.iter().enumerate() {
-                    let weight = serde_json::json!({ "format": "f32", "rows": out, "cols": inputs, "dataOffset": offset });
+                    let weight = serde_json::json!({ "format": "f32", "rows": out, "cols": inputs, "firstRow": 0, "dataOffset": offset });
                     listed.push(serde_json::json!({
                         "name": format!("{l}.{s}.{m}"), "outOffset": first, "outFeatures": out, "weight": weight,
                         "biasOffset": (s == 0).then_some(biases + first * 4),
@@ -207,7 +205,7 @@ impl Toy {
             }
             offset = biases + SITES[0].1.iter().sum::<usize>() * 4;
         }
-        let matrix = |at: usize| serde_json::json!({ "format": "f32", "rows": VOCAB, "cols": HIDDEN, "dataOffset": at });
+        let matrix = |at: usize| serde_json::json!({ "format": "f32", "rows": VOCAB, "cols": HIDDEN, "firstRow": 0, "dataOffset": at });
         let module = serde_json::json!({ "name": "head", "outOffset": 0, "outFeatures": VOCAB, "weight": matrix(offset) });
         sites.push(serde_json::json!({ "inFeatures": HIDDEN, "outFeatures": VOCAB, "modules": [module] }));
         let embedding = serde_json::json!({ "name": "embedding", "weight": matrix(offset + VOCAB * HIDDEN * 4) });
@@ -217,7 +215,7 @@ impl Toy {
                 "layers": LAYERS, "heads": HEADS, "kvHeads": KV_HEADS, "headDim": DIM, "vocabSize": VOCAB,
                 "ropeInverseFrequencies": frequencies(), "ropeScale": 1.0,
             },
-            "precision": if variant.padded { "w8" } else { "f32" },
+            "precision": "f32",
             "sites": sites,
             "embedding": embedding,
             "norms": norms,
@@ -238,8 +236,8 @@ impl Toy {
         }
     }
 
-    pub fn engine(&self, variant: Variant, threads: usize) -> Engine {
-        Engine::open(Self::manifest(variant), &self.options(threads)).unwrap()
+    pub fn engine(&self, threads: usize) -> Engine {
+        Engine::open(Self::manifest(), &self.options(threads)).unwrap()
     }
 
     /// float64 logits [T][V] of one whole sequence with `terms` in force.

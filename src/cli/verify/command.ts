@@ -45,6 +45,7 @@ export const VERIFY: CliCommand = {
         checksumFile: (path) => binding.crc32File(path),
         onProgress: progress.report,
         memoryBytes: context.facts.memoryBytes,
+        instructionSet: binding.instructionSet(),
         hub: hubOptions(settings),
       }).finally(() => progress.stop());
       const tokenizer = binding.Tokenizer.fromFile(join(prepared.directory, prepared.manifest.tokenizer.file));

@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LoramuxError } from '../../core/errors.js';
-import type { CacheFile, ModelManifest, PreparedModel } from '../../core/model-manifest.js';
+import type { CachedModel, CacheFile, ModelManifest } from '../../core/model-manifest.js';
 
 /** Changes whenever the same source would convert to different files. */
-export const FORMAT_VERSION = 4;
+export const FORMAT_VERSION = 5;
 
 export const GRAPH_FILE = 'model.onnx';
 export const WEIGHTS_FILE = 'weights.bin';
@@ -40,7 +40,7 @@ export class ModelCache {
    * ERR_CACHE_CORRUPT names the file, what was expected and what to delete: a damaged entry is never used or replaced
    * silently, since the disk may be failing.
    */
-  async open(digest: string): Promise<PreparedModel | undefined> {
+  async open(digest: string): Promise<CachedModel | undefined> {
     const directory = join(this.#directory, digest);
     if (!(await exists(directory))) return undefined;
     const manifest = await this.#readManifest(directory, digest);
@@ -54,7 +54,7 @@ export class ModelCache {
    * Writes a new entry: `fill` puts graph, weights and tokenizer into a temporary sibling directory, which then takes
    * its name in one rename. When another process was faster, its entry is used and this one dropped.
    */
-  async create(digest: string, fill: (directory: string) => Promise<ManifestDraft>): Promise<PreparedModel> {
+  async create(digest: string, fill: (directory: string) => Promise<ManifestDraft>): Promise<CachedModel> {
     await mkdir(this.#directory, { recursive: true });
     await this.#removeStale();
     const temporary = join(this.#directory, `.${digest}.${randomUUID()}.tmp`);

@@ -1,6 +1,5 @@
 import type { LayerPlan, LinearPlan, ModelPlan } from './model-plan.js';
-import { QUANT_BLOCK } from './model-plan.js';
-import { type OnnxConstant, type OnnxNode, writeOnnxModel } from './onnx-writer.js';
+import { type OnnxNode, writeOnnxModel } from './onnx-writer.js';
 
 const CONTRIB = 'com.microsoft';
 const OWN = 'loramux';
@@ -26,7 +25,6 @@ interface Residual {
 class GraphBuilder {
   readonly #plan: ModelPlan;
   readonly #nodes: OnnxNode[] = [];
-  readonly #constants = new Map<string, OnnxConstant>();
   readonly #epsilon: { readonly float: number };
   #nextSite = 0;
   #nextNorm = 0;
@@ -55,7 +53,6 @@ class GraphBuilder {
       ],
       outputs: [{ name: 'logits', type: 'float32', shape: ['L', config.vocabSize] }],
       nodes: this.#nodes,
-      constants: [...this.#constants.values()],
       weights: layout.regions,
       weightsFile,
     });
@@ -121,38 +118,24 @@ class GraphBuilder {
     return linear.bias === null ? adapted : this.#add('Add', `${name}.biased`, [adapted, linear.bias.name]);
   }
 
-  /** `x · Wᵀ`. Block minima enter as `blocksum(x) · Minsᵀ`, which keeps the quantised kernel free of zero points. */
-  #matmul(name: string, x: string, linear: LinearPlan): string {
-    const output = name;
-    const { format, rows, cols, data, scales, mins } = linear;
-    if (format === 'f32' || scales === null) return this.#gemm(name, [x, data.name], output);
-    const quantised = mins === null ? output : `${name}.quantised`;
-    this.#nodes.push({
-      type: 'MatMulNBits',
-      domain: CONTRIB,
-      name: quantised,
-      inputs: [x, data.name, scales.name],
-      outputs: [quantised],
-      attributes: { K: cols, N: rows, bits: format === 'w8' ? 8 : 4, block_size: QUANT_BLOCK, accuracy_level: 4 },
-    });
-    if (mins === null) return output;
-    const blocked = this.#add('Reshape', `${name}.blocks`, [x, this.#constant([-1, cols / QUANT_BLOCK, QUANT_BLOCK])]);
-    const sums = this.#add('ReduceSum', `${name}.block_sums`, [blocked, this.#constant([2])], { keepdims: 0 });
-    return this.#gemm(name, [sums, mins.name, quantised], output);
+  /** `x · Wᵀ`. */
+  #matmul(name: string, x: string, { format, rows, data, scales, mins }: LinearPlan): string {
+    if (format === 'f32' || scales === null) return this.#gemm(name, x, data.name);
+    const packed = [data, scales, mins].flatMap((region) => (region === null ? [] : [region.name]));
+    return this.#own('QuantisedMatMul', name, [x, ...packed], { bits: format === 'w8' ? 8 : 4, rows });
   }
 
   #head(x: string): void {
     const { head, embedding } = this.#plan;
     const name = 'lm_head';
-    const product = head === null ? this.#gemm(name, [x, embedding.region.name], name) : this.#matmul(name, x, head);
+    const product = head === null ? this.#gemm(name, x, embedding.region.name) : this.#matmul(name, x, head);
     const attributes = { site: this.#nextSite++, logits_rows: 1 };
     const adapted = this.#own('SegmentedLora', `${name}.lora`, [product, x], attributes);
     this.#own('SegmentedHead', 'logits', [adapted, x]);
   }
 
-  #gemm(name: string, inputs: readonly string[], output: string): string {
-    this.#nodes.push({ type: 'Gemm', name, inputs, outputs: [output], attributes: { transB: 1 } });
-    return output;
+  #gemm(name: string, x: string, weight: string): string {
+    return this.#add('Gemm', name, [x, weight], { transB: 1 });
   }
 
   #own(
@@ -172,12 +155,6 @@ class GraphBuilder {
     attributes: NonNullable<OnnxNode['attributes']> = {},
   ): string {
     this.#nodes.push({ type, name, inputs, outputs: [name], attributes });
-    return name;
-  }
-
-  #constant(values: readonly number[]): string {
-    const name = `const.${values.join('x')}`;
-    this.#constants.set(name, { name, values });
     return name;
   }
 }

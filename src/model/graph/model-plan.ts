@@ -6,6 +6,9 @@ import { type Region, WeightLayout } from './weight-layout.js';
 /** Elements along the input dimension that share a scale. */
 export const QUANT_BLOCK = 32;
 
+/** Rows that are packed together: `native/src/kernels/quantised.rs`. */
+export const PANEL_ROWS = 16;
+
 /** One module's rows inside a fused matrix. */
 export interface LinearPart {
   /** `model.layers.0.self_attn.q_proj` */
@@ -20,11 +23,11 @@ export interface LinearPlan {
   readonly rows: number;
   readonly cols: number;
   readonly parts: readonly LinearPart[];
-  /** f32 [rows, cols], or u8 [rows, cols / 32, 4 · bits]. */
+  /** f32 [rows, cols], or u8 [panels, cols / 32, 64 · bits]. */
   readonly data: Region;
-  /** float32 [rows, cols / 32]; null for f32. */
+  /** Float16 bits [panels, cols / 32, 16]; null for f32. */
   readonly scales: Region | null;
-  /** float32 [rows, cols / 32]; null when every minimum is zero. */
+  /** As scales; null but for w4. */
   readonly mins: Region | null;
   /** float32 [rows]. */
   readonly bias: Region | null;
@@ -170,34 +173,30 @@ class Planner {
   ): LinearPlan {
     const parts: LinearPart[] = [];
     let rows = 0;
-    let hasMins = false;
     for (const [module, partRows] of modules) {
-      const { encoding } = this.#check(`${module}.weight`, [partRows, cols]);
-      // Q4_0 quants are symmetric already; everything else gets a minimum per block at 4 bits.
-      hasMins ||= format === 'w4' && encoding.name !== 'Q4_0';
+      this.#check(`${module}.weight`, [partRows, cols]);
       parts.push({ module, firstRow: rows, rows: partRows });
       rows += partRows;
     }
     const isBiased = ([module]: readonly [string, number]) => this.#source.tensorNames.has(`${module}.bias`);
     const hasBias = bias === 'required' || (bias === 'if-present' && modules.some(isBiased));
     if (hasBias) for (const [module, partRows] of modules) this.#check(`${module}.bias`, [partRows]);
-    return { format, rows, cols, parts, ...this.#regions(name, format, rows, cols, hasMins, hasBias) };
+    return { format, rows, cols, parts, ...this.#regions(name, format, rows, cols, hasBias) };
   }
 
-  #regions(name: string, format: Precision, rows: number, cols: number, hasMins: boolean, hasBias: boolean) {
-    const blocks = cols / QUANT_BLOCK;
-    const isF32 = format === 'f32';
+  #regions(name: string, format: Precision, rows: number, cols: number, hasBias: boolean) {
+    const bias = hasBias ? this.#layout.add(`${name}.bias`, 'float32', [rows]) : null;
+    const weight = `${name}.weight`;
+    if (format === 'f32')
+      return { data: this.#layout.add(weight, 'float32', [rows, cols]), scales: null, mins: null, bias };
+    const panels = [Math.ceil(rows / PANEL_ROWS), cols / QUANT_BLOCK] as const;
+    const blockBytes = (PANEL_ROWS * QUANT_BLOCK) / (format === 'w8' ? 1 : 2);
+    const factors = (what: string) => this.#layout.add(`${weight}.${what}`, 'uint16', [...panels, PANEL_ROWS]);
     return {
-      data: isF32
-        ? this.#layout.add(`${name}.weight`, 'float32', [rows, cols])
-        : this.#layout.add(`${name}.weight.quants`, 'uint8', [
-            rows,
-            blocks,
-            format === 'w8' ? QUANT_BLOCK : QUANT_BLOCK / 2,
-          ]),
-      scales: isF32 ? null : this.#layout.add(`${name}.weight.scales`, 'float32', [rows, blocks]),
-      mins: hasMins ? this.#layout.add(`${name}.weight.mins`, 'float32', [rows, blocks]) : null,
-      bias: hasBias ? this.#layout.add(`${name}.bias`, 'float32', [rows]) : null,
+      data: this.#layout.add(`${weight}.quants`, 'uint8', [...panels, blockBytes]),
+      scales: factors('scales'),
+      mins: format === 'w4' ? factors('mins') : null,
+      bias,
     };
   }
 
@@ -251,22 +250,29 @@ function siteOf(linear: LinearPlan, id: number, parts: readonly LinearPart[]): L
       name: part.module,
       outOffset: part.firstRow,
       outFeatures: part.rows,
-      weight: {
-        format: linear.format,
-        rows: part.rows,
-        cols: linear.cols,
-        dataOffset: rowOffset(linear.data, part.firstRow),
-        scalesOffset: linear.scales === null ? null : rowOffset(linear.scales, part.firstRow),
-        minsOffset: linear.mins === null ? null : rowOffset(linear.mins, part.firstRow),
-      },
+      weight: weightRef(linear, part),
       biasOffset: linear.bias === null ? null : rowOffset(linear.bias, part.firstRow),
     })),
   };
 }
 
+function weightRef({ format, cols, data, scales, mins }: LinearPlan, { firstRow, rows }: LinearPart): WeightRef {
+  const place =
+    format === 'f32' ? { firstRow: 0, dataOffset: rowOffset(data, firstRow) } : { firstRow, dataOffset: data.offset };
+  return { format, rows, cols, ...place, scalesOffset: scales?.offset ?? null, minsOffset: mins?.offset ?? null };
+}
+
 function embeddingRef({ config, embedding }: ModelPlan): WeightRef {
   const { vocabSize: rows, hiddenSize: cols } = config;
-  return { format: 'f32', rows, cols, dataOffset: embedding.region.offset, scalesOffset: null, minsOffset: null };
+  return {
+    format: 'f32',
+    rows,
+    cols,
+    firstRow: 0,
+    dataOffset: embedding.region.offset,
+    scalesOffset: null,
+    minsOffset: null,
+  };
 }
 
 /** Everything that adapters change, in graph order: matmuls, embedding, norms (two a layer, then the last). */
@@ -279,7 +285,7 @@ export function adapterPlaces(plan: ModelPlan): Pick<ModelManifest, 'sites' | 'e
   };
 }
 
-/** Byte offset of one row of a region whose first axis is rows. */
+/** Byte offset of one row of a region whose first axis is rows (or panels). */
 export function rowOffset(region: Region, row: number): number {
   return region.offset + (region.bytes / (region.shape[0] as number)) * row;
 }

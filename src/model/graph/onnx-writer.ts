@@ -21,19 +21,11 @@ export interface OnnxValue {
   readonly shape: readonly (number | string)[];
 }
 
-/** A small constant kept inside the model file. */
-export interface OnnxConstant {
-  readonly name: string;
-  readonly values: readonly number[];
-}
-
 export interface OnnxGraph {
   readonly name: string;
   readonly inputs: readonly OnnxValue[];
   readonly outputs: readonly OnnxValue[];
   readonly nodes: readonly OnnxNode[];
-  /** int64 [n] each. */
-  readonly constants: readonly OnnxConstant[];
   /** Initializers whose bytes lie in `weightsFile`, beside the model. */
   readonly weights: readonly Region[];
   readonly weightsFile: string;
@@ -65,7 +57,6 @@ export function writeOnnxModel(graph: OnnxGraph): Uint8Array {
 function writeGraph(writer: Writer, graph: OnnxGraph): void {
   for (const node of graph.nodes) message(writer, 1, () => writeNode(writer, node));
   text(writer, 2, graph.name);
-  for (const constant of graph.constants) message(writer, 5, () => writeConstant(writer, constant));
   for (const region of graph.weights) message(writer, 5, () => writeExternal(writer, region, graph.weightsFile));
   for (const value of graph.inputs) message(writer, 11, () => writeValue(writer, value));
   for (const value of graph.outputs) message(writer, 12, () => writeValue(writer, value));
@@ -86,13 +77,6 @@ function writeNode(writer: Writer, node: OnnxNode): void {
     });
   }
   if (node.domain !== undefined) text(writer, 7, node.domain);
-}
-
-function writeConstant(writer: Writer, { name, values }: OnnxConstant): void {
-  writer.uint32(tag(1, VARINT)).int64(values.length);
-  writer.uint32(tag(2, VARINT)).int32(ElementType.int64);
-  for (const value of values) writer.uint32(tag(7, VARINT)).int64(value);
-  text(writer, 8, name);
 }
 
 function writeExternal(writer: Writer, region: Region, location: string): void {

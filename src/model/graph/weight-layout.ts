@@ -1,7 +1,9 @@
 /** Tensor types of initializers, by their ONNX element type id. */
-export const ElementType = { float32: 1, uint8: 2, int64: 7 } as const;
+export const ElementType = { float32: 1, uint8: 2, uint16: 4, int64: 7 } as const;
 
-export type StoredType = 'float32' | 'uint8';
+export type StoredType = 'float32' | 'uint8' | 'uint16';
+
+const BYTES: Readonly<Record<StoredType, number>> = { float32: 4, uint8: 1, uint16: 2 };
 
 /** One initializer's bytes in `weights.bin`: little-endian, row-major. */
 export interface Region {
@@ -23,7 +25,7 @@ export class WeightLayout {
   #end = 0;
 
   add(name: string, type: StoredType, shape: readonly number[]): Region {
-    const bytes = shape.reduce((product, size) => product * size, type === 'float32' ? 4 : 1);
+    const bytes = shape.reduce((product, size) => product * size, BYTES[type]);
     const offset = Math.ceil(this.#end / WEIGHT_ALIGNMENT) * WEIGHT_ALIGNMENT;
     const region: Region = { name, type, shape, offset, bytes };
     this.#regions.push(region);

@@ -3,7 +3,8 @@ import { type LinearPlan, type ModelPlan, type PlainPlan, rowOffset } from '../g
 import type { Region } from '../graph/weight-layout.js';
 import type { ModelSource } from '../sources/model-source.js';
 import { readFloat32 } from '../sources/tensor.js';
-import { type QuantisedRows, quantiseRows } from './quantise.js';
+import { PanelPacker } from './panel-packer.js';
+import { quantiseRows } from './quantise.js';
 
 /** Float32 bytes of one streamed piece: what bounds the memory of a conversion. */
 const PIECE_BYTES = 8 * 2 ** 20;
@@ -59,10 +60,11 @@ class WeightWriter {
   }
 
   private async linear(linear: LinearPlan): Promise<void> {
+    const packer = linear.format === 'f32' ? null : new PanelPacker(linear.format, linear.cols);
     for (const { module, firstRow, rows } of linear.parts) {
       const weight = `${module}.weight`;
-      if (linear.format === 'f32') await this.floats(weight, linear.data, firstRow, [rows, linear.cols]);
-      else await this.quants(weight, linear, linear.format, firstRow, rows);
+      if (packer === null) await this.floats(weight, linear.data, firstRow, [rows, linear.cols]);
+      else await this.quants(weight, linear, packer, firstRow, rows);
       if (linear.bias !== null) await this.floats(`${module}.bias`, linear.bias, firstRow, [rows]);
     }
   }
@@ -77,21 +79,21 @@ class WeightWriter {
   private async quants(
     name: string,
     linear: LinearPlan,
-    format: 'w8' | 'w4',
+    packer: PanelPacker,
     firstRow: number,
     rows: number,
   ): Promise<void> {
     const tensor = this.source.tensor(name, [rows, linear.cols]);
     for (const { first, count } of pieces(rows, linear.cols)) {
-      const quantised: QuantisedRows = await quantiseRows(tensor, format, first, count);
-      const row = firstRow + first;
-      await this.write(quantised.data, rowOffset(linear.data, row));
-      if (linear.scales !== null) await this.write(quantised.scales, rowOffset(linear.scales, row));
-      if (linear.mins !== null) await this.write(quantised.mins, rowOffset(linear.mins, row));
+      const quantised = await quantiseRows(tensor, packer.format, first, count);
+      const { firstPanel, data, scales, mins } = packer.pack(quantised, firstRow + first, count);
+      await this.write(data, rowOffset(linear.data, firstPanel));
+      if (linear.scales !== null) await this.write(scales, rowOffset(linear.scales, firstPanel));
+      if (linear.mins !== null) await this.write(mins, rowOffset(linear.mins, firstPanel));
     }
   }
 
-  private async write(values: Float32Array | Uint8Array, position: number): Promise<void> {
+  private async write(values: Float32Array | Uint8Array | Uint16Array, position: number): Promise<void> {
     const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
     let written = 0;
     while (written < bytes.length) {

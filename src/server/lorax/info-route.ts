@@ -11,7 +11,7 @@ export function deviceType({ device }: EngineLimits): string {
   return device.split(' ', 1)[0] ?? device;
 }
 
-/** `GET /info`, LoRAX's fields in LoRAX's order; what has no counterpart here is null or neutral. */
+/** `GET /info`, LoRAX's fields in LoRAX's order, what has no counterpart here null or neutral; then our own. */
 export function registerInfo(app: FastifyInstance, engine: EngineClient, version: string, maxBestOf: number): void {
   const { limits } = engine;
   app.get('/info', { config: { doc: INFO } }, () => ({
@@ -34,5 +34,7 @@ export function registerInfo(app: FastifyInstance, engine: EngineClient, version
     sha: null,
     docker_label: null,
     request_logger_url: null,
+    precision: limits.precision,
+    precision_reason: limits.precisionReason,
   }));
 }

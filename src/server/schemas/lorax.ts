@@ -191,17 +191,22 @@ const FIXED = ['waiting_served_ratio', 'max_batch_total_tokens', 'max_waiting_to
 export const INFO: RouteDoc = {
   id: 'info',
   tag: 'operations',
-  summary: 'The model and its limits, in the fields of LoRAX',
+  summary: 'The model and its limits, in the fields of LoRAX; which precision, and why',
   replies: {
     200: {
       text: 'the facts',
       content: json(
         object({
           ...Object.fromEntries(
-            ['model_id', 'model_dtype', 'model_device_type', 'model_pipeline_tag', 'version'].map((name) => [
-              name,
-              STRING,
-            ]),
+            [
+              'model_id',
+              'model_dtype',
+              'model_device_type',
+              'model_pipeline_tag',
+              'version',
+              'precision',
+              'precision_reason',
+            ].map((name) => [name, STRING]),
           ),
           ...Object.fromEntries([...LIMITS, ...FIXED].map((name) => [name, COUNT])),
           ...Object.fromEntries(

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import type { PreparedModel } from '../../../src/core/model-manifest.js';
 import { type PrepareModelOptions, prepareModel } from '../../../src/model/prepare-model.js';
+import { SYNTHETIC } from '../../helpers/synthetic.js';
 import { startHub } from './helpers/hub-server.js';
 import { noise } from './helpers/random-weights.js';
 import { checksumFile, loramuxError, temporaryDirectory } from './helpers/temporary.js';
@@ -14,7 +15,7 @@ import {
   writeDirectory,
   writeSafetensors,
 } from './helpers/tiny-directory.js';
-import { f32Tensor, tinyGguf, tinyTensors } from './helpers/tiny-gguf.js';
+import { tinyGguf } from './helpers/tiny-gguf.js';
 
 type Changes = Partial<PrepareModelOptions>;
 
@@ -88,19 +89,29 @@ describe('preparing a model', () => {
     assert.notEqual(entries[2]?.manifest.sites[0]?.modules[0]?.weight.minsOffset, null);
   });
 
-  test('auto takes the widest precision that fits half the memory', async (t) => {
-    const { prepare, root } = await setUp(t);
-    // Wide enough that quantising saves more than the alignment of scales costs.
-    const wide = { 'blk.0.ffn_gate': [512, 32], 'blk.0.ffn_up': [512, 32], 'blk.0.ffn_down': [32, 512] };
-    const others = tinyTensors().filter(({ name }) => !name.startsWith('blk.0.ffn_') || name.includes('norm'));
-    const mlp = Object.entries(wide).map(([name, shape], seed) => f32Tensor(`${name}.weight`, shape, seed));
-    const path = join(root, 'wide.gguf');
-    await writeFile(path, tinyGguf({ 'llama.feed_forward_length': { type: 'u32', value: 512 } }, [...others, ...mlp]));
-    const choose = async (memoryBytes: number) => (await prepare(path, { precision: 'auto', memoryBytes })).manifest;
-    const f32 = await choose(2 ** 30);
-    const w8 = await choose(2 * f32.weights.bytes - 2);
-    const w4 = await choose(2 * w8.weights.bytes - 2);
-    assert.deepEqual([f32.precision, w8.precision, w4.precision], ['f32', 'w8', 'w4']);
+  test('auto takes 8 bits for float weights; without vector kernels float32, where it fits half the memory', async (t) => {
+    const { prepare, directory } = await setUp(t);
+    const choose = (instructionSet: string, memoryBytes = 2 ** 30) =>
+      prepare(directory, { precision: 'auto', memoryBytes, instructionSet });
+    const vector = await choose('avx2');
+    assert.equal(vector.manifest.precision, 'w8');
+    assert.match(vector.precisionReason, /^fastest with avx2 kernels, within 1 %/);
+    const portable = await choose('portable');
+    assert.equal(portable.manifest.precision, 'f32');
+    const tight = await choose('portable', 2 * portable.manifest.weights.bytes - 2);
+    assert.equal(tight.manifest.precision, 'w8');
+    assert.match(tight.precisionReason, /^float32 does not fit half the memory/);
+    assert.equal((await prepare(directory, { precision: 'w4' })).precisionReason, 'as configured');
+  });
+
+  test('auto takes 4 bits for layers that the file holds in 4-bit blocks, and for no others', async (t) => {
+    const { prepare } = await setUp(t);
+    const choose = async (file: string) =>
+      (await prepare(join(SYNTHETIC, 'gguf', file), { precision: 'auto', instructionSet: 'avx2' })).manifest.precision;
+    assert.equal(await choose('llama-gqa-tied.Q4_1.gguf'), 'w4');
+    assert.equal(await choose('llama-gqa-tied.Q4_0.gguf'), 'w4');
+    assert.equal(await choose('llama-gqa-tied.Q8_0.gguf'), 'w8');
+    assert.equal(await choose('llama-gqa-tied.F16.gguf'), 'w8');
   });
 
   test('concurrent preparations of one model share an entry', async (t) => {

@@ -29,7 +29,7 @@ const DRAFT: ManifestDraft = {
   sites: [],
   embedding: {
     name: 'model.embed_tokens',
-    weight: { format: 'f32', rows: 1, cols: 1, dataOffset: 0, scalesOffset: null, minsOffset: null },
+    weight: { format: 'f32', rows: 1, cols: 1, firstRow: 0, dataOffset: 0, scalesOffset: null, minsOffset: null },
   },
   norms: [],
   eosTokenIds: [1],

@@ -116,26 +116,29 @@ describe('the f32 graph', () => {
 });
 
 describe('quantised graphs', () => {
-  test('w8 is MatMulNBits without minima', async (t) => {
+  test('w8 has a matmul of its own in the place of every Gemm', async (t) => {
     const { nodes } = readModel(buildGraph(await plan(t, 'w8'), 'weights.bin'));
-    const products = nodes.filter(({ type }) => type === 'MatMulNBits');
+    const products = nodes.filter(({ type }) => type === 'QuantisedMatMul');
     assert.equal(products.length, 9);
-    assert.deepEqual(products[0]?.attributes, { K: 32, N: 64, bits: 8, block_size: 32, accuracy_level: 4 });
-    assert.ok(!nodes.some(({ type }) => type === 'ReduceSum'));
+    assert.ok(!nodes.some(({ type }) => type === 'Gemm'));
+    assert.deepEqual(products[0]?.attributes, { bits: 8, rows: 64 });
+    assert.deepEqual(products[0]?.inputs.slice(1), [
+      'model.layers.0.self_attn.qkv_proj.weight.quants',
+      'model.layers.0.self_attn.qkv_proj.weight.scales',
+    ]);
   });
 
-  test('w4 adds block sums times minima before the adapter, and keeps the head at 8 bits', async (t) => {
+  test('w4 brings minima, and keeps the head at 8 bits', async (t) => {
     const { nodes, initializers } = readModel(buildGraph(await plan(t, 'w4'), 'weights.bin'));
-    const at = nodes.findIndex(({ type }) => type === 'MatMulNBits');
-    const group = nodes.slice(at, at + 5);
-    assert.equal(group.map(({ type }) => type).join(' '), 'MatMulNBits Reshape ReduceSum Gemm SegmentedLora');
-    assert.deepEqual(group[3]?.inputs, [
-      group[2]?.outputs[0],
-      'model.layers.0.self_attn.qkv_proj.weight.mins',
-      group[0]?.outputs[0],
+    const products = nodes.filter(({ type }) => type === 'QuantisedMatMul');
+    assert.deepEqual(products[0]?.attributes, { bits: 4, rows: 64 });
+    const shapes = products[0]?.inputs.slice(1).map((input) => initializers.find(({ name }) => name === input)?.shape);
+    assert.deepEqual(shapes, [
+      [4, 1, 256],
+      [4, 1, 16],
+      [4, 1, 16],
     ]);
-    assert.deepEqual(initializers.find(({ name }) => name === group[1]?.inputs[1])?.values, [-1, 1, 32]);
-    assert.equal(nodes.findLast(({ type }) => type === 'MatMulNBits')?.attributes.bits, 8);
+    assert.equal(products.at(-1)?.attributes.bits, 8);
   });
 });
 
@@ -171,6 +174,21 @@ describe('the plan', () => {
       );
       assert.equal(sites[0]?.modules[1]?.name, 'model.layers.0.self_attn.k_proj');
     }
+  });
+
+  test('fused modules of a packed matrix say where their rows begin', async (t) => {
+    const [qkv] = loraSites(await plan(t, 'w4'));
+    const weights = qkv?.modules.map(({ weight }) => weight) ?? [];
+    assert.deepEqual(
+      weights.map(({ firstRow }) => firstRow),
+      [0, 32, 48],
+    );
+    const places = weights.map(({ dataOffset, scalesOffset, minsOffset }) => ({
+      dataOffset,
+      scalesOffset,
+      minsOffset,
+    }));
+    assert.deepEqual(places, [places[0], places[0], places[0]]);
   });
 
   test('fused modules lie one after the other', async (t) => {

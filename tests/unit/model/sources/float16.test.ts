@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ENCODINGS } from '../../../../src/model/sources/encodings.js';
-import { halfTable } from '../../../../src/model/sources/float16.js';
+import { halfAtLeast, halfAtMost, halfBits, halfTable } from '../../../../src/model/sources/float16.js';
 
 const ALL_BITS = Uint16Array.from({ length: 0x10000 }, (_, bits) => bits);
 
@@ -46,4 +46,23 @@ test('F16 and BF16 tensors decode all 65,536 values', () => {
     brain,
     reference((bits) => bits << 16),
   );
+});
+
+test('every half comes back from its value, and between two halves rounding goes where it should', () => {
+  const half = halfTable();
+  for (let bits = 0; bits < 0x7c00; bits++) {
+    const value = half[bits] as number;
+    const next = half[bits + 1] as number;
+    assert.deepEqual([halfBits(value), halfAtMost(value), halfAtLeast(value)], [bits, bits, bits]);
+    if (bits > 0) assert.deepEqual([halfBits(-value), halfAtMost(-value)], [bits | 0x8000, bits | 0x8000]);
+    if (next === Number.POSITIVE_INFINITY) continue;
+    for (const part of [0.01, 0.49, 0.51, 0.99]) {
+      const between = value + (next - value) * part;
+      assert.equal(halfBits(between), part < 0.5 ? bits : bits + 1, `${between}`);
+      assert.deepEqual([halfAtMost(between), halfAtLeast(between)], [bits, bits + 1]);
+      assert.equal(halfAtMost(-between), (bits + 1) | 0x8000);
+    }
+  }
+  assert.deepEqual([halfBits(65520), halfBits(1e9), halfBits(Number.NEGATIVE_INFINITY)], [0x7c00, 0x7c00, 0xfc00]);
+  assert.ok(Number.isNaN(half[halfBits(Number.NaN)]));
 });

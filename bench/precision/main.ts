@@ -1,0 +1,65 @@
+/**
+ * Writes docs/precision.md: what each precision of the demo model costs in quality and gives in speed.
+ *
+ *   npm run precision [-- --rounds 7 --threads 2 --no-speed --out FILE]
+ *
+ * Quality: perplexity and the greedy choice at every token of `texts/`, against float32. Speed: base-only decode and
+ * prefill, all precisions in turn; quoted are medians, and ratios of medians.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { Precision } from '../../src/core/model-manifest.js';
+import { loadBinding, packageRoot } from '../../src/engine/binding.js';
+import { demoModel } from '../../tests/helpers/demo-model.js';
+import { renderPrecision } from './report.js';
+import { scoreTexts, type TextScore } from './score.js';
+import { SpeedProbe } from './speed.js';
+
+const PRECISIONS: readonly Precision[] = ['f32', 'w8', 'w4'];
+const TEXTS = ['story', 'technical'];
+
+const { values: options } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '7' },
+    threads: { type: 'string', default: '2' },
+    'no-speed': { type: 'boolean', default: false },
+    out: { type: 'string' },
+  },
+});
+
+async function quality(): Promise<Map<Precision, readonly TextScore[]>> {
+  const texts = TEXTS.map((name) =>
+    readFileSync(join(packageRoot(), 'bench', 'precision', 'texts', `${name}.txt`), 'utf8'),
+  );
+  const scores = new Map<Precision, readonly TextScore[]>();
+  for (const precision of PRECISIONS) {
+    console.log(`${precision}: ${TEXTS.join(', ')}`);
+    scores.set(precision, await scoreTexts(await demoModel(precision), texts));
+  }
+  return scores;
+}
+
+async function speed(): Promise<Map<Precision, SpeedProbe>> {
+  const probes = new Map<Precision, SpeedProbe>();
+  for (const precision of PRECISIONS) {
+    probes.set(precision, await SpeedProbe.open(await demoModel(precision), Number(options.threads)));
+  }
+  for (let round = 0; round < Number(options.rounds); round++) {
+    console.log(`speed, round ${round + 1} of ${options.rounds}`);
+    for (const probe of probes.values()) await probe.round();
+  }
+  for (const probe of probes.values()) await probe.close();
+  return probes;
+}
+
+const report = renderPrecision({
+  machine: `${cpus()[0]?.model.trim() ?? 'unknown'}, ${cpus().length} cores, ${options.threads} threads, \`${loadBinding().instructionSet()}\` kernels`,
+  texts: TEXTS,
+  scores: await quality(),
+  speeds: options['no-speed'] ? null : await speed(),
+});
+const out = options.out ?? join(packageRoot(), 'docs', 'precision.md');
+writeFileSync(out, report);
+console.log(`${out} written`);

@@ -1,0 +1,95 @@
+import type { Precision } from '../../src/core/model-manifest.js';
+import { type TextScore, WINDOW } from './score.js';
+import { SPEEDS, type SpeedProbe } from './speed.js';
+
+export interface PrecisionFindings {
+  readonly machine: string;
+  readonly texts: readonly string[];
+  /** By precision, one score a text; float32 among them. */
+  readonly scores: ReadonlyMap<Precision, readonly TextScore[]>;
+  /** Null when speed was not measured. */
+  readonly speeds: ReadonlyMap<Precision, SpeedProbe> | null;
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+}
+
+/** Perplexity of a text in one precision, as a change against float32 in percent. */
+export function perplexityChange(score: TextScore, float32: TextScore): number {
+  return (Math.exp(score.loss - float32.loss) - 1) * 100;
+}
+
+function qualityTable({ texts, scores }: PrecisionFindings): string {
+  const reference = scores.get('f32') as readonly TextScore[];
+  const rows = [...scores].flatMap(([precision, found]) =>
+    found.map((score, i) => {
+      const float32 = reference[i] as TextScore;
+      const same = score.choices.filter((choice, at) => choice === float32.choices[at]).length;
+      const change = perplexityChange(score, float32);
+      return [
+        precision,
+        texts[i] as string,
+        `${score.count}`,
+        Math.exp(score.loss).toFixed(3),
+        precision === 'f32' ? '–' : `${change < 0 ? '−' : '+'}${Math.abs(change).toFixed(2)} %`,
+        `${((100 * same) / score.count).toFixed(1)} %`,
+      ];
+    }),
+  );
+  return table(['precision', 'text', 'tokens', 'perplexity', 'against f32', 'same greedy choice'], rows);
+}
+
+function speedTable(speeds: ReadonlyMap<Precision, SpeedProbe>): string {
+  const of = (precision: Precision) =>
+    SPEEDS.map((speed) => median(speeds.get(precision)?.samples.get(speed) as number[]));
+  const float32 = of('f32');
+  const rows = [...speeds.keys()].map((precision) => [
+    precision,
+    ...of(precision).map((rate, i) => `${rate.toFixed(0)} (${(rate / (float32[i] as number)).toFixed(2)}×)`),
+  ]);
+  return table(['precision', ...SPEEDS.map((speed) => `${speed}, tok/s`)], rows);
+}
+
+/** The page `docs/precision.md`. */
+export function renderPrecision(findings: PrecisionFindings): string {
+  const { machine, speeds } = findings;
+  return `# Precision
+
+Made by \`npm run precision\`; do not edit. Measured with the demo model (SmolLM2-135M-Instruct, GGUF Q4_1) on ${machine}.
+
+| precision | base weights | activations of the base's matmuls |
+| --- | --- | --- |
+| f32 | float32 | float32 |
+| w8 | 8 bits in blocks of 32, float16 scales: 8.5 bits a weight | 8 bits, each row by itself in blocks of 32 |
+| w4 | 4 bits in blocks of 32, float16 scales and minima: 5 bits a weight; the head 8 bits, unless the file holds it in 4 | as w8 |
+
+In every precision adapters, attention, norms and the KV cache compute in float32, and a row's answer is the same bits alone
+and in any batch: a row is rounded by itself, never together with others. Quants that a GGUF file holds are kept as they are
+(Q4_0, Q4_1 in w4; Q8_0, Q4_0 in w8); other weights are fitted.
+
+## Quality
+
+Texts of \`bench/precision/texts/\` in windows of ${WINDOW} tokens, each token predicted from those before it in its window.
+
+${qualityTable(findings)}
+
+The file of this model holds blocks of 4 bits, which \`w4\` keeps: its change is that of rounded activations alone. \`w8\` fits
+each block once more. Weights that come in float lose much more in 4 bits than these figures say, which is why \`auto\` takes
+\`w4\` for 4-bit files only.
+${speeds === null ? '' : `\n## Speed\n\nBase only, medians, precisions in turn; in brackets against float32 in the same run. \`decode n\`: n sequences together.\n\n${speedTable(speeds)}\n`}
+## What \`--precision auto\` takes
+
+- \`w4\` where the file holds its matrices in 4-bit blocks (Q4_0, Q4_1), else \`w8\`: both stay within 1 % of float32's perplexity.
+- \`f32\` where the CPU runs the portable kernels: their integer products are slower than ONNX Runtime's float32.
+- \`w4\` for any model whose weights in the precision above would take more than half of the memory.
+
+One process holds one copy of the weights, so a choice per batch size would cost both: with kernels for AVX2, AVX-512 or VNNI
+the quantised precisions are faster at every batch size, and there is nothing to choose.
+`;
+}

@@ -1,0 +1,126 @@
+//! `QuantisedMatMul(x f32 [T, in], quants u8 [panels, in / 32, 64 · bits], scales u16 [panels, in / 32, 16], mins?) → f32 [T, rows]`:
+//! `x · Wᵀ` with W packed as `kernels/quantised.rs` says, scales and minima as the bits of float16; minima only at 4 bits.
+//!
+//! Attributes: `bits` 8 or 4, `rows` the output columns. Every row of x is rounded by itself: its result is the same bits
+//! in any batch.
+
+use super::{OpEnv, Shared, attribute, compute, float_input, float_output, from_ort, infer_rows_by, matrix, output, parallel};
+use crate::error::{Code, Error, Result};
+use crate::kernels::quantised::{BLOCK, Bits, Matmul, RowBlock};
+use crate::kernels::simd::LANES;
+use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
+use ort::value::PrimitiveTensorElementType;
+use ort::value::TensorElementType;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+pub struct QuantisedMatMul(pub Arc<OpEnv>);
+
+/// Rows that one task rounds.
+const ROUND_ROWS: usize = 8;
+/// Rows that one task multiplies: their quants stay in a core's own cache.
+const TASK_ROWS: usize = 128;
+/// Tasks for each thread, so that one that is held up does not hold up the rest.
+const TASKS_PER_THREAD: usize = 4;
+
+thread_local! {
+    /// The rounded rows of one product.
+    static ROUNDED: RefCell<(Vec<i8>, Vec<RowBlock>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+impl Operator for QuantisedMatMul {
+    type Kernel<'a> = BoxedKernel<'a>;
+
+    fn name(&self) -> &'static str {
+        "QuantisedMatMul"
+    }
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        let factors = TensorElementType::Uint16;
+        [
+            float_input(),
+            OperatorInput::required(TensorElementType::Uint8),
+            OperatorInput::required(factors),
+            OperatorInput::optional(factors),
+        ]
+    }
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [float_output()]
+    }
+    fn infer_shape(&self, ctx: &mut ShapeInferenceContext) -> ort::Result<()> {
+        let rows: i64 = ctx.attr("rows")?;
+        infer_rows_by(ctx, |_| rows)
+    }
+    fn create_kernel<'a>(&self, info: &KernelContext<'a>) -> ort::Result<BoxedKernel<'a>> {
+        let env = self.0.clone();
+        let width = attribute(info.get("rows"), "rows")?;
+        let bits = match attribute(info.get("bits"), "bits")? {
+            8 => Bits::Eight,
+            4 => Bits::Four,
+            n => return Err(ort::Error::new(format!("ERR_MODEL_INVALID: QuantisedMatMul: expected 8 or 4 bits, got {n}"))),
+        };
+        Ok(Box::new(move |ctx: &ComputeContext| compute("QuantisedMatMul", || run(&env, bits, width, ctx))))
+    }
+}
+
+fn run(env: &OpEnv, bits: Bits, width: usize, ctx: &ComputeContext) -> Result<()> {
+    let x = matrix(ctx, 0, None)?;
+    if !x.columns.is_multiple_of(BLOCK) {
+        return Err(Error::new(Code::StepFailed, format!("input 0: expected blocks of {BLOCK} columns, got {}", x.columns)));
+    }
+    let (blocks, panels) = (x.columns / BLOCK, width.div_ceil(LANES));
+    let w = Shared(packed::<u8>(ctx, 1, [panels, blocks, bits.block_bytes()])?.cast_mut());
+    let scales = Shared(packed::<u16>(ctx, 2, [panels, blocks, LANES])?.cast_mut());
+    let mins = match bits {
+        Bits::Eight => Shared(std::ptr::null_mut()),
+        Bits::Four => Shared(packed::<u16>(ctx, 3, [panels, blocks, LANES])?.cast_mut()),
+    };
+    let y = Shared(output(ctx, x.rows, width)?);
+    ROUNDED.with_borrow_mut(|(quants, row_blocks)| {
+        if quants.len() < x.rows * x.columns {
+            quants.resize(x.rows * x.columns, 0);
+            row_blocks.resize(x.rows * blocks, RowBlock::default());
+        }
+        let (input, quants, row_blocks) = (Shared(x.data.cast_mut()), Shared(quants.as_mut_ptr()), Shared(row_blocks.as_mut_ptr()));
+        parallel(ctx, env.threads, x.rows.div_ceil(ROUND_ROWS), |task| {
+            for row in task * ROUND_ROWS..x.rows.min((task + 1) * ROUND_ROWS) {
+                // SAFETY: row < rows of x, quants and row_blocks; each task owns its rows.
+                unsafe {
+                    let at = row * x.columns;
+                    (env.kernels.quantise_row)(input.get().add(at), x.columns, quants.get().add(at), row_blocks.get().add(row * blocks));
+                }
+            }
+        })?;
+        let chunk = panels.div_ceil(env.threads * TASKS_PER_THREAD).next_multiple_of(2);
+        let chunks = panels.div_ceil(chunk);
+        parallel(ctx, env.threads, chunks * x.rows.div_ceil(TASK_ROWS), |task| {
+            let (first, panel) = (task / chunks * TASK_ROWS, task % chunks * chunk);
+            // SAFETY: rows first .. first + rows lie in x and y, panels in the packed weights, whose shapes were checked;
+            // tasks own distinct rows or columns of y.
+            unsafe {
+                (env.kernels.quantised_matmul)(&Matmul {
+                    x: quants.get().add(first * x.columns),
+                    x_blocks: row_blocks.get().add(first * blocks),
+                    rows: (x.rows - first).min(TASK_ROWS),
+                    blocks,
+                    bits,
+                    w: w.get(),
+                    scales: scales.get(),
+                    mins: mins.get(),
+                    panels: (panel, panels.min(panel + chunk)),
+                    width,
+                    y: y.get().add(first * width),
+                });
+            }
+        })
+    })
+}
+
+/// Input `index`, which must have the shape of packed weights.
+fn packed<T: PrimitiveTensorElementType>(ctx: &ComputeContext, index: usize, wanted: [usize; 3]) -> Result<*const T> {
+    let value = ctx.input(index).map_err(from_ort)?.ok_or_else(|| Error::new(Code::StepFailed, format!("input {index} is missing")))?;
+    let (shape, data) = value.try_extract_tensor::<T>().map_err(from_ort)?;
+    if shape.len() == 3 && shape.iter().zip(wanted).all(|(&found, wanted)| i64::try_from(wanted) == Ok(found)) {
+        return Ok(data.as_ptr());
+    }
+    Err(Error::new(Code::StepFailed, format!("input {index}: expected {wanted:?}, got {shape}")))
+}
