@@ -2,7 +2,7 @@
  * The benchmark: throughput beside peers, and the server under load. Writes one JSON object a line.
  *
  *   npm run bench [-- --quick] [-- --only GROUPS] [-- --skip GROUPS] [-- --contenders NAMES] [-- --no-peers]
- *                 [-- --rounds 5] [-- --threads 2] [-- --out FILE] [-- --page]
+ *                 [-- --rounds 3] [-- --threads 2] [-- --out FILE] [-- --page]
  *
  * GROUPS are names of bench/scenarios/, NAMES beginnings of names of bench/contenders/contenders.ts; both are separated by
  * commas. `--page` renders docs/benchmarks.md from the results. What is measured how stands in docs/benchmarks.md.
@@ -54,7 +54,7 @@ const { values: options } = parseArgs({
 const listed = (text: string): string[] => text.split(',').filter((name) => name !== '');
 const [only, skip, names] = [listed(options.only), listed(options.skip), listed(options.contenders)];
 const threads = Number(options.threads);
-const rounds = Number(options.rounds ?? (options.quick ? 2 : 5));
+const rounds = Number(options.rounds ?? (options.quick ? 1 : 3));
 
 const cacheDir = join(packageRoot(), '.cache');
 const adapterRoot = join(cacheDir, 'bench-adapters');
