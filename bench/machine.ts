@@ -22,7 +22,7 @@ export async function describeRun(threads: number): Promise<RunRecord> {
     kind: 'run',
     date: new Date().toISOString(),
     commit: commit(),
-    command: ['npm run bench', ...(process.argv.length > 2 ? ['--', ...process.argv.slice(2)] : [])].join(' '),
+    command: command(process.argv.slice(2)),
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cpuFlags: cpuFlags(),
     cores: cpus().length,
@@ -37,6 +37,14 @@ export async function describeRun(threads: number): Promise<RunRecord> {
       node: process.versions.node,
     },
   };
+}
+
+/** Options that are paths of this machine. */
+const PATHS = new Set(['--python', '--genai-python', '--out']);
+
+function command(args: readonly string[]): string {
+  const told = args.filter((arg, at) => !PATHS.has(arg) && !PATHS.has(args[at - 1] ?? ''));
+  return ['npm run bench', ...(told.length > 0 ? ['--', ...told] : [])].join(' ');
 }
 
 function commit(): string {

@@ -55,7 +55,7 @@ function document(results: Results): string[] {
     '  compute with its weights made float32; `w8` and `w4` and llama.cpp with quantised ones. The adapters are random, on all linear',
     '  modules but the head, with weights of their own for every module, so that nothing stays in a cache by accident; all',
     '  contenders read the same ones, and the same token ids.',
-    `- Contenders are processes that take turns, ${rounds} rounds, in an order that turns round each time; a tenth of a second lies`,
+    `- Contenders are processes that take turns, ${rounds} round${rounds === 1 ? '' : 's'}, in an order that turns round each time; a tenth of a second lies`,
     '  between two turns. Within its turn a contender runs all cells of a group, so those that are compared lie close in time.',
     '- Speeds are tokens over the time of whole steps, sampling included: for a decode the steps after the prompt and one',
     '  more (a cache of 32 tokens a row); for a prefill the whole prompt to its first token. Ratios are taken within a round',
