@@ -262,7 +262,7 @@ fn factors_as_bytes_stay_near_and_depend_on_no_neighbour() {
     let mut rng = Rng(7);
     let toy = Toy::new(Variant::default());
     let options = EngineOptions { factors: FactorStorage::Int8, ..toy.options(2) };
-    let mut engine = Engine::open(Toy::manifest(Variant::default()), &options).unwrap();
+    let mut engine = Engine::open(Toy::manifest(), &options).unwrap();
     let adapters = pool();
     let table: Vec<_> = adapters.iter().map(|adapter| vec![(make_resident(&engine, adapter), 1.0)]).collect();
     let tokens = prompt(&mut rng, 37);
