@@ -406,7 +406,7 @@ fn a_graph_that_drops_rows_before_a_site_is_refused_by_name() {
     if !runtime_ready() {
         return;
     }
-    let variant = Variant { forgetful_head: true, ..Variant::default() };
+    let variant = Variant { forgetful_head: true };
     let toy = Toy::new(variant);
     let mut engine = toy.engine(1);
     let handle = make_resident(&engine, &pool()[0]);
