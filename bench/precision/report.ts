@@ -86,10 +86,10 @@ ${speeds === null ? '' : `\n## Speed\n\nBase only, medians, precisions in turn; 
 ## What \`--precision auto\` takes
 
 - \`w4\` where the file holds its matrices in 4-bit blocks (Q4_0, Q4_1), else \`w8\`: both stay within 1 % of float32's perplexity.
-- \`f32\` where the CPU runs the portable kernels: their integer products are slower than ONNX Runtime's float32.
-- \`w4\` for any model whose weights in the precision above would take more than half of the memory.
+- \`f32\` where the CPU runs the portable kernels, whose integer products are slower than ONNX Runtime's float32, if the weights
+  then take no more than half of the memory.
 
-One process holds one copy of the weights, so a choice per batch size would cost both: with kernels for AVX2, AVX-512 or VNNI
-the quantised precisions are faster at every batch size, and there is nothing to choose.
+One process holds one copy of the weights, so a choice per batch size would cost both: on the machine above the
+quantised precisions are faster at every batch size, and there is nothing to choose.
 `;
 }
