@@ -7,7 +7,7 @@ import { TEST_CACHE } from '../helpers/paths.js';
 test('doctor reports on the machine that runs the tests, which can serve', async () => {
   const { code, stdout, stderr } = await runCommand('doctor', '--cache-dir', TEST_CACHE);
   assert.equal(code, 0, stderr);
-  assert.match(stdout, /^addon {4}ok {7}(avx512|avx2|neon|portable) kernels on ONNX Runtime \d+\.\d+\.\d+$/m);
+  assert.match(stdout, /^addon {4}ok {7}[a-z0-9]+ kernels on ONNX Runtime \d+\.\d+\.\d+$/m);
 
   const json = await runCommand('doctor', '--cache-dir', TEST_CACHE, '--json');
   const report = JSON.parse(json.stdout) as { readonly starts: boolean; readonly findings: readonly Finding[] };
