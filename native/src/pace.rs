@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Of one core, for each thread that holds back.
-pub const SHARE: f64 = 1.0 / 16.0;
+pub const SHARE: f64 = 1.0 / 10.0;
 /// Processor time that may come in one piece after a pause: a small adapter need not wait for its share.
 pub const BURST: Duration = Duration::from_millis(1);
 /// Work between two looks at the clock: some 50 µs of hashing.

@@ -81,7 +81,7 @@ test('changed files under one name serve new requests while one in flight ends o
   const sql = tasks.find(({ adapter }) => adapter === 'sql');
   const pirate = tasks.find(({ adapter }) => adapter === 'pirate');
   assert.ok(sql !== undefined && pirate !== undefined);
-  const long: Ask = { ...sql, maxNewTokens: 400, ignoreEos: true };
+  const long: Ask = { ...sql, maxNewTokens: 700, ignoreEos: true };
   const expectedLong = await generate(server.url, long);
   const { digest } = (await admin(server, 'GET', '/sql')).body;
 

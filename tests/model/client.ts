@@ -17,7 +17,6 @@ export interface Token {
   readonly text: string;
   readonly logprob: number;
   readonly special: boolean;
-  readonly skipped: boolean;
 }
 
 /** A reply with details; equal answers are equal down to the bits of their log-probabilities. */
@@ -80,13 +79,22 @@ export async function tryGenerate(url: string, ask: Ask, signal?: AbortSignal): 
   const body = { inputs: ask.prompt, parameters: { adapter_id: ask.adapter, ...parametersOf(ask) } };
   const response = await postJson(`${url}/generate`, body, signal);
   if (response.status !== 200) return { failure: await failureOf(response) };
-  return { answer: withoutAdapter((await response.json()) as Answer) };
+  return { answer: withoutCircumstances((await response.json()) as Answer) };
 }
 
-/** Where the adapter was when a request came differs between equal answers. */
-function withoutAdapter({ generated_text, details }: Answer): Answer {
-  const { adapter: _, ...rest } = details as Answer['details'] & { readonly adapter?: unknown };
-  return { generated_text, details: rest };
+/** What equal answers may differ in: where the adapter was, and which tokens were guessed, as other requests left room. */
+interface Circumstances {
+  readonly adapter?: unknown;
+  readonly skipped_tokens?: number;
+}
+
+function withoutCircumstances({ generated_text, details }: Answer): Answer {
+  const { adapter: _, skipped_tokens: __, tokens, ...rest } = details as Answer['details'] & Circumstances;
+  return { generated_text, details: { ...rest, tokens: tokens.map(tokenOf) } };
+}
+
+function tokenOf({ id, text, logprob, special }: Token): Token {
+  return { id, text, logprob, special };
 }
 
 /** `POST /generate` that must succeed. */
@@ -107,7 +115,7 @@ export async function generateList(
     parameters: { adapter_names: asks.map(({ adapter }) => adapter), ...parametersOf(common) },
   });
   assert.equal(response.status, 200, await response.clone().text());
-  return ((await response.json()) as readonly Answer[]).map(withoutAdapter);
+  return ((await response.json()) as readonly Answer[]).map(withoutCircumstances);
 }
 
 /** `data:` lines of a response, parsed, as they come. */
@@ -143,7 +151,7 @@ export async function stream(
   for await (const event of eventsOf(response)) {
     assert.equal(terminals, 0, 'nothing follows a terminal event');
     if (event.token !== undefined) {
-      tokens.push(event.token);
+      tokens.push(tokenOf(event.token));
       onToken?.(tokens.length);
     }
     if (typeof event.generated_text === 'string') text = event.generated_text;

@@ -18,7 +18,8 @@ let server: ServerProcess;
 const alone: Answer[] = [];
 
 before(async () => {
-  server = await ServerProcess.start();
+  // Steps are counted: one for each token.
+  server = await ServerProcess.start(['--speculation', 'off']);
   // Cold loads would spread the rows of one batch over time.
   await loadAdapters(server, DEMO_ADAPTERS, ADAPTERS);
 });
