@@ -6,7 +6,7 @@ import unittest
 from urllib.parse import urlparse
 
 from lorax import Client
-from lorax.errors import GenerationError, OverloadedError, ValidationError
+from lorax.errors import GenerationError, NotFoundError, OverloadedError, ValidationError
 from lorax.types import MergedAdapters
 from support import ADAPTERS, CAPITAL, REVIEW, URL, main
 
@@ -140,9 +140,9 @@ class Errors(unittest.TestCase):
                 self.client.generate(CAPITAL, **parameters)
 
     def test_routes_that_are_not_there(self):
-        with self.assertRaisesRegex(ValidationError, "no such route"):
+        with self.assertRaisesRegex(NotFoundError, "makes no embeddings"):
             self.client.embed(CAPITAL)
-        with self.assertRaisesRegex(ValidationError, "no such route"):
+        with self.assertRaisesRegex(NotFoundError, "does not classify"):
             self.client.classify(CAPITAL)
 
     def test_generation(self):
