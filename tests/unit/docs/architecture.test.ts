@@ -7,7 +7,7 @@ import { ROOT } from '../../helpers/paths.js';
 
 const DOCUMENT = readFileSync(join(ROOT, 'docs', 'architecture.md'), 'utf8');
 /** Folders whose every tracked file has a line. */
-const COVERED = ['src', 'native/src', 'native/tests', 'native/benches', 'scripts', 'tests', 'bench'];
+const COVERED = ['src', 'native/src', 'native/tests', 'native/benches', 'native/cuda', 'scripts', 'tests', 'bench'];
 const FIXTURES = 'tests/fixtures/';
 
 /** One line of the tables: a path from the root (folders end in `/`) and what is said about it. */
