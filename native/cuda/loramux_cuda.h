@@ -4,8 +4,8 @@
  * pointers unless a name says `host`. Matrices are row-major and contiguous. Every function queues its work on `stream`
  * and returns at once: 0, or a cudaError_t that lmx_error_text explains.
  *
- * CUDA graphs: a step's facts reach kernels only through lmx_step, whose pointers stay the same for the engine's life and
- * whose contents are copied before the run. Launch shapes depend on the matrices' rows (the batch bucket) and on nothing
+ * CUDA graphs: a step's facts reach kernels only through lmx_step, whose pointers are the same in every captured step of a
+ * bucket and whose contents are copied before the run. Launch shapes depend on the matrices' rows (the batch bucket) and on nothing
  * else of the step, and kernels leave rows at and beyond the counted ones alone. So a captured run serves every step of
  * its bucket, whatever adapters its rows use. Functions named *_prefill are not captured.
  *
@@ -116,6 +116,7 @@ typedef struct {
   int32_t head_tiles;   /* of `head_tiles` */
   int32_t query_tiles;  /* of `query_tiles`: rows of sequences with more than one row in the step */
   int32_t single_rows;  /* of `single_rows`: rows that are their sequence's only one */
+  int32_t max_blocks;   /* columns of `block_tables` */
 } lmx_counts;
 
 enum { LMX_TILE_ROWS = 8, LMX_LONG_TILE_ROWS = 64, LMX_QUERY_TILE_ROWS = 64 };
@@ -123,11 +124,11 @@ enum { LMX_TILE_ROWS = 8, LMX_LONG_TILE_ROWS = 64, LMX_QUERY_TILE_ROWS = 64 };
 /* Row r of a tile's matrix takes terms[first_term .. first_term + terms]. Base rows are in no tile. */
 typedef struct {
   const lmx_counts *counts;        /* [1] */
-  const int32_t *token_ids;        /* [rows]; lmx_feed_tokens has resolved what a sequence sampled last */
+  const int64_t *token_ids;        /* [rows], the graph's input as lmx_feed_tokens wrote it */
   const int32_t *positions;        /* [rows], absolute */
   const int32_t *slots;            /* [rows], KV slot to write (block · block_size + offset) or −1 */
   const int32_t *row_sequence;     /* [rows] */
-  const int32_t *block_tables;     /* [sequences, max_blocks] */
+  const int32_t *block_tables;     /* [sequences, counts->max_blocks] */
   const lmx_term *terms;
   const lmx_tile *tiles;           /* all rows of segments shorter than LMX_LONG_TILE_ROWS / 2 */
   const lmx_tile *long_tiles;      /* all others */
@@ -136,8 +137,6 @@ typedef struct {
   const int32_t *single_rows;
   const lmx_tile *row_terms;       /* [rows], one-row tiles; terms 0 for base rows */
   const lmx_tile *head_row_terms;  /* [logits_rows], likewise */
-  int32_t max_blocks;
-  int32_t reserved;
 } lmx_step;
 
 /* ---- device, memory, order ----------------------------------------------------------------------------------------- */
@@ -159,7 +158,8 @@ const char *lmx_error_text(lmx_status status);
 /* 1 where kernels run on the CPU by the emulator (native/cuda/emulator), which tests use; 0 on a GPU. */
 int32_t lmx_emulated(void);
 lmx_status lmx_device_count(int32_t *host_count);
-/* Makes device `index` the calling thread's. */
+/* Makes device `index` the calling thread's, which from then on may allocate, free and ask for events while another thread
+ * captures a graph (cudaThreadExchangeStreamCaptureMode, thread-local). */
 lmx_status lmx_device_use(int32_t index);
 lmx_status lmx_device_facts_of(int32_t index, lmx_device_facts *host_facts);
 lmx_status lmx_alloc(void **out, size_t bytes);
@@ -167,7 +167,7 @@ lmx_status lmx_free(void *data);
 /* Pinned host memory. */
 lmx_status lmx_host_alloc(void **out, size_t bytes);
 lmx_status lmx_host_free(void *data);
-/* priority < 0 goes first. */
+/* priority < 0 goes first. Such a stream and the default one do not wait for each other. */
 lmx_status lmx_stream_create(lmx_stream *out, int32_t priority);
 lmx_status lmx_stream_destroy(lmx_stream stream);
 lmx_status lmx_stream_wait(lmx_stream stream); /* the host waits */
@@ -178,6 +178,7 @@ lmx_status lmx_event_create(lmx_event *out);
 lmx_status lmx_event_destroy(lmx_event event);
 lmx_status lmx_event_record(lmx_event event, lmx_stream stream);
 lmx_status lmx_event_done(lmx_event event, int32_t *host_done);
+lmx_status lmx_event_wait(lmx_event event); /* the host waits; an event never recorded is done */
 lmx_status lmx_stream_after(lmx_stream stream, lmx_event event);
 
 /* ---- kernels: adapters ---------------------------------------------------------------------------------------------
