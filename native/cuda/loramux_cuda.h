@@ -173,6 +173,7 @@ lmx_status lmx_stream_destroy(lmx_stream stream);
 lmx_status lmx_stream_wait(lmx_stream stream); /* the host waits */
 lmx_status lmx_copy_in(void *to, const void *host_from, size_t bytes, lmx_stream stream);
 lmx_status lmx_copy_out(void *host_to, const void *from, size_t bytes, lmx_stream stream);
+lmx_status lmx_copy(void *to, const void *from, size_t bytes, lmx_stream stream); /* both on the device */
 lmx_status lmx_zero(void *to, size_t bytes, lmx_stream stream);
 lmx_status lmx_event_create(lmx_event *out);
 lmx_status lmx_event_destroy(lmx_event event);
@@ -246,8 +247,9 @@ lmx_status lmx_attend(const lmx_step *host_step, const lmx_attention *host_call,
 
 /* ---- kernels: tokens in, tokens out -------------------------------------------------------------------------------- */
 
-/* ids [rows] (int64, the graph's input): batch ids, or for −(s + 1) what sequence slot s sampled last. */
-lmx_status lmx_feed_tokens(int64_t *ids, const int32_t *tokens, const uint32_t *last_sampled, int32_t rows, lmx_stream stream);
+/* ids [rows] (int64, the graph's input): batch ids, or for −(s + 1) what sequence slot s sampled last; `tokens`, the
+ * step's token_ids, become the same. */
+lmx_status lmx_feed_tokens(int64_t *ids, int32_t *tokens, const uint32_t *last_sampled, int32_t rows, lmx_stream stream);
 
 enum { LMX_NO_TOKEN = -1 };
 
