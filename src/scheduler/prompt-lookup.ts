@@ -41,7 +41,7 @@ export class PromptLookup {
     return this.#source >= 0;
   }
 
-  /** The token guessed for position `tokens.length + ahead`, where `drafts` are the guesses before it. */
+  /** The token guessed for the place after `drafts`, which are the guesses for those before it. */
   guess(tokens: Tokens, drafts: readonly number[]): number {
     const at = this.#source + drafts.length;
     // A text that repeats itself goes on as it did.

@@ -46,7 +46,15 @@ function rowPenalties(sequence: Sequence, drafts: readonly number[]): RowPenalti
     presence: presencePenalty,
     frequency: frequencyPenalty,
     scope: penaltyScope,
-    history: drafts.length === 0 ? sequence.tokens() : Uint32Array.of(...sequence.tokens(), ...drafts),
+    history: followedBy(sequence.tokens(), drafts),
     promptLength: sequence.request.promptIds.length,
   };
+}
+
+function followedBy(tokens: Uint32Array, drafts: readonly number[]): Uint32Array {
+  if (drafts.length === 0) return tokens;
+  const history = new Uint32Array(tokens.length + drafts.length);
+  history.set(tokens);
+  history.set(drafts, tokens.length);
+  return history;
 }
