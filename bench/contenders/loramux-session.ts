@@ -7,6 +7,7 @@ import { GREEDY_SAMPLING, PLAIN_REQUEST } from '../../src/core/request.js';
 import { loadBinding, type NativeEngine } from '../../src/engine/binding.js';
 import { BASE_ROWS, oneAdapter } from '../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
+import { adapterBackend } from '../../src/worker/adapter-backend.js';
 import { distinctAdapters, type Job, type Timing } from './protocol.js';
 
 /** Steps before the clock of a decode starts: the prefill and one that decodes. */
@@ -35,13 +36,7 @@ export class LoramuxSession {
       tokenCount: tokenizer.vocabSize(),
     });
     const registry = new AdapterRegistry({
-      backend: {
-        openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
-        firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
-        mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
-        compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
-        releaseAdapter: (handle) => engine.releaseAdapter(handle),
-      },
+      backend: adapterBackend(binding, engine),
       base: model.manifest,
       roots: [adapterRoot],
       capacityBytes: 4 * 2 ** 30,

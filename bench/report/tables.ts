@@ -5,7 +5,12 @@ import { reached, TARGETS } from './targets.js';
 const NOTHING = '–';
 
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`);
+  return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.map(cellText).join(' | ')} |`);
+}
+
+/** A bar of its own would end the cell. */
+function cellText(text: string): string {
+  return text.replaceAll('|', '\\|');
 }
 
 /** Three significant digits, without exponents. */

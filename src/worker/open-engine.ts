@@ -9,6 +9,7 @@ import { loadBinding, type NativeEngine } from '../engine/binding.js';
 import { sizeEngine } from '../engine/engine-sizing.js';
 import type { FromWorker, WorkerStart } from '../messages/worker-messages.js';
 import { Scheduler } from '../scheduler/scheduler.js';
+import { adapterBackend } from './adapter-backend.js';
 import { EngineLoop, type EngineLoopDeps } from './engine-loop.js';
 import { openSources } from './open-sources.js';
 import { TextWorkerClient } from './text-client.js';
@@ -75,13 +76,7 @@ export async function openEngine(
   let report = (fact: Telemetry): void => void early.push(fact);
   const emit = (fact: Telemetry): void => report(fact);
   const registry = new AdapterRegistry({
-    backend: {
-      openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
-      firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
-      mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
-      compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
-      releaseAdapter: (handle) => engine.releaseAdapter(handle),
-    },
+    backend: adapterBackend(binding, engine),
     base: { ...manifest, adapterDtype },
     roots: start.adapterRoots,
     sources: start.sources === undefined ? null : await openSources(start.sources, emit),

@@ -16,6 +16,7 @@ import { loadBinding, type NativeEngine, type NativeTokenizer } from '../../src/
 import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
 import type { StepPlan } from '../../src/scheduler/step-plan.js';
+import { adapterBackend } from '../../src/worker/adapter-backend.js';
 import { type Claim, claim } from '../../src/worker/claim.js';
 import { returnedLogits } from '../../src/worker/returned-logits.js';
 
@@ -71,13 +72,7 @@ export class DirectEngine {
       adapterDtype: options.adapterDtype ?? 'file',
     });
     const registry = new AdapterRegistry({
-      backend: {
-        openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
-        firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
-        mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
-        compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
-        releaseAdapter: (handle) => engine.releaseAdapter(handle),
-      },
+      backend: adapterBackend(binding, engine),
       base: { ...manifest, adapterDtype: options.adapterDtype ?? 'file' },
       roots: options.adapterRoots,
       capacityBytes: 2 ** 30,

@@ -66,7 +66,7 @@ export function startS3(t: TestContext, double: S3Double): Promise<LocalServer> 
       response.writeHead(200, { ...headers, 'content-length': bytes.length });
       // Time for what was sent to be read: a reset takes the rest with it.
       return response.write(bytes.subarray(0, bytes.length / 2), () =>
-        setTimeout(() => response.socket?.resetAndDestroy(), 40),
+        setTimeout(() => response.socket?.resetAndDestroy(), 250),
       );
     }
     if (range === null) return response.writeHead(200, { ...headers, 'content-length': bytes.length }).end(bytes);

@@ -7,11 +7,16 @@ import { drawChart } from '../../../bench/report/plot.js';
 import { readRecords } from '../../../bench/report/records.js';
 import { Results } from '../../../bench/report/results.js';
 import { median, quantile } from '../../../bench/report/statistics.js';
+import { table } from '../../../bench/report/tables.js';
 import { FIXTURES, ROOT } from '../../helpers/paths.js';
 
 const SAMPLE = readRecords(join(FIXTURES, 'bench', 'sample.jsonl'));
 const results = new Results(SAMPLE);
 const f32 = (cell: string) => ({ contender: 'loramux f32', cell });
+
+test('a bar inside a cell does not end it', () => {
+  assert.equal(table(['a', 'b'], [['x | y', 'z']])[2], '| x \\| y | z |');
+});
 
 test('medians and quantiles', () => {
   assert.equal(median([3, 1, 2]), 2);

@@ -102,7 +102,7 @@ export async function startHub(context: TestContext, options: HubDoubleOptions):
       response.writeHead(200, { ...headers, 'content-length': bytes.length });
       // Time for what was sent to be read: a reset takes the rest with it.
       return response.write(bytes.subarray(0, bytes.length / 2), () =>
-        setTimeout(() => response.socket?.resetAndDestroy(), 40),
+        setTimeout(() => response.socket?.resetAndDestroy(), 250),
       );
     }
     if (range !== null && ranges) {

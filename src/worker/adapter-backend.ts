@@ -1,0 +1,13 @@
+import type { AdapterBackend } from '../adapters/loader.js';
+import type { NativeBinding, NativeEngine } from '../engine/binding.js';
+
+/** What loading adapters into `engine` needs of the native side. */
+export function adapterBackend(binding: NativeBinding, engine: NativeEngine): AdapterBackend {
+  return {
+    openAdapterFile: (path, maxBytes) => binding.openAdapterFile(path, maxBytes),
+    firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
+    mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
+    compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
+    releaseAdapter: (handle) => engine.releaseAdapter(handle),
+  };
+}
