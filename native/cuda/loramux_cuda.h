@@ -225,7 +225,7 @@ typedef struct {
   const float *sin;
   const void *qkv;  /* dtype [rows, (heads + 2 · kv_heads) · dim] */
   void *out;        /* dtype [rows, heads · dim] */
-  void *workspace;  /* lmx_attention_workspace bytes; the rotated queries and the partial results */
+  void *workspace;  /* lmx_attention_workspace bytes; partial results */
   float scale;
   int32_t dtype;
   int32_t rows;
@@ -234,22 +234,26 @@ typedef struct {
   int32_t dim;    /* multiple of 8, at most 256 */
   int32_t window; /* positions that a row sees, itself included; −1 = all */
   int32_t max_context; /* no row's position is at or above it */
-  int32_t has_queries; /* 1: this step (never a captured one) has query tiles */
+  int32_t single_rows; /* at least counts->single_rows; of a captured run: rows */
+  int32_t query_tiles; /* counts->query_tiles; of a captured run: 0, it has none */
 } lmx_attention;
 
 /* Positions of one KV block. */
 enum { LMX_BLOCK = 16 };
 
-size_t lmx_attention_workspace(int32_t rows, int32_t heads, int32_t kv_heads, int32_t dim, int32_t max_context);
-/* Rotates q and k (pairs r, r + dim / 2), appends K and V to the rows' slots, then attends: single rows by split-K flash
- * decoding over their context, query tiles by the tensor cores. */
+/* For steps of at most this many single rows; `rows` alone needs none. */
+size_t lmx_attention_workspace(int32_t single_rows, int32_t heads, int32_t dim, int32_t max_context);
+/* Rotates k (pairs r, r + dim / 2) and appends K and V to the rows' slots, then every row attends: single rows by split-K
+ * flash decoding over their context, query tiles by the tensor cores. A row without a slot finds its key and value in its
+ * page already. */
 lmx_status lmx_attend(const lmx_step *host_step, const lmx_attention *host_call, lmx_stream stream);
 
 /* ---- kernels: tokens in, tokens out -------------------------------------------------------------------------------- */
 
-/* ids [rows] (int64, the graph's input): batch ids, or for −(s + 1) what sequence slot s sampled last; `tokens`, the
- * step's token_ids, become the same. */
-lmx_status lmx_feed_tokens(int64_t *ids, int32_t *tokens, const uint32_t *last_sampled, int32_t rows, lmx_stream stream);
+/* ids [rows] (the graph's input, and step.token_ids): tokens [rows], or for −(s + 1) what sequence slot s sampled last. A
+ * slot that holds no id below vocab (its row had no token) feeds 0: the host gives up what is computed from it. */
+lmx_status lmx_feed_tokens(int64_t *ids, const int32_t *tokens, const uint32_t *last_sampled, int32_t rows, int32_t vocab,
+                           lmx_stream stream);
 
 enum { LMX_NO_TOKEN = -1 };
 
@@ -264,10 +268,10 @@ typedef struct {
   float typical_p;
   int32_t top_k;  /* 0 = off */
   int32_t greedy;
-  int32_t kind;   /* 0 sampled, 1 scored (score_token), 2 passed over */
+  int32_t kind;   /* 0 sampled, 1 scored (score_token), 2 neither: no token; so are padding rows */
   uint32_t score_token;
   int32_t slot;     /* sequence slot that remembers the token, or −1 */
-  int32_t follows;  /* id that the row before must have sampled for this one to be, or −1 */
+  int32_t follows;  /* id that the row before (scored rows aside) must have sampled for this one to be, or −1 */
   int32_t logprobs; /* 0 none, 1 of the processed logits, 2 the model's own */
   int32_t top;      /* how many of the likeliest are reported, at most LMX_MOST_TOP */
   int32_t mask;     /* row of `masks`, or −1 */
@@ -280,8 +284,7 @@ typedef struct {
 typedef struct {
   uint32_t id;
   float repetition; /* positive logits are divided by it, negative ones multiplied; 1 = off */
-  float subtract;   /* presence + frequency · count */
-  int32_t reserved;
+  double subtract;  /* presence + frequency · share */
 } lmx_counted_token;
 
 enum { LMX_MOST_TOP = 256 };
