@@ -3,6 +3,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::kernels::quantised::BLOCK;
+use crate::kernels::simd::Dtype;
 use serde::Deserialize;
 
 /// Bounds that keep every product of shapes far from overflow.
@@ -41,8 +42,28 @@ pub struct DecoderConfig {
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     F32,
+    F16,
+    Bf16,
     W8,
     W4,
+}
+
+impl Precision {
+    /// Whether weights are stored in blocks with scales, and not number by number.
+    #[must_use]
+    pub fn is_quantised(self) -> bool {
+        matches!(self, Self::W8 | Self::W4)
+    }
+
+    /// Of numbers that are stored one by one: embedding, biases, and weights that are not quantised.
+    #[must_use]
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 | Self::W8 | Self::W4 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::Bf16,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -50,7 +71,7 @@ pub struct CacheFile {
     pub file: String,
 }
 
-/// The token embedding [vocab, hidden]; float32 in every precision.
+/// The token embedding [vocab, hidden]; never quantised.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Embedding {
     pub name: String,
@@ -79,7 +100,8 @@ pub struct SiteModule {
     pub out_offset: usize,
     pub out_features: usize,
     pub weight: WeightRef,
-    /// Byte offset of the base's bias, f32 `[out_features]`; None where it has none.
+    /// Byte offset of the base's bias `[out_features]`; None where it has none. Beside quantised weights it is float32, beside
+    /// others what they are.
     pub bias_offset: Option<usize>,
 }
 
@@ -90,7 +112,7 @@ pub struct WeightRef {
     pub format: Precision,
     pub rows: usize,
     pub cols: usize,
-    /// Row of the packed matrix that is row 0 of this module; 0 for float32.
+    /// Row of the packed matrix that is row 0 of this module; 0 where not quantised.
     pub first_row: usize,
     pub data_offset: usize,
     pub scales_offset: Option<usize>,
@@ -123,9 +145,9 @@ impl Manifest {
             return Err(invalid("expected finite rope frequencies and a finite rope scale".to_owned()));
         }
         let embedding = &manifest.embedding.weight;
-        if embedding.rows != c.vocab_size || !within(embedding.cols, MAX_FEATURES) || embedding.format != Precision::F32 {
+        if embedding.rows != c.vocab_size || !within(embedding.cols, MAX_FEATURES) || embedding.format.is_quantised() {
             return Err(invalid(format!(
-                "embedding: expected {} float32 rows of 1 to {MAX_FEATURES}, got {} of {}",
+                "embedding: expected {} rows of 1 to {MAX_FEATURES} that are not quantised, got {} of {}",
                 c.vocab_size, embedding.rows, embedding.cols
             )));
         }
@@ -152,13 +174,13 @@ impl Site {
                 return Err(format!("module {} does not fit its site", m.name));
             };
             let (scales, mins) = (m.weight.scales_offset.is_some(), m.weight.mins_offset.is_some());
-            if (scales, mins) != (m.weight.format != Precision::F32, m.weight.format == Precision::W4) {
+            if (scales, mins) != (m.weight.format.is_quantised(), m.weight.format == Precision::W4) {
                 return Err(format!(
                     "module {}: expected scalesOffset beside quantised weights and minsOffset beside those of 4 bits",
                     m.name
                 ));
             }
-            if m.weight.format != Precision::F32 && !m.weight.cols.is_multiple_of(BLOCK) {
+            if m.weight.format.is_quantised() && !m.weight.cols.is_multiple_of(BLOCK) {
                 return Err(format!("module {}: expected blocks of {BLOCK} quantised columns, got {}", m.name, m.weight.cols));
             }
             columns.push((m.out_offset, end));

@@ -1,5 +1,6 @@
 //! The prepared model's weights file, mapped read-only: base rows for DoRA norms.
 
+use crate::adapters::pack::unpack;
 use crate::error::{Code, Error, Result};
 use crate::kernels::quantised::{BLOCK, Bits};
 use crate::kernels::simd::LANES;
@@ -35,12 +36,7 @@ impl Weights {
     pub fn read_row(&self, weight: &WeightRef, row: usize, out: &mut [f32]) -> Result<()> {
         debug_assert_eq!(out.len(), weight.cols);
         match weight.format {
-            Precision::F32 => {
-                let bytes = self.range(weight.data_offset, row, weight.cols * 4)?;
-                for (value, raw) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                    *value = f32::from_le_bytes(*raw);
-                }
-            }
+            Precision::F32 | Precision::F16 | Precision::Bf16 => self.read_numbers(weight.data_offset, row, weight.format, out)?,
             Precision::W8 => self.read_packed_row(weight, Bits::Eight, row, out)?,
             Precision::W4 => self.read_packed_row(weight, Bits::Four, row, out)?,
         }
@@ -59,13 +55,21 @@ impl Weights {
         Ok(())
     }
 
-    /// `count` float32 at byte `offset`.
+    /// The bias of `count` outputs at byte `offset`, beside weights stored as `format`.
     ///
     /// # Errors
-    /// `ERR_MODEL_INVALID` when they lie outside the file.
-    pub fn read_floats(&self, offset: usize, count: usize) -> Result<Vec<f32>> {
-        let bytes = self.range(offset, 0, count * 4)?;
-        Ok(bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect())
+    /// `ERR_MODEL_INVALID` when it lies outside the file.
+    pub fn read_bias(&self, offset: usize, format: Precision, count: usize) -> Result<Vec<f32>> {
+        let mut out = vec![0.0; count];
+        self.read_numbers(offset, 0, format, &mut out)?;
+        Ok(out)
+    }
+
+    /// Row `row` of numbers that begin at byte `offset`; float32 where `format` is quantised.
+    fn read_numbers(&self, offset: usize, row: usize, format: Precision, out: &mut [f32]) -> Result<()> {
+        let dtype = format.dtype();
+        unpack(dtype, self.range(offset, row, out.len() * dtype.size())?, out);
+        Ok(())
     }
 
     /// Gives back the memory of what was read; the next reader maps it again. Norms are read once an adapter, and the

@@ -639,6 +639,17 @@ fn weight_rows_are_read_in_every_format_and_never_past_the_file() {
         let error = weights.read_row(&weight, 41, &mut out).err().unwrap();
         assert!(error.code == Code::ModelInvalid && error.message.contains("weights.bin"), "{error}");
     }
+    for (format, dtype) in [(Precision::F32, Dtype::F32), (Precision::F16, Dtype::F16), (Precision::Bf16, Dtype::Bf16)] {
+        let values: Vec<f32> = rng.floats(4 * COLS, 1.0).iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect();
+        std::fs::write(&path, bytes_of(dtype, &values)).unwrap();
+        let weights = Weights::open(&path).unwrap();
+        let data_offset = COLS * dtype.size();
+        let weight = WeightRef { format, rows: 3, cols: COLS, first_row: 0, data_offset, scales_offset: None, mins_offset: None };
+        weights.read_row(&weight, 2, &mut out).unwrap();
+        assert_eq!(out, values[3 * COLS..], "{format:?}");
+        assert_eq!(weights.read_bias(data_offset, format, COLS).unwrap(), values[COLS..2 * COLS], "{format:?}");
+        assert!(weights.read_row(&weight, 3, &mut out).is_err(), "{format:?}");
+    }
     let blob = bytes_of(Dtype::F32, &rng.floats(144, 1.0));
     std::fs::write(&path, &blob).unwrap();
     let weights = Weights::open(&path).unwrap();
@@ -668,8 +679,8 @@ fn manifests_whose_shapes_contradict_each_other_are_refused() {
     };
     parse(&|_| ()).unwrap();
     let cases: [(&str, &str, serde_json::Value); 16] = [
-        ("embedding: expected 50 float32 rows", "/embedding/weight/rows", 49.into()),
-        ("embedding: expected 50 float32 rows", "/embedding/weight/cols", 0.into()),
+        ("embedding: expected 50 rows", "/embedding/weight/rows", 49.into()),
+        ("embedding: expected 50 rows", "/embedding/weight/cols", 0.into()),
         ("heads = k", "/config/kvHeads", 3.into()),
         ("heads = k", "/config/kvHeads", 0.into()),
         ("heads = k", "/config/heads", (1u64 << 60).into()),

@@ -3,7 +3,13 @@ import { LoramuxError } from '../core/errors.js';
 import type { CachedModel, Precision, PreparedModel } from '../core/model-manifest.js';
 import { type ChecksumFile, FORMAT_VERSION, ModelCache } from './cache/model-cache.js';
 import { entryDigest, fileDigest } from './cache/source-digest.js';
-import { choosePrecision, type Machine, type PrecisionChoice } from './choose-precision.js';
+import {
+  choosePrecision,
+  type DeviceKind,
+  type Machine,
+  type PrecisionChoice,
+  requirePrecision,
+} from './choose-precision.js';
 import { convertModel } from './convert.js';
 import type { HubOptions } from './fetch/hub-repository.js';
 import { locateModel, type ModelLocation } from './locate-model.js';
@@ -19,6 +25,8 @@ export interface PrepareModelOptions {
   readonly checksumFile: ChecksumFile;
   readonly onProgress: ProgressReport;
   readonly hub?: HubOptions;
+  /** What will run it; `cpu` when not given. */
+  readonly device?: DeviceKind;
   /** Memory this process may use, in bytes; for `auto`. */
   readonly memoryBytes: number;
   /** The addon's kernel set, for `auto`; vector kernels when not given. */
@@ -88,7 +96,10 @@ async function precisionOf(
   wanted: Precision | 'auto',
   machine: Machine,
 ): Promise<PrecisionChoice> {
-  if (wanted !== 'auto') return { precision: wanted, reason: 'as configured' };
+  if (wanted !== 'auto') {
+    requirePrecision(wanted, machine.device ?? 'cpu');
+    return { precision: wanted, reason: 'as configured' };
+  }
   const source = await location.open();
   try {
     return choosePrecision(source, machine);

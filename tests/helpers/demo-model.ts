@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { PreparedModel } from '../../src/core/model-manifest.js';
+import type { Precision, PreparedModel } from '../../src/core/model-manifest.js';
 import { loadBinding } from '../../src/engine/binding.js';
 import { prepareModel } from '../../src/model/prepare-model.js';
 import { FIXTURES, TEST_CACHE } from './paths.js';
@@ -29,7 +29,7 @@ export function comparableTokens(peft: PeftCase, tie = 0.02): number {
 }
 
 /** The demo model in the given precision, fetched and converted on first use. */
-export function demoModel(precision: 'f32' | 'w8' | 'w4' = 'f32'): Promise<PreparedModel> {
+export function demoModel(precision: Precision = 'f32'): Promise<PreparedModel> {
   return prepareModel({
     model: 'demo',
     precision,

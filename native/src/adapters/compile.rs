@@ -334,7 +334,7 @@ fn offset(file: &File, part: &ModuleParts<'_>, module: &SiteModule, weights: &We
     if let Some(plan) = part.bias {
         let values = read(file, &plan.tensor, &[module.out_features])?;
         let base = match module.bias_offset {
-            Some(at) => weights.read_floats(at, module.out_features)?,
+            Some(at) => weights.read_bias(at, module.weight.format, module.out_features)?,
             None => vec![0.0; module.out_features],
         };
         sum.iter_mut().zip(values.iter().zip(base)).for_each(|(sum, (v, base))| *sum += f64::from(*v) - f64::from(base));

@@ -9,7 +9,7 @@ use super::tensor::{Values, invalid, read};
 use crate::error::{Code, Error, Result};
 use crate::kernels::lora::Stored;
 use crate::kernels::simd::Dtype;
-use crate::manifest::{Manifest, Precision, WeightRef};
+use crate::manifest::{Manifest, WeightRef};
 use crate::pace;
 use crate::weights::Weights;
 
@@ -59,7 +59,7 @@ pub fn replaced_norms(file: &File, plans: &[NormPlan], manifest: &Manifest) -> R
     Ok(norms)
 }
 
-/// Compares a copy of a base weight with ours, rounded to the copy's dtype; of a quantised one within one step of its
+/// Compares a copy of a base weight with ours, both rounded to either's dtype; of a quantised one within one step of its
 /// quantiser, because more is not known of it.
 ///
 /// # Errors
@@ -73,20 +73,25 @@ pub fn check_copy(file: &File, plan: &CopyPlan, manifest: &Manifest, weights: &W
         },
     };
     let values = Values::of(file, &plan.tensor, &[weight.rows, weight.cols])?;
-    let (dtype, values) = (values.dtype, values.widen());
+    let (dtype, mut values) = (values.dtype, values.widen());
     let mut ours = vec![0.0f32; weight.cols];
-    let mut rounded = vec![0u8; weight.cols * dtype.size()];
+    let mut rounded = vec![0u8; weight.cols * size_of::<f32>()];
+    let mut round = |dtype: Dtype, values: &mut [f32]| {
+        if dtype != Dtype::F32 {
+            pack(dtype, values, &mut rounded);
+            unpack(dtype, &rounded, values);
+        }
+    };
     let mut steps = vec![0.0f32; weight.cols];
-    for (n, theirs) in values.chunks_exact(weight.cols).enumerate() {
+    for (n, theirs) in values.chunks_exact_mut(weight.cols).enumerate() {
         pace::worked(weight.cols * size_of::<f32>());
         weights.read_row(weight, n, &mut ours)?;
-        if weight.format == Precision::F32 {
-            if dtype != Dtype::F32 {
-                pack(dtype, &ours, &mut rounded);
-                unpack(dtype, &rounded, &mut ours);
-            }
-        } else {
+        if weight.format.is_quantised() {
             weights.read_steps(weight, n, &mut steps)?;
+        } else {
+            round(dtype, &mut ours);
+            round(weight.format.dtype(), &mut ours);
+            round(weight.format.dtype(), theirs);
         }
         let differs = |((a, b), step): ((&f32, &f32), &f32)| (a - b).abs() > *step;
         if let Some(c) = theirs.iter().zip(&ours).zip(&steps).position(differs) {

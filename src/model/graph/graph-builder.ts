@@ -6,7 +6,7 @@ const OWN = 'loramux';
 
 /**
  * Builds the decoder graph over packed rows. Inputs `input_ids` int64 [T] and `logits_rows` int64 [L]; output `logits`
- * float32 [L, V]. Every base matmul is followed by `loramux.SegmentedLora` (attribute `site`), then by its bias; the
+ * [L, V] of the plan's element type. Every base matmul is followed by `loramux.SegmentedLora` (attribute `site`), then by its bias; the
  * embedding, each norm (attribute `norm`) and the head by operators for adapters that replace their weights; rotary, KV
  * pages and attention are `loramux.PagedAttention`. Only `logits_rows` reach the head.
  * @param weightsFile name of the file beside the model that holds the plan's regions.
@@ -35,7 +35,7 @@ class GraphBuilder {
   }
 
   build(weightsFile: string): Uint8Array {
-    const { config, embedding, layers, finalNorm, layout } = this.#plan;
+    const { config, element, embedding, layers, finalNorm, layout } = this.#plan;
     const embedded = this.#add('Gather', 'embed', [embedding.region.name, 'input_ids'], { axis: 0 });
     const adapted = this.#own('SegmentedEmbedding', 'embed.adapted', [embedded, 'input_ids']);
     let residual: Residual = { stream: adapted, delta: '' };
@@ -51,7 +51,7 @@ class GraphBuilder {
         { name: 'input_ids', type: 'int64', shape: ['T'] },
         { name: 'logits_rows', type: 'int64', shape: ['L'] },
       ],
-      outputs: [{ name: 'logits', type: 'float32', shape: ['L', config.vocabSize] }],
+      outputs: [{ name: 'logits', type: element, shape: ['L', config.vocabSize] }],
       nodes: this.#nodes,
       weights: layout.regions,
       weightsFile,
@@ -120,7 +120,7 @@ class GraphBuilder {
 
   /** `x · Wᵀ`. */
   #matmul(name: string, x: string, { format, rows, data, scales, mins }: LinearPlan): string {
-    if (format === 'f32' || scales === null) return this.#gemm(name, x, data.name);
+    if (scales === null) return this.#gemm(name, x, data.name);
     const packed = [data, scales, mins].flatMap((region) => (region === null ? [] : [region.name]));
     return this.#own('QuantisedMatMul', name, [x, ...packed], { bits: format === 'w8' ? 8 : 4, rows });
   }

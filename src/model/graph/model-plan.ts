@@ -1,7 +1,14 @@
-import type { DecoderConfig, LoraSite, ModelManifest, Precision, WeightRef } from '../../core/model-manifest.js';
+import {
+  type DecoderConfig,
+  isQuantised,
+  type LoraSite,
+  type ModelManifest,
+  type Precision,
+  type WeightRef,
+} from '../../core/model-manifest.js';
 import { invalidModel } from '../model-errors.js';
 import type { ModelSource } from '../sources/model-source.js';
-import { type Region, WeightLayout } from './weight-layout.js';
+import { type FloatType, type Region, WeightLayout } from './weight-layout.js';
 
 /** Elements along the input dimension that share a scale. */
 export const QUANT_BLOCK = 32;
@@ -23,17 +30,17 @@ export interface LinearPlan {
   readonly rows: number;
   readonly cols: number;
   readonly parts: readonly LinearPart[];
-  /** f32 [rows, cols], or u8 [panels, cols / 32, 64 · bits]. */
+  /** The activations' type [rows, cols], or u8 [panels, cols / 32, 64 · bits]. */
   readonly data: Region;
-  /** Float16 bits [panels, cols / 32, 16]; null for f32. */
+  /** Float16 bits [panels, cols / 32, 16]; null where not quantised. */
   readonly scales: Region | null;
   /** As scales; null but for w4. */
   readonly mins: Region | null;
-  /** float32 [rows]. */
+  /** The activations' type [rows]. */
   readonly bias: Region | null;
 }
 
-/** A float32 tensor stored as it is. */
+/** A tensor stored number by number. */
 export interface PlainPlan {
   readonly tensor: string;
   readonly region: Region;
@@ -52,22 +59,31 @@ export interface LayerPlan {
 export interface ModelPlan {
   readonly config: DecoderConfig;
   readonly precision: Precision;
+  /** Of activations, norms, biases and logits; float32 beside quantised weights. */
+  readonly element: FloatType;
   readonly embedding: PlainPlan;
   readonly layers: readonly LayerPlan[];
   readonly finalNorm: PlainPlan;
-  /** Null when the head multiplies by the embedding initializer itself (tied, f32). */
+  /** Null when the head multiplies by the embedding initializer itself (tied, not quantised). */
   readonly head: LinearPlan | null;
   readonly layout: WeightLayout;
 }
 
 type BiasRule = 'required' | 'if-present' | 'never';
 
+const ELEMENTS: Readonly<Record<Precision, FloatType>> = {
+  f32: 'float32',
+  f16: 'float16',
+  bf16: 'bfloat16',
+  w8: 'float32',
+  w4: 'float32',
+};
 const EMBEDDING = 'model.embed_tokens';
 const HEAD = 'lm_head';
 
 /**
  * Lays out all weights for one precision, checking that every tensor is there in its right shape and that the file
- * holds none that would go unused. Reads no weights. A matrix whose input width is no multiple of 32 stays f32. In w4 the
+ * holds none that would go unused. Reads no weights. A matrix whose input width is no multiple of 32 is not quantised. In w4 the
  * head takes 8 bits unless the source's 4-bit quants can be kept: fitting it to 4 bits costs more than all layers together.
  * ERR_MODEL_INVALID names the tensor.
  */
@@ -78,12 +94,14 @@ export function planModel(source: ModelSource, precision: Precision): ModelPlan 
 class Planner {
   readonly #source: ModelSource;
   readonly #precision: Precision;
+  readonly #element: FloatType;
   readonly #layout = new WeightLayout();
   readonly #used = new Set<string>();
 
   constructor(source: ModelSource, precision: Precision) {
     this.#source = source;
     this.#precision = precision;
+    this.#element = ELEMENTS[precision];
   }
 
   plan(): ModelPlan {
@@ -95,6 +113,7 @@ class Planner {
     const plan: ModelPlan = {
       config,
       precision: this.#precision,
+      element: this.#element,
       embedding,
       layers,
       finalNorm,
@@ -112,7 +131,7 @@ class Planner {
     const { encoding } = this.#check(`${module}.weight`, [vocabSize, hiddenSize]);
     const fitted = this.#precision === 'w4' && !encoding.name.startsWith('Q4_');
     const format = this.#format(hiddenSize, fitted ? 'w8' : this.#precision);
-    if (tieWordEmbeddings && format === 'f32') return null;
+    if (tieWordEmbeddings && !isQuantised(format)) return null;
     return this.#linear(HEAD, hiddenSize, [[module, vocabSize]], 'never', format);
   }
 
@@ -161,7 +180,7 @@ class Planner {
 
   #plain(tensor: string, shape: readonly number[]): PlainPlan {
     this.#check(tensor, shape);
-    return { tensor, region: this.#layout.add(tensor, 'float32', shape) };
+    return { tensor, region: this.#layout.add(tensor, this.#element, shape) };
   }
 
   #linear(
@@ -185,10 +204,10 @@ class Planner {
   }
 
   #regions(name: string, format: Precision, rows: number, cols: number, hasBias: boolean) {
-    const bias = hasBias ? this.#layout.add(`${name}.bias`, 'float32', [rows]) : null;
+    const bias = hasBias ? this.#layout.add(`${name}.bias`, this.#element, [rows]) : null;
     const weight = `${name}.weight`;
-    if (format === 'f32')
-      return { data: this.#layout.add(weight, 'float32', [rows, cols]), scales: null, mins: null, bias };
+    if (!isQuantised(format))
+      return { data: this.#layout.add(weight, this.#element, [rows, cols]), scales: null, mins: null, bias };
     const panels = [Math.ceil(rows / PANEL_ROWS), cols / QUANT_BLOCK] as const;
     const blockBytes = (PANEL_ROWS * QUANT_BLOCK) / (format === 'w8' ? 1 : 2);
     const factors = (what: string) => this.#layout.add(`${weight}.${what}`, 'uint16', [...panels, PANEL_ROWS]);
@@ -201,7 +220,7 @@ class Planner {
   }
 
   #format(cols: number, wanted = this.#precision): Precision {
-    return cols % QUANT_BLOCK === 0 ? wanted : 'f32';
+    return isQuantised(wanted) && cols % QUANT_BLOCK !== 0 ? 'f32' : wanted;
   }
 
   #check(name: string, shape: readonly number[]) {
@@ -257,15 +276,16 @@ function siteOf(linear: LinearPlan, id: number, parts: readonly LinearPart[]): L
 }
 
 function weightRef({ format, cols, data, scales, mins }: LinearPlan, { firstRow, rows }: LinearPart): WeightRef {
-  const place =
-    format === 'f32' ? { firstRow: 0, dataOffset: rowOffset(data, firstRow) } : { firstRow, dataOffset: data.offset };
+  const place = isQuantised(format)
+    ? { firstRow, dataOffset: data.offset }
+    : { firstRow: 0, dataOffset: rowOffset(data, firstRow) };
   return { format, rows, cols, ...place, scalesOffset: scales?.offset ?? null, minsOffset: mins?.offset ?? null };
 }
 
-function embeddingRef({ config, embedding }: ModelPlan): WeightRef {
+function embeddingRef({ config, precision, embedding }: ModelPlan): WeightRef {
   const { vocabSize: rows, hiddenSize: cols } = config;
   return {
-    format: 'f32',
+    format: isQuantised(precision) ? 'f32' : precision,
     rows,
     cols,
     firstRow: 0,

@@ -1,9 +1,12 @@
 /** Tensor types of initializers, by their ONNX element type id. */
-export const ElementType = { float32: 1, uint8: 2, uint16: 4, int64: 7 } as const;
+export const ElementType = { float32: 1, uint8: 2, uint16: 4, int64: 7, float16: 10, bfloat16: 16 } as const;
 
-export type StoredType = 'float32' | 'uint8' | 'uint16';
+/** What activations may be, and with them norms, biases and weights that are not quantised. */
+export type FloatType = 'float32' | 'float16' | 'bfloat16';
 
-const BYTES: Readonly<Record<StoredType, number>> = { float32: 4, uint8: 1, uint16: 2 };
+export type StoredType = FloatType | 'uint8' | 'uint16';
+
+const BYTES: Readonly<Record<StoredType, number>> = { float32: 4, float16: 2, bfloat16: 2, uint8: 1, uint16: 2 };
 
 /** One initializer's bytes in `weights.bin`: little-endian, row-major. */
 export interface Region {

@@ -15,20 +15,40 @@ export function halfTable(): Float32Array {
   return table;
 }
 
-const scratch = new DataView(new ArrayBuffer(4));
+const scratch = new Float32Array(1);
+const scratchBits = new Uint32Array(scratch.buffer);
 
-/** The bits of the half nearest to a number; infinity from 65520 on. */
+/** The bits of the half nearest to a float32 number, the even one of two; infinity from 65520 on. */
 export function halfBits(value: number): number {
-  const sign = value < 0 ? 0x8000 : 0;
-  const magnitude = Math.abs(value);
-  scratch.setFloat32(0, magnitude);
-  const exponent = (scratch.getUint32(0) >> 23) - 127;
-  // A fraction that rounds up to 1 carries into the exponent; subnormals are multiples of 2^−24.
-  const bits =
-    exponent < -14
-      ? Math.round(magnitude * 2 ** 24)
-      : (exponent + 15) * 1024 + Math.round((magnitude / 2 ** exponent - 1) * 1024);
-  return sign | (Number.isNaN(value) ? 0x7e00 : Math.min(bits, 0x7c00));
+  scratch[0] = value;
+  return narrowToHalf(scratchBits[0] as number);
+}
+
+/** `halfBits` of a float32 given by its bits. */
+export function narrowToHalf(bits: number): number {
+  const sign = (bits >>> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  const exponent = magnitude >>> 23;
+  if (magnitude > 0x7f800000) return sign | 0x7e00;
+  if (exponent > 142) return sign | 0x7c00;
+  // Normal halves drop 13 bits below an exponent that counts from 112 less; subnormal ones are multiples of 2^−24.
+  if (exponent >= 113) return sign | shiftToEven(magnitude - (112 << 23), 13);
+  if (exponent < 102) return sign;
+  return sign | shiftToEven((magnitude & 0x7fffff) | 0x800000, 126 - exponent);
+}
+
+/** The bits of the bfloat16 nearest to a float32 given by its bits, the even one of two. */
+export function narrowToBrain(bits: number): number {
+  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 0x40;
+  return shiftToEven(bits & 0x7fffffff, 16) | ((bits >>> 16) & 0x8000);
+}
+
+/** n / 2^places, rounded, halves to even. A carry out of the fraction is the next exponent. */
+function shiftToEven(n: number, places: number): number {
+  const quotient = n >>> places;
+  const rest = n - quotient * 2 ** places;
+  const half = 2 ** (places - 1);
+  return rest > half || (rest === half && (quotient & 1) === 1) ? quotient + 1 : quotient;
 }
 
 /** The bits of the largest half that is at most `value`. */

@@ -52,7 +52,11 @@ export function tensorRows(at: TensorLocation, shape: readonly number[], display
 }
 
 /** Decodes rows to float32 [count, cols]; a NaN or infinity is ERR_MODEL_INVALID naming tensor, row and column. */
-export async function readFloat32(tensor: TensorRows, first: number, count: number): Promise<Float32Array> {
+export async function readFloat32(
+  tensor: TensorRows,
+  first: number,
+  count: number,
+): Promise<Float32Array<ArrayBuffer>> {
   const bytes = await tensor.readRows(first, count);
   const out = new Float32Array(count * tensor.cols);
   tensor.encoding.decode(bytes, out);
@@ -60,12 +64,14 @@ export async function readFloat32(tensor: TensorRows, first: number, count: numb
     const value = out[i] as number;
     // NOTE: x − x is 0 for every finite x and NaN for the rest; faster than Number.isFinite over 10^8 weights.
     if (value - value !== 0) {
-      throw invalidModel(
-        tensor.file,
-        `tensor ${tensor.name}: expected finite weights, found ${value} at row ${first + Math.floor(i / tensor.cols)}, column ${i % tensor.cols}: the file is damaged or was badly converted`,
-        tensor.name,
-      );
+      const found = `found ${value} ${placeOf(tensor, first, i)}: the file is damaged or was badly converted`;
+      throw invalidModel(tensor.file, `tensor ${tensor.name}: expected finite weights, ${found}`, tensor.name);
     }
   }
   return out;
+}
+
+/** Element `index` of the rows from `first` on, for messages. */
+export function placeOf({ cols }: TensorRows, first: number, index: number): string {
+  return `at row ${first + Math.floor(index / cols)}, column ${index % cols}`;
 }

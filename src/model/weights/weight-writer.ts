@@ -1,8 +1,9 @@
 import { type FileHandle, open } from 'node:fs/promises';
+import { isQuantised } from '../../core/model-manifest.js';
 import { type LinearPlan, type ModelPlan, type PlainPlan, rowOffset } from '../graph/model-plan.js';
 import type { Region } from '../graph/weight-layout.js';
 import type { ModelSource } from '../sources/model-source.js';
-import { readFloat32 } from '../sources/tensor.js';
+import { readFloatRows } from './float-rows.js';
 import { PanelPacker } from './panel-packer.js';
 import { quantiseRows } from './quantise.js';
 
@@ -60,7 +61,7 @@ class WeightWriter {
   }
 
   private async linear(linear: LinearPlan): Promise<void> {
-    const packer = linear.format === 'f32' ? null : new PanelPacker(linear.format, linear.cols);
+    const packer = isQuantised(linear.format) ? new PanelPacker(linear.format, linear.cols) : null;
     for (const { module, firstRow, rows } of linear.parts) {
       const weight = `${module}.weight`;
       if (packer === null) await this.floats(weight, linear.data, firstRow, [rows, linear.cols]);
@@ -72,7 +73,8 @@ class WeightWriter {
   private async floats(name: string, region: Region, firstRow: number, shape: readonly number[]): Promise<void> {
     const tensor = this.source.tensor(name, shape);
     for (const { first, count } of pieces(tensor.rows, tensor.cols)) {
-      await this.write(await readFloat32(tensor, first, count), rowOffset(region, firstRow + first));
+      const values = await readFloatRows(tensor, this.plan.element, first, count);
+      await this.write(values, rowOffset(region, firstRow + first));
     }
   }
 

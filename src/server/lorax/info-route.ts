@@ -4,7 +4,13 @@ import { INFO } from '../schemas/lorax.js';
 import { MAX_STOP_SEQUENCES } from './parameters.js';
 
 /** What the weights are called in LoRAX's reply. */
-const DTYPES: Readonly<Record<string, string>> = { f32: 'torch.float32', w8: 'int8', w4: 'int4' };
+const DTYPES: Readonly<Record<string, string>> = {
+  f32: 'torch.float32',
+  f16: 'torch.float16',
+  bf16: 'torch.bfloat16',
+  w8: 'int8',
+  w4: 'int4',
+};
 
 /** The kind of device, without what the engine says about it: `cpu (avx2)` is `cpu`. */
 export function deviceType({ device }: EngineLimits): string {

@@ -6,9 +6,11 @@ import type { PreparedModel } from '../../../src/core/model-manifest.js';
 import { type PrepareModelOptions, prepareModel } from '../../../src/model/prepare-model.js';
 import { SYNTHETIC } from '../../helpers/synthetic.js';
 import { startHub } from './helpers/hub-server.js';
+import { readModel } from './helpers/onnx-reader.js';
 import { noise } from './helpers/random-weights.js';
 import { checksumFile, loramuxError, temporaryDirectory } from './helpers/temporary.js';
 import {
+  type StoredTensor,
   TINY_CONFIG,
   TINY_TOKENIZER,
   tinyWeights,
@@ -36,6 +38,16 @@ async function setUp(context: TestContext) {
   await writeFile(gguf, tinyGguf());
   const directory = await writeDirectory(join(root, 'tiny-model'));
   return { root, phases, prepare, gguf, directory };
+}
+
+/** The tiny model in a type of 16 bits: the upper halves of random float32 are finite in either. */
+function tinyShorts(dtype: 'F16' | 'BF16'): Record<string, StoredTensor> {
+  return Object.fromEntries(
+    Object.entries(tinyWeights()).map(([name, { shape, bytes }]) => {
+      const words = new Uint16Array(bytes.slice().buffer).filter((_, index) => index % 2 === 1);
+      return [name, { dtype, shape, bytes: new Uint8Array(words.buffer) }];
+    }),
+  );
 }
 
 async function weightsOf({ directory, manifest }: PreparedModel, site: number, module: number): Promise<Float32Array> {
@@ -113,6 +125,63 @@ describe('preparing a model', () => {
     assert.equal(await choose('llama-gqa-tied.Q8_0.gguf'), 'w8');
     assert.equal(await choose('llama-gqa-tied.F16.gguf'), 'w8');
   });
+
+  test('on a GPU auto takes the type of the file, and float16 for files that are not in bfloat16', async (t) => {
+    const { root, prepare, directory, gguf } = await setUp(t);
+    const choose = async (model: string) => {
+      const { manifest, precisionReason } = await prepare(model, { precision: 'auto', device: 'cuda' });
+      return [manifest.precision, precisionReason];
+    };
+    assert.deepEqual(await choose(directory), [
+      'f16',
+      'what a GPU computes in fastest, and the file is not in bfloat16',
+    ]);
+    assert.equal((await choose(gguf))[0], 'f16');
+    const brain = writeSafetensors(tinyShorts('BF16'));
+    const stored = await writeDirectory(join(root, 'brain'), { 'model.safetensors': brain });
+    assert.equal((await choose(stored))[0], 'bf16');
+  });
+
+  test('a precision that the device does not compute in is refused by name', async (t) => {
+    const { prepare, directory } = await setUp(t);
+    for (const precision of ['f16', 'bf16'] as const)
+      await assert.rejects(prepare(directory, { precision }), loramuxError('ERR_CONFIG', precision, '--device cpu'));
+    for (const precision of ['w8', 'w4'] as const)
+      await assert.rejects(
+        prepare(directory, { precision, device: 'cuda' }),
+        loramuxError('ERR_CONFIG', precision, '--device cuda', 'f16'),
+      );
+  });
+
+  for (const [dtype, precision] of [
+    ['F16', 'f16'],
+    ['BF16', 'bf16'],
+  ] as const) {
+    test(`${precision}: every weight is the bytes of the ${dtype} file`, async (t) => {
+      const { root, prepare } = await setUp(t);
+      const tensors = tinyShorts(dtype);
+      const files = { 'model.safetensors': writeSafetensors(tensors) };
+      const model = await prepare(await writeDirectory(join(root, dtype), files), { precision, device: 'cuda' });
+      const bytes = await readFile(join(model.directory, 'weights.bin'));
+      const { sites, embedding } = model.manifest;
+      const modules = [...sites.flatMap((site) => site.modules), embedding];
+      assert.equal(modules.length, 9);
+      for (const { name, weight } of modules) {
+        assert.equal(weight.format, precision);
+        const wanted = tensors[`${name}.weight`]?.bytes as Uint8Array;
+        const found = bytes.subarray(weight.dataOffset, weight.dataOffset + wanted.length);
+        assert.deepEqual(new Uint8Array(found), new Uint8Array(wanted), name);
+      }
+      const graph = readModel(await readFile(join(model.directory, 'model.onnx')));
+      const norm = graph.initializers.find(({ name }) => name === 'model.norm.weight');
+      assert.equal(norm?.type, dtype === 'F16' ? 10 : 16);
+      const at = Number(norm.external.offset);
+      assert.deepEqual(
+        new Uint8Array(bytes.subarray(at, at + 64)),
+        new Uint8Array(tensors['model.norm.weight']?.bytes as Uint8Array),
+      );
+    });
+  }
 
   test('concurrent preparations of one model share an entry', async (t) => {
     const { prepare, gguf, root } = await setUp(t);

@@ -142,9 +142,33 @@ describe('quantised graphs', () => {
   });
 });
 
+describe('graphs of 16 bits', () => {
+  for (const [precision, type] of [
+    ['f16', 10],
+    ['bf16', 16],
+  ] as const) {
+    test(`${precision} is the f32 graph with another element type`, async (t) => {
+      const short = readModel(buildGraph(await plan(t, precision), 'weights.bin'));
+      const float = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
+      assert.deepEqual(short.nodes, float.nodes);
+      assert.deepEqual([short.outputTypes, float.outputTypes], [[type], [1]]);
+      assert.ok(short.initializers.every((initializer) => initializer.type === type));
+      assert.deepEqual(
+        short.initializers.map(({ name, shape, external }) => [name, shape, Number(external.length)]),
+        float.initializers.map(({ name, shape, external }) => [name, shape, Number(external.length) / 2]),
+      );
+      const places = adapterPlaces(await plan(t, precision));
+      assert.equal(places.embedding.weight.format, precision);
+      assert.deepEqual(places.sites[8]?.modules[0]?.weight, places.embedding.weight);
+      const [q, k] = places.sites[0]?.modules ?? [];
+      assert.equal((k?.weight.dataOffset ?? 0) - (q?.weight.dataOffset ?? 0), 2 * 32 * 32);
+    });
+  }
+});
+
 describe('the plan', () => {
   test('regions are aligned, disjoint, and cover what the sites refer to', async (t) => {
-    for (const precision of ['f32', 'w8', 'w4'] as const) {
+    for (const precision of ['f32', 'f16', 'bf16', 'w8', 'w4'] as const) {
       const model = await plan(t, precision);
       let end = 0;
       for (const region of model.layout.regions) {

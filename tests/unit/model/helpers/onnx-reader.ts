@@ -67,6 +67,9 @@ export function readModel(bytes: Uint8Array) {
     opsets: Object.fromEntries(messages(model, 8).map((entry) => [texts(entry, 1)[0] ?? '', numbers(entry, 2)[0]])),
     inputs: messages(graph, 11).map((value) => texts(value, 1)[0]),
     outputs: messages(graph, 12).map((value) => texts(value, 1)[0]),
+    outputTypes: messages(graph, 12).flatMap((value) =>
+      messages(value, 2).flatMap((type) => messages(type, 1).flatMap((tensor) => numbers(tensor, 1))),
+    ),
     nodes: messages(graph, 1).map(
       (node): ReadNode => ({
         type: texts(node, 4)[0] ?? '',
