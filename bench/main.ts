@@ -27,12 +27,14 @@ import { measureArrivals } from './serving/arrivals.js';
 import { measureChunked } from './serving/chunked.js';
 import { measureOverhead } from './serving/overhead.js';
 import type { ServingRun } from './serving/serving-run.js';
+import { measureSpeculation } from './serving/speculation.js';
 import { measureStartup } from './serving/startup.js';
 
 const SERVING: Readonly<Record<ServingScenario, (run: ServingRun) => Promise<void>>> = {
   startup: measureStartup,
   overhead: measureOverhead,
   chunked: measureChunked,
+  speculation: measureSpeculation,
   arrivals: measureArrivals,
 };
 

@@ -1,5 +1,6 @@
 /** Who takes part in the throughput scenarios: one line each. */
 import { join } from 'node:path';
+import type { AdapterDtype } from '../../src/core/adapter.js';
 import type { Precision } from '../../src/core/model-manifest.js';
 import { packageRoot } from '../../src/engine/binding.js';
 
@@ -36,15 +37,15 @@ function common({ adapterRoot, threads }: BenchSetup): string[] {
   return ['--adapters', adapterRoot, '--threads', String(threads)];
 }
 
-function loramux(precision: Precision): Contender {
+function loramux(precision: Precision, adapterDtype: AdapterDtype = 'file'): Contender {
   return {
-    name: `loramux ${precision}`,
+    name: `loramux ${precision}${adapterDtype === 'file' ? '' : ` + ${adapterDtype} adapters`}`,
     kind: 'loramux',
     steps: 16,
     command: (setup) => [
       process.execPath,
       dist('contenders', 'loramux.js'),
-      ...['--precision', precision, '--cache', setup.cacheDir],
+      ...['--precision', precision, '--adapter-dtype', adapterDtype, '--cache', setup.cacheDir],
       ...common(setup),
     ],
   };
@@ -89,8 +90,10 @@ const llamaCpp: Contender = {
 
 export const CONTENDERS: readonly Contender[] = [
   loramux('f32'),
+  loramux('f32', 'int8'),
   loramux('w8'),
   loramux('w4'),
+  loramux('w4', 'int8'),
   peft('float32'),
   peft('bfloat16'),
   llamaCpp,

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { AdapterLease } from '../../src/adapters/adapter-record.js';
 import { AdapterRegistry } from '../../src/adapters/registry.js';
+import type { AdapterDtype } from '../../src/core/adapter.js';
 import type { ModelManifest, PreparedModel } from '../../src/core/model-manifest.js';
 import { BASE_NAME } from '../../src/core/names.js';
 import { GREEDY_SAMPLING, PLAIN_REQUEST } from '../../src/core/request.js';
@@ -25,7 +26,12 @@ export class LoramuxSession {
     readonly model: PreparedModel,
   ) {}
 
-  static async open(model: PreparedModel, adapterRoot: string, threads: number): Promise<LoramuxSession> {
+  static async open(
+    model: PreparedModel,
+    adapterRoot: string,
+    threads: number,
+    adapterDtype: AdapterDtype,
+  ): Promise<LoramuxSession> {
     const binding = loadBinding();
     const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
     const engine = await binding.Engine.open(JSON.stringify(model.manifest), {
@@ -34,10 +40,11 @@ export class LoramuxSession {
       ...LIMITS,
       kvBlocks: KV_BLOCKS,
       tokenCount: tokenizer.vocabSize(),
+      adapterDtype,
     });
     const registry = new AdapterRegistry({
       backend: adapterBackend(binding, engine),
-      base: model.manifest,
+      base: { ...model.manifest, adapterDtype },
       roots: [adapterRoot],
       capacityBytes: 4 * 2 ** 30,
       emit: () => undefined,

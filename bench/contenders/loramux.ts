@@ -2,6 +2,7 @@
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import type { AdapterDtype } from '../../src/core/adapter.js';
 import type { Precision } from '../../src/core/model-manifest.js';
 import { loadBinding } from '../../src/engine/binding.js';
 import { prepareModel } from '../../src/model/prepare-model.js';
@@ -13,12 +14,14 @@ import type { Job, Timing } from './protocol.js';
 const { values } = parseArgs({
   options: {
     precision: { type: 'string', default: 'f32' },
+    'adapter-dtype': { type: 'string', default: 'file' },
     cache: { type: 'string', default: '.cache' },
     adapters: { type: 'string', default: '' },
     threads: { type: 'string', default: '1' },
   },
 });
 const threads = Number(values.threads);
+const adapterDtype = values['adapter-dtype'] as AdapterDtype;
 const binding = loadBinding();
 const model = await prepareModel({
   model: 'demo',
@@ -28,19 +31,22 @@ const model = await prepareModel({
   onProgress: () => undefined,
   memoryBytes: totalmem(),
 });
-const session = await LoramuxSession.open(model, values.adapters, threads);
+const session = await LoramuxSession.open(model, values.adapters, threads, adapterDtype);
 /** Opened by the first job that asks for it. */
 let bare: LoramuxSession | undefined;
 
 async function run(job: Job): Promise<Timing> {
   if (!job.withoutOperators) return session.run(job);
-  bare ??= await LoramuxSession.open(bareModel(model, join(values.cache, 'bench-models')), values.adapters, threads);
+  if (bare === undefined) {
+    const without = bareModel(model, join(values.cache, 'bench-models'));
+    bare = await LoramuxSession.open(without, values.adapters, threads, adapterDtype);
+  }
   return bare.run(job);
 }
 
 const greeting = {
   versions: { 'kernel set': binding.instructionSet(), node: process.versions.node },
-  settings: `base ${values.precision}, ${threads} threads`,
+  settings: `base ${values.precision}, adapters ${adapterDtype === 'file' ? 'float16' : adapterDtype}, ${threads} threads`,
 };
 await answerJobs(greeting, run);
 for (const open of [bare, session]) await open?.close();

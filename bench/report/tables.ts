@@ -133,6 +133,13 @@ export function arrivalTable(results: Results): string[] {
   return table(head, rows);
 }
 
+const SPECULATED: readonly (readonly [label: string, variant: string])[] = [
+  ['one stream that copies a text', 'copied/1'],
+  ['8 streams that copy it', 'copied/8'],
+  ['one stream that goes on with a story', 'new/1'],
+  ['8 such streams', 'new/8'],
+];
+
 /** What the server's other scenarios found. */
 export function serverTable(results: Results): string[] {
   const show = (scenario: string, variant: string, value: string, unit: string): string =>
@@ -149,6 +156,10 @@ export function serverTable(results: Results): string[] {
       ['while a prompt of 768 arrives every three seconds, p50', show('chunked', 'base', 'duringP50Ms', ' ms')],
       ['the same, p99', show('chunked', 'base', 'duringP99Ms', ' ms')],
       ['first token of those prompts', show('chunked', 'base', 'promptFirstTokenMs', ' ms')],
+      ...SPECULATED.flatMap(([label, variant]) => [
+        [`${label}, without guesses`, show('speculation', variant, 'off', ' tokens/s')],
+        [`${label}, with guesses (speculation by prompt lookup)`, show('speculation', variant, 'on', ' tokens/s')],
+      ]),
       ['start of the process to the ready line', show('startup', 'warm', 'readyMs', ' ms')],
       ['start of the process to the first token', show('startup', 'warm', 'firstTokenMs', ' ms')],
     ],

@@ -12,6 +12,7 @@ export interface Target {
 }
 
 const F32 = 'loramux f32';
+const F32_INT8 = 'loramux f32 + int8 adapters';
 const BASE_1 = 'decode/1/base/16';
 const BASE_16 = 'decode/16/base/16';
 const IDENTICAL = 'decode/16/identical/16';
@@ -25,10 +26,9 @@ function withNote(value: Spread | null, note = ''): Measured {
   return value === null ? null : { value, note };
 }
 
-/** Our own two cells in the reference mode. */
-function within(over: string, under: string) {
-  return (results: Results): Measured =>
-    withNote(results.ratio({ contender: F32, cell: over }, { contender: F32, cell: under }));
+/** Our own two cells, in the reference mode where nothing else is said. */
+function within(over: string, under: string, contender = F32) {
+  return (results: Results): Measured => withNote(results.ratio({ contender, cell: over }, { contender, cell: under }));
 }
 
 /** Our fastest precision at a cell, or the reference mode, over the fastest of the peers whose names begin so. */
@@ -46,11 +46,11 @@ const MB = 1e6;
 const GB = 1e9;
 
 /** How a step's reading of weights compares with what memory gives. */
-function reading(cell: string, base: string) {
+function reading(cell: string, base: string, contender = F32) {
   return (results: Results): string => {
-    const steps = results.timings({ contender: F32, cell });
-    const [bytes, baseBytes] = [steps[0]?.stepBytes, results.timings({ contender: F32, cell: base })[0]?.stepBytes];
-    const rate = results.rate({ contender: F32, cell });
+    const steps = results.timings({ contender, cell });
+    const [bytes, baseBytes] = [steps[0]?.stepBytes, results.timings({ contender, cell: base })[0]?.stepBytes];
+    const rate = results.rate({ contender, cell });
     const bandwidth = results.runs[0]?.readBandwidth.all;
     const batch = steps[0]?.batch;
     if (!bytes || !baseBytes || rate === null || bandwidth === undefined || batch === undefined) return '';
@@ -95,6 +95,13 @@ export const TARGETS: readonly Target[] = [
     limit: reading(DISTINCT, BASE_16),
   },
   {
+    measure: 'the same with the adapters kept as int8 (`--adapter-dtype int8`)',
+    bound: { atLeast: 0.9 },
+    unit: '×',
+    measured: within(DISTINCT, BASE_16, F32_INT8),
+    limit: reading(DISTINCT, BASE_16, F32_INT8),
+  },
+  {
     measure: '16 distinct rank-16 adapters, batch 16, against base; fastest mode',
     bound: { atLeast: 0.8 },
     unit: '×',
@@ -111,6 +118,13 @@ export const TARGETS: readonly Target[] = [
     unit: '×',
     measured: within(DISTINCT_64, BASE_16),
     limit: reading(DISTINCT_64, BASE_16),
+  },
+  {
+    measure: 'the same with the adapters kept as int8',
+    bound: { atLeast: 0.7 },
+    unit: '×',
+    measured: within(DISTINCT_64, BASE_16, F32_INT8),
+    limit: reading(DISTINCT_64, BASE_16, F32_INT8),
   },
   {
     measure: '16 distinct against 16 identical, rank 16; float32',

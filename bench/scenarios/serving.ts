@@ -39,8 +39,11 @@ export const ARRIVALS: readonly ArrivalWindow[] = [
   { variant: 'skewed', adapters: 'many', loaded: true, load: 0.8, cv: 1, alpha: 0.2 },
 ];
 
+/** Equal requests at once, each answered with this many tokens. */
+export const SPECULATION = { streams: [1, 8], newTokens: 160 } as const;
+
 /** What `--only` and `--skip` call them. */
-export const SERVING_SCENARIOS = ['startup', 'overhead', 'chunked', 'arrivals'] as const;
+export const SERVING_SCENARIOS = ['startup', 'overhead', 'chunked', 'speculation', 'arrivals'] as const;
 export type ServingScenario = (typeof SERVING_SCENARIOS)[number];
 
 /** Run with `--quick` too. */

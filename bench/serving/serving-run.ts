@@ -21,7 +21,11 @@ export const BASE_MODEL = 'base';
  * Flags of every server that is measured; everything else is at its default. Speculation is off: random adapters repeat
  * themselves more than trained ones, which it would gain from.
  */
-export function serverFlags({ cacheDir, threads }: ServingRun, adapters: string): string[] {
+export function serverFlags(
+  { cacheDir, threads }: ServingRun,
+  adapters: string,
+  speculation: 'on' | 'off' = 'off',
+): string[] {
   const common = ['--cache-dir', cacheDir, '--threads', String(threads), '--log-level', 'error'];
-  return [...common, '--speculation', 'off', '--served-model-name', BASE_MODEL, '--adapters', adapters];
+  return [...common, '--speculation', speculation, '--served-model-name', BASE_MODEL, '--adapters', adapters];
 }

@@ -10,7 +10,8 @@ export interface StreamTimes {
 export interface Completion {
   /** Adapter, or the base's name. */
   readonly model: string;
-  readonly prompt: readonly number[];
+  /** Token ids, or text. */
+  readonly prompt: readonly number[] | string;
   readonly maxTokens: number;
 }
 
