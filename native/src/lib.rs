@@ -4,6 +4,8 @@
 
 pub mod adapters;
 pub mod constraint;
+#[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
+pub mod cuda;
 pub mod error;
 pub mod kernels;
 pub mod kv;
@@ -16,3 +18,6 @@ pub mod tokenizer;
 pub mod weights;
 
 mod node;
+
+#[cfg(all(feature = "cuda", feature = "cuda-emulated"))]
+compile_error!("features `cuda` and `cuda-emulated` are two builds of the same kernels: choose one");

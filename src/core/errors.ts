@@ -30,6 +30,7 @@ const TABLE = {
   ERR_TOKENIZER: { status: 500, retryable: false },
   ERR_NATIVE_LOAD: { status: 500, retryable: false },
   ERR_NATIVE: { status: 500, retryable: false },
+  ERR_DEVICE: { status: 500, retryable: false },
   ERR_STEP_FAILED: { status: 500, retryable: true },
   ERR_ENGINE_CLOSED: { status: 500, retryable: false },
   ERR_ENGINE_FATAL: { status: 500, retryable: false },

@@ -1,0 +1,346 @@
+//! A device, its memory, and the order of what it does: safe owners of what the C interface hands out.
+
+use super::abi::{self, RawEvent, RawStream};
+use crate::error::{Code, Error, Result};
+use std::ffi::{CStr, c_void};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// `cudaErrorMemoryAllocation`.
+const OUT_OF_MEMORY: abi::Status = 2;
+
+/// What a device says of itself, as it was when the device was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub name: String,
+    pub total_bytes: usize,
+    pub free_bytes: usize,
+    pub l2_bytes: usize,
+    /// 90 for compute capability 9.0.
+    pub capability: i32,
+    pub multiprocessors: i32,
+    /// 13000 for CUDA 13.0.
+    pub driver: i32,
+    pub runtime: i32,
+}
+
+/// One device, opened; a copy is the same one.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+struct Inner {
+    index: i32,
+    facts: Facts,
+    allocated: AtomicUsize,
+}
+
+impl Device {
+    /// # Errors
+    /// `ERR_NATIVE_LOAD` when the kernels were built from another header, `ERR_DEVICE` when there is no such device.
+    pub fn open(index: usize) -> Result<Self> {
+        check_sizes()?;
+        let mut count = 0;
+        // SAFETY: writes one number, which lives here.
+        check(unsafe { abi::lmx_device_count(&raw mut count) }, "counting devices")?;
+        let known = i32::try_from(index).ok().filter(|&index| index < count);
+        let index = known.ok_or_else(|| Error::new(Code::Device, format!("expected a device below {count}, got {index}")))?;
+        let mut facts = std::mem::MaybeUninit::<abi::DeviceFacts>::zeroed();
+        // SAFETY: all-zero bytes are valid facts; the call writes one struct, which lives here.
+        let facts = unsafe {
+            check(abi::lmx_device_use(index), "choosing the device")?;
+            check(abi::lmx_device_facts_of(index, facts.as_mut_ptr()), "asking the device for its facts")?;
+            facts.assume_init()
+        };
+        Ok(Self(Arc::new(Inner { index, facts: facts_of(&facts), allocated: AtomicUsize::new(0) })))
+    }
+
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.0.facts
+    }
+
+    /// Kernels run on the CPU: device pointers are plain addresses.
+    #[must_use]
+    pub fn emulated() -> bool {
+        // SAFETY: takes and touches nothing.
+        unsafe { abi::lmx_emulated() != 0 }
+    }
+
+    /// Makes this the calling thread's device: what is launched, allocated and recorded goes there.
+    pub fn make_current(&self) -> Result<()> {
+        // SAFETY: takes a number.
+        check(unsafe { abi::lmx_device_use(self.0.index) }, "choosing the device")
+    }
+
+    /// Bytes of device memory that live buffers hold.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.0.allocated.load(Ordering::Relaxed)
+    }
+
+    /// `bytes` of device memory, of any content.
+    ///
+    /// # Errors
+    /// `ERR_DEVICE`, also when the device has no room.
+    pub fn alloc(&self, bytes: usize) -> Result<DeviceBuffer> {
+        let full = || Error::new(Code::Device, format!("{} has no room for {bytes} bytes more: leave more of it free", self.facts().name));
+        self.try_alloc(bytes)?.ok_or_else(full)
+    }
+
+    /// As [`Device::alloc`]; None when the device has no room.
+    pub fn try_alloc(&self, bytes: usize) -> Result<Option<DeviceBuffer>> {
+        self.make_current()?;
+        let mut data = std::ptr::null_mut();
+        // SAFETY: writes one pointer, which lives here.
+        let status = unsafe { abi::lmx_alloc(&raw mut data, bytes.max(1)) };
+        if status == OUT_OF_MEMORY {
+            return Ok(None);
+        }
+        check(status, "allocating device memory")?;
+        let data = NonNull::new(data).ok_or_else(|| Error::new(Code::Device, "the device gave no memory and no reason"))?;
+        self.0.allocated.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Some(DeviceBuffer { data: data.cast(), len: bytes, device: self.clone() }))
+    }
+
+    /// `bytes` of host memory that copies reach directly, all zero. Slow: keep it for the next use.
+    pub fn pinned(&self, bytes: usize) -> Result<PinnedBuffer> {
+        self.make_current()?;
+        let mut data = std::ptr::null_mut();
+        // SAFETY: writes one pointer, which lives here.
+        check(unsafe { abi::lmx_host_alloc(&raw mut data, bytes.max(1)) }, "allocating pinned memory")?;
+        let data = NonNull::new(data.cast::<u8>()).ok_or_else(|| Error::new(Code::Device, "no pinned memory and no reason"))?;
+        // SAFETY: as many bytes were just allocated; nobody else knows them.
+        unsafe { data.write_bytes(0, bytes) };
+        Ok(PinnedBuffer { data, len: bytes, device: self.clone() })
+    }
+
+    /// A queue of work; one of a `priority` below 0 goes before others.
+    pub fn stream(&self, priority: i32) -> Result<Stream> {
+        self.make_current()?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes one handle, which lives here.
+        check(unsafe { abi::lmx_stream_create(&raw mut raw, priority) }, "creating a stream")?;
+        Ok(Stream { raw, device: self.clone() })
+    }
+
+    /// A mark in a stream; one never recorded is done.
+    pub fn event(&self) -> Result<Event> {
+        self.make_current()?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes one handle, which lives here.
+        check(unsafe { abi::lmx_event_create(&raw mut raw) }, "creating an event")?;
+        Ok(Event { raw, device: self.clone() })
+    }
+}
+
+/// Device memory, freed when dropped. What kernels do with it is theirs to order.
+pub struct DeviceBuffer {
+    data: NonNull<u8>,
+    len: usize,
+    device: Device,
+}
+
+// SAFETY: an address that this process never looks behind; calls that take it may come from any thread.
+unsafe impl Send for DeviceBuffer {}
+// SAFETY: as above.
+unsafe impl Sync for DeviceBuffer {}
+
+impl DeviceBuffer {
+    /// The device address; aligned to 256 bytes on a GPU, to 16 in the emulator.
+    #[must_use]
+    pub fn ptr(&self) -> *mut u8 {
+        self.data.as_ptr()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        self.device.0.allocated.fetch_sub(self.len, Ordering::Relaxed);
+        // A device that refuses has failed as a whole: there is nothing left to free.
+        let _ = self.device.make_current();
+        // SAFETY: allocated by `lmx_alloc`, freed once. The device waits for kernels in flight before it frees.
+        let _ = unsafe { abi::lmx_free(self.data.as_ptr().cast()) };
+    }
+}
+
+/// Page-locked host memory, freed when dropped. [`super::staging::Staging`] owns those that copies touch.
+pub struct PinnedBuffer {
+    data: NonNull<u8>,
+    len: usize,
+    device: Device,
+}
+
+// SAFETY: owned memory without ties to a thread.
+unsafe impl Send for PinnedBuffer {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for PinnedBuffer {}
+
+impl PinnedBuffer {
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+impl std::ops::Deref for PinnedBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` bytes that were zeroed when allocated.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for PinnedBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and nobody else has them.
+        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for PinnedBuffer {
+    fn drop(&mut self) {
+        let _ = self.device.make_current();
+        // SAFETY: allocated by `lmx_host_alloc`, freed once; no copy is in flight (Staging waits).
+        let _ = unsafe { abi::lmx_host_free(self.data.as_ptr().cast()) };
+    }
+}
+
+/// A queue of work on the device, in order.
+pub struct Stream {
+    raw: RawStream,
+    device: Device,
+}
+
+// SAFETY: CUDA's streams may be used from any thread.
+unsafe impl Send for Stream {}
+// SAFETY: as above.
+unsafe impl Sync for Stream {}
+
+impl Stream {
+    /// For launches, and for ONNX Runtime; valid as long as this lives.
+    #[must_use]
+    pub fn raw(&self) -> RawStream {
+        self.raw
+    }
+
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Waits until all that was queued is done.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: a live stream.
+        check(unsafe { abi::lmx_stream_wait(self.raw) }, "waiting for a stream")
+    }
+
+    /// What is queued from now on waits for `event`.
+    pub fn after(&self, event: &Event) -> Result<()> {
+        // SAFETY: both live.
+        check(unsafe { abi::lmx_stream_after(self.raw, event.raw) }, "waiting for an event in a stream")
+    }
+
+    /// Fills `buffer` with zeros.
+    pub fn zero(&self, buffer: &DeviceBuffer) -> Result<()> {
+        // SAFETY: as many bytes; who uses them is ordered by streams.
+        check(unsafe { abi::lmx_zero(buffer.ptr().cast::<c_void>(), buffer.len(), self.raw) }, "filling device memory")
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: a live stream; what is queued still runs, and the buffers that it touches wait for that themselves.
+        let _ = unsafe { abi::lmx_stream_destroy(self.raw) };
+    }
+}
+
+/// A mark in a stream that others can wait for.
+pub struct Event {
+    raw: RawEvent,
+    #[allow(dead_code, reason = "an event's device outlives it")]
+    device: Device,
+}
+
+// SAFETY: CUDA's events may be used from any thread.
+unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
+
+impl Event {
+    /// Marks what was queued in `stream` so far, instead of what was marked before.
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: both live.
+        check(unsafe { abi::lmx_event_record(self.raw, stream.raw) }, "recording an event")
+    }
+
+    pub fn done(&self) -> Result<bool> {
+        let mut done = 0;
+        // SAFETY: a live event; writes one number, which lives here.
+        check(unsafe { abi::lmx_event_done(self.raw, &raw mut done) }, "asking for an event")?;
+        Ok(done != 0)
+    }
+
+    /// Waits in the calling thread.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: a live event.
+        check(unsafe { abi::lmx_event_wait(self.raw) }, "waiting for an event")
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: a live event, destroyed once.
+        let _ = unsafe { abi::lmx_event_destroy(self.raw) };
+    }
+}
+
+/// `ERR_DEVICE` for what is not 0; `what` was going on.
+pub fn check(status: abi::Status, what: &str) -> Result<()> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: the text is static, or null.
+    let text = unsafe {
+        let text = abi::lmx_error_text(status);
+        if text.is_null() { "unknown error".into() } else { CStr::from_ptr(text).to_string_lossy() }
+    };
+    Err(Error::new(Code::Device, format!("{what}: CUDA error {status}, {text}. See docs/gpu.md; if it comes again, restart")))
+}
+
+/// That both sides mean the same structs.
+fn check_sizes() -> Result<()> {
+    // SAFETY: a static array that 0 ends; no further than one past ours is read, and not past the first difference.
+    let same = unsafe {
+        let theirs = abi::lmx_abi_sizes();
+        abi::SIZES.iter().chain(&[0]).enumerate().all(|(i, &size)| *theirs.add(i) == size)
+    };
+    let built = || Error::new(Code::NativeLoad, "the CUDA kernels were built from another header than the addon: build it again");
+    if same { Ok(()) } else { Err(built()) }
+}
+
+fn facts_of(facts: &abi::DeviceFacts) -> Facts {
+    let bytes = |n: i64| usize::try_from(n).unwrap_or(0);
+    let name: Vec<u8> = facts.name.iter().map(|&c| c.to_ne_bytes()[0]).take_while(|&byte| byte != 0).collect();
+    Facts {
+        name: String::from_utf8_lossy(&name).into_owned(),
+        total_bytes: bytes(facts.total_bytes),
+        free_bytes: bytes(facts.free_bytes),
+        l2_bytes: bytes(facts.l2_bytes),
+        capability: facts.capability,
+        multiprocessors: facts.multiprocessors,
+        driver: facts.driver,
+        runtime: facts.runtime,
+    }
+}

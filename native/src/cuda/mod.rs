@@ -1,0 +1,9 @@
+//! The device side: what adapters, steps and the engine are where the kernels of `native/cuda` run.
+//!
+//! With feature `cuda` that is a GPU; with `cuda-emulated` the same kernels run on the CPU over `native/cuda/emulator`, for
+//! tests.
+
+pub mod abi;
+mod calls;
+pub mod device;
+pub mod staging;
