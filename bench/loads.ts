@@ -14,7 +14,7 @@ import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { loadBinding, packageRoot } from '../src/engine/binding.js';
+import { loadBinding, packageRoot } from '../src/engine/addon.js';
 import { WorkerEngineClient } from '../src/engine/worker-client.js';
 import { prepareModel } from '../src/model/prepare-model.js';
 import { ColdLoads, type Loaded, POOL } from './loads/cold-loads.js';

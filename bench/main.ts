@@ -12,7 +12,7 @@ import { cpus, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { PreparedModel } from '../src/core/model-manifest.js';
-import { loadBinding, packageRoot } from '../src/engine/binding.js';
+import { loadBinding, packageRoot } from '../src/engine/addon.js';
 import { prepareModel } from '../src/model/prepare-model.js';
 import { ContenderProcess } from './contenders/contender-process.js';
 import { type BenchSetup, CONTENDERS, type Contender } from './contenders/contenders.js';

@@ -15,7 +15,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { loadBinding, packageRoot } from '../src/engine/binding.js';
+import { loadBinding, packageRoot } from '../src/engine/addon.js';
 import { WorkerEngineClient } from '../src/engine/worker-client.js';
 import { prepareModel } from '../src/model/prepare-model.js';
 import { writeRandomAdapter } from './random-adapter.js';

@@ -1,8 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify';
 import type { KeyRing } from './auth/key-ring.js';
 import type { EngineClient } from './core/engine-client.js';
+import { packageRoot } from './engine/addon.js';
 import type { NativeTokenizer } from './engine/binding.js';
-import { packageRoot } from './engine/binding.js';
 import type { GenerationService } from './generation/service.js';
 import type { Metrics } from './metrics/metrics.js';
 import { type GrpcListener, listen } from './server/grpc/listener.js';

@@ -7,7 +7,7 @@ import type { Config } from './config/config.js';
 import { readHostFacts } from './config/host-facts.js';
 import { parseCommand } from './config/parse-config.js';
 import { LoramuxError } from './core/errors.js';
-import { packageRoot } from './engine/binding.js';
+import { packageRoot } from './engine/addon.js';
 import { type RunningServer, serve } from './serve.js';
 
 function packageVersion(root: string): string {

@@ -4,7 +4,8 @@ import type { FastifyInstance } from 'fastify';
 import { type Logger, pino } from 'pino';
 import { buildAdminApp, buildApp, createGeneration, monotonicNow, randomSeed } from './app.js';
 import type { Config } from './config/config.js';
-import { loadBinding } from './engine/binding.js';
+import { startDevice } from './device-start.js';
+import { loadBinding } from './engine/addon.js';
 import { WorkerEngineClient } from './engine/worker-client.js';
 import { type GrpcListeners, startGrpc } from './grpc.js';
 import { startKeys } from './keys-start.js';
@@ -49,11 +50,13 @@ export async function serve(config: Config, memoryBytes: number, version: string
   // Standard output belongs to the ready lines.
   const logger = pino({ level: config.logLevel, base: null }, pino.destination({ fd: 2, sync: false }));
   const keys = startKeys(config, (level, event, text) => logger[level]({ event }, text));
+  const device = startDevice(config, (text) => logger.warn({ event: 'device.fallback' }, text));
   const binding = loadBinding();
   const progress = createProgressDisplay();
   const model = await prepareModel({
     model: config.model,
-    precision: config.precision,
+    precision: device.precision(config),
+    device: device.kind,
     cacheDir: config.cacheDir,
     checksumFile: (path) => binding.crc32File(path),
     onProgress: progress.report,
@@ -71,18 +74,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
   );
 
   const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
-  const {
-    threads,
-    adapterMemoryBytes,
-    kvMemoryBytes,
-    maxModelLen,
-    maxBatchTokens,
-    maxPrefillRows,
-    maxSequences,
-    maxQueue,
-    prefixCache,
-    speculation,
-  } = config;
+  const { threads, maxModelLen, maxBatchTokens, maxSequences, maxQueue, prefixCache, speculation } = config;
   const sources = sourcesStart(config);
   const engine = await WorkerEngineClient.start({
     start: {
@@ -93,11 +85,11 @@ export async function serve(config: Config, memoryBytes: number, version: string
       maxAdapterBytes: config.maxAdapterBytes,
       adapterDtype: config.adapterDtype,
       threads,
-      adapterMemoryBytes,
-      kvMemoryBytes,
+      ...device.start,
+      ...device.memory(config, model.manifest, memoryBytes),
       maxModelLen,
       maxBatchTokens,
-      maxPrefillRows,
+      maxPrefillRows: device.prefillRows(config),
       maxSequences,
       maxQueue,
       prefixCache,

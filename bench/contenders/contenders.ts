@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { AdapterDtype } from '../../src/core/adapter.js';
 import type { Precision } from '../../src/core/model-manifest.js';
-import { packageRoot } from '../../src/engine/binding.js';
+import { packageRoot } from '../../src/engine/addon.js';
 
 /** What every contender is started with. */
 export interface BenchSetup {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { AdapterDtype } from '../../src/core/adapter.js';
 import type { Precision } from '../../src/core/model-manifest.js';
-import { loadBinding } from '../../src/engine/binding.js';
+import { loadBinding } from '../../src/engine/addon.js';
 import { prepareModel } from '../../src/model/prepare-model.js';
 import { answerJobs } from './answer-jobs.js';
 import { bareModel } from './bare-graph.js';

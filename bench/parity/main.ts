@@ -10,7 +10,7 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Precision } from '../../src/core/model-manifest.js';
-import { loadBinding, packageRoot } from '../../src/engine/binding.js';
+import { loadBinding, packageRoot } from '../../src/engine/addon.js';
 import { SYNTHETIC } from '../../tests/helpers/synthetic.js';
 import { runDemoCases } from './demo-cases.js';
 import { runRefused } from './refused-adapters.js';

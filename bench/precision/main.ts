@@ -11,7 +11,7 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Precision } from '../../src/core/model-manifest.js';
-import { loadBinding, packageRoot } from '../../src/engine/binding.js';
+import { loadBinding, packageRoot } from '../../src/engine/addon.js';
 import { demoModel } from '../../tests/helpers/demo-model.js';
 import { renderPrecision } from './report.js';
 import { scoreTexts, type TextScore } from './score.js';

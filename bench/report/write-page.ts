@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../../src/engine/binding.js';
+import { packageRoot } from '../../src/engine/addon.js';
 import { renderPage } from './page.js';
 import { readRecords } from './records.js';
 

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../../src/engine/binding.js';
+import { packageRoot } from '../../src/engine/addon.js';
 import { ServerProcess } from '../../tests/helpers/server-process.js';
 import { SPECULATION } from '../scenarios/serving.js';
 import { BASE_MODEL, type ServingRun, serverFlags } from './serving-run.js';

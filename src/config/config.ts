@@ -1,4 +1,6 @@
 import type { HostRule } from '../core/adapter-fetch.js';
+import type { DeviceFallback, DeviceSetting } from '../core/device.js';
+import type { Precision } from '../core/model-manifest.js';
 
 /** Everything a start of the server is told, checked and complete. Frozen; nothing else reads flags or environment. */
 export interface Config {
@@ -26,19 +28,26 @@ export interface Config {
   readonly corsOrigins: readonly string[];
   /** Sites whose pages may open streams, beside the server's own; as `https://app.example`. */
   readonly streamOrigins: readonly string[];
-  readonly precision: 'f32' | 'w8' | 'w4' | 'auto';
+  /** Null = what the device is best at: f32 on a CPU, `auto` on a GPU. */
+  readonly precision: Precision | 'auto' | null;
   /** How the factors of adapters are kept. */
   readonly adapterDtype: 'file' | 'int8';
-  readonly device: 'auto' | 'cpu';
+  readonly device: DeviceSetting;
+  /** Whether the CPU may take the place of a GPU; null = with `auto` only. */
+  readonly deviceFallback: DeviceFallback | null;
+  /** Folder of ONNX Runtime with its CUDA provider; null = the checkout's own. */
+  readonly cudaRuntime: string | null;
   readonly threads: number;
-  readonly adapterMemoryBytes: number;
-  readonly kvMemoryBytes: number;
+  /** Null = a share of the device's memory. */
+  readonly adapterMemoryBytes: number | null;
+  /** Null = a share of the device's memory. */
+  readonly kvMemoryBytes: number | null;
   /** Longest prompt + answer in tokens; null = what the model and the KV memory allow. */
   readonly maxModelLen: number | null;
   /** Rows of one step. */
   readonly maxBatchTokens: number;
-  /** Rows of prompts in a step that decodes too. */
-  readonly maxPrefillRows: number;
+  /** Rows of prompts in a step that decodes too; null = what suits the device. */
+  readonly maxPrefillRows: number | null;
   /** Sequences running at once. */
   readonly maxSequences: number;
   /** Requests waiting at most; the next one is refused. */

@@ -5,6 +5,7 @@ import {
   anyOrOrigins,
   bytes,
   choice,
+  device,
   duration,
   hostList,
   httpUrl,
@@ -39,13 +40,8 @@ export interface Flag<T> {
   readonly help: string;
 }
 
-const MIB = 2 ** 20;
 const port = integer(0, 65535);
 const MISSING_STATUS = { '404': 404, '400': 400, '200': 200 } as const;
-
-function shareOfMemory(facts: HostFacts, divisor: number): number {
-  return Math.max(64 * MIB, Math.floor(facts.memoryBytes / divisor));
-}
 
 function cacheDirectory({ env }: DefaultContext): string {
   const base = env.XDG_CACHE_HOME;
@@ -161,14 +157,10 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
   precision: {
     flag: 'precision',
     value: 'PRECISION',
-    parse: choice(['f32', 'w8', 'w4', 'auto'], {
-      f16: 'CPU computes in float32, use f32 (or w8 / w4 to save memory)',
-      bf16: 'CPU computes in float32, use f32 (or w8 / w4 to save memory)',
-      w8a8: 'use w8, which quantises the weights only',
-    }),
-    fallback: () => 'f32',
-    defaultText: 'f32',
-    help: 'f32 (reference), w8 or w4 (weights of 8 or 4 bits), auto',
+    parse: choice(['f32', 'f16', 'bf16', 'w8', 'w4', 'auto'], { w8a8: 'use w8, which quantises the weights only' }),
+    fallback: () => null,
+    defaultText: 'f32 on a CPU, auto on a GPU',
+    help: 'f32 (reference), f16 or bf16 (GPUs), w8 or w4 (weights of 8 or 4 bits, CPUs), auto',
   },
   adapterDtype: {
     flag: 'adapter-dtype',
@@ -185,10 +177,26 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
   device: {
     flag: 'device',
     value: 'DEVICE',
-    parse: choice(['auto', 'cpu'], { cuda: 'use auto or cpu', gpu: 'use auto or cpu' }),
+    parse: device,
     fallback: () => 'auto',
     defaultText: 'auto',
-    help: 'auto or cpu',
+    help: 'auto (a GPU where one can be used), cpu, cuda or cuda:N',
+  },
+  deviceFallback: {
+    flag: 'device-fallback',
+    value: 'SWITCH',
+    parse: choice(['allow', 'refuse']),
+    fallback: () => null,
+    defaultText: 'allow with auto, refuse with cuda',
+    help: 'allow or refuse: whether the CPU may take the place of a GPU that cannot be used',
+  },
+  cudaRuntime: {
+    flag: 'cuda-runtime',
+    value: 'DIR',
+    parse: text,
+    fallback: () => null,
+    defaultText: '.cuda/runtime of the package',
+    help: 'ONNX Runtime with its CUDA provider, as npm run cuda:runtime makes it',
   },
   threads: {
     flag: 'threads',
@@ -202,16 +210,16 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     flag: 'adapter-memory',
     value: 'SIZE',
     parse: bytes,
-    fallback: ({ facts }) => shareOfMemory(facts, 16),
-    defaultText: 'memory / 16, at least 64MiB',
+    fallback: () => null,
+    defaultText: 'memory / 16, at least 64MiB; on a GPU a fifth of what the weights leave',
     help: 'budget of resident adapters: 64MiB, 8GiB, plain bytes',
   },
   kvMemoryBytes: {
     flag: 'kv-memory',
     value: 'SIZE',
     parse: bytes,
-    fallback: ({ facts }) => shareOfMemory(facts, 64),
-    defaultText: 'memory / 64, at least 64MiB',
+    fallback: () => null,
+    defaultText: 'memory / 64, at least 64MiB; on a GPU what the others leave',
     help: 'budget of the KV cache',
   },
   maxModelLen: {
@@ -234,8 +242,8 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     flag: 'max-prefill-rows',
     value: 'N',
     parse: integer(1, 2 ** 20),
-    fallback: () => 16,
-    defaultText: '16',
+    fallback: () => null,
+    defaultText: '16, on a GPU 256',
     help: 'rows of prompts in a step that continues answers too: less delays those less, more reads prompts faster',
   },
   maxSequences: {

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import type { HostRule } from '../core/adapter-fetch.js';
+import type { DeviceSetting } from '../core/device.js';
 import { LoramuxError } from '../core/errors.js';
 
 /** Turns the text of a flag or variable into its value; `origin` names it as the user wrote it. */
@@ -112,6 +113,14 @@ export const httpUrl: ValueParser<string> = (value, origin) => {
     throw refuse(origin, 'an http:// or https:// address', value);
   }
   return value.replace(/\/+$/, '');
+};
+
+/** `auto`, `cpu`, `cuda` (the first GPU) or `cuda:N`. */
+export const device: ValueParser<DeviceSetting> = (value, origin) => {
+  if (value === 'auto' || value === 'cpu') return value;
+  const [, index] = /^cuda(?::(\d{1,3}))?$/.exec(value) ?? [];
+  if (index === undefined && value !== 'cuda') throw refuse(origin, 'auto, cpu, cuda or cuda:N', value);
+  return `cuda:${Number(index ?? 0)}`;
 };
 
 /** `on` or `off`. */

@@ -10,6 +10,11 @@ export function isQuantised(precision: Precision): precision is 'w8' | 'w4' {
   return precision === 'w8' || precision === 'w4';
 }
 
+/** Bytes of one activation, and of one number of embedding, norms and biases. */
+export function elementBytes(precision: Precision): number {
+  return precision === 'f16' || precision === 'bf16' ? 2 : 4;
+}
+
 /** Decoder families whose graph we build. */
 export type Architecture = 'llama' | 'mistral' | 'qwen2';
 

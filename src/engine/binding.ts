@@ -1,13 +1,8 @@
-import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { AdapterDtype } from '../core/adapter.js';
 import type { Constraint } from '../core/constraint.js';
-import { LoramuxError } from '../core/errors.js';
 import type { StepBatch, StepOutput } from '../core/step.js';
 
-/** Types of the native addon, written by hand beside its exports in native/src/lib.rs. Only this file loads it. */
+/** Types of the native addon, written by hand beside its exports in native/src/lib.rs. */
 export interface NativeBinding {
   /** Opens onnxruntime-node's library; must come before any engine. Idempotent for the same path. */
   initRuntime(libraryPath: string): void;
@@ -36,6 +31,25 @@ export interface NativeBinding {
     fromJson(json: Uint8Array): Promise<NativeTokenizer>;
   };
   readonly Engine: { open(manifestJson: string, options: NativeEngineOptions): Promise<NativeEngine> };
+  /**
+   * The GPUs that CUDA sees; in an addon that was built for CUDA only. Needs no `initRuntime`. ERR_DEVICE says in CUDA's
+   * words why there are none.
+   */
+  cudaDevices?(): NativeCudaDevice[];
+}
+
+/** A GPU, or the CPU that stands in for one in tests. */
+export interface NativeCudaDevice {
+  readonly name: string;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  /** 90 for sm_90. */
+  readonly capability: number;
+  /** CUDA version of the driver and of the runtime in the addon: 13000 for 13.0. */
+  readonly driver: number;
+  readonly runtime: number;
+  /** Kernels run on the CPU. */
+  readonly emulated: boolean;
 }
 
 export interface NativeTensorInfo {
@@ -161,6 +175,8 @@ export interface NativeEngineOptions {
   readonly tokenCount: number;
   /** `file` when absent. */
   readonly adapterDtype?: AdapterDtype;
+  /** The GPU that computes, by its place in `cudaDevices()`; the CPU when absent. */
+  readonly cuda?: { readonly device: number };
 }
 
 export interface NativeEngine {
@@ -210,64 +226,4 @@ export interface NativeTokenizer {
   isSpecial(id: number): boolean;
   /** Entries including added tokens: ids are below this. */
   vocabSize(): number;
-}
-
-const require = createRequire(import.meta.url);
-
-/** The package root, found from this file wherever it was built to. */
-export function packageRoot(): string {
-  let directory = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(directory, 'package.json'))) {
-    const parent = dirname(directory);
-    if (parent === directory)
-      throw new LoramuxError('ERR_NATIVE_LOAD', 'no package.json above the loramux sources: reinstall the package');
-    directory = parent;
-  }
-  return directory;
-}
-
-/** Absolute path of the ONNX Runtime library inside the installed `onnxruntime-node`. */
-export function runtimeLibraryPath(): string {
-  const names: Record<string, string> = {
-    linux: 'libonnxruntime.so.1',
-    darwin: 'libonnxruntime.1.30.0.dylib',
-    win32: 'onnxruntime.dll',
-  };
-  const name = names[process.platform] ?? 'libonnxruntime.so.1';
-  const entry = require.resolve('onnxruntime-node/package.json');
-  const path = join(dirname(entry), 'bin', 'napi-v6', process.platform, process.arch, name);
-  if (!existsSync(path)) {
-    throw new LoramuxError(
-      'ERR_NATIVE_LOAD',
-      `expected ONNX Runtime at ${path}, but onnxruntime-node ships no library for ${process.platform}-${process.arch}: run on a platform it supports`,
-    );
-  }
-  return path;
-}
-
-/** Version of the installed `onnxruntime-node`, whose library the addon opens. */
-export function runtimeVersion(): string {
-  return (require('onnxruntime-node/package.json') as { version: string }).version;
-}
-
-let loaded: NativeBinding | undefined;
-
-/** The addon, loaded once per thread, with ONNX Runtime opened. ERR_NATIVE_LOAD says what was tried. */
-export function loadBinding(): NativeBinding {
-  if (loaded !== undefined) return loaded;
-  const path = join(packageRoot(), 'native', 'loramux.node');
-  let binding: NativeBinding;
-  try {
-    binding = require(path) as NativeBinding;
-  } catch (cause) {
-    throw new LoramuxError(
-      'ERR_NATIVE_LOAD',
-      `could not load the native addon ${path} on ${process.platform}-${process.arch}, Node ${process.version}: run \`npm run build:native\` (needs Rust)`,
-      undefined,
-      { cause },
-    );
-  }
-  binding.initRuntime(runtimeLibraryPath());
-  loaded = binding;
-  return binding;
 }

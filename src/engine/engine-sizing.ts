@@ -1,7 +1,7 @@
 import { LoramuxError } from '../core/errors.js';
 import type { DecoderConfig } from '../core/model-manifest.js';
 
-/** Tokens per KV block and float32 lanes of a vector on CPU: what the native pages are made of. */
+/** Tokens per KV block, and float32 lanes of a vector on a CPU: what the native pages are made of. */
 const BLOCK_SIZE = 16;
 
 /** How many KV blocks the engine gets and how long a sequence may become. */
@@ -10,8 +10,13 @@ export interface EngineSizing {
   readonly maxModelLen: number;
 }
 
-/** Bytes of one KV block over all layers: keys [dim, slot] and values [slot, dim padded to whole vectors], float32. */
-export function kvBlockBytes(config: DecoderConfig): number {
+/** Bytes of one KV block over all layers on a GPU: keys and values [slot, dim] of the activations' type. */
+export function deviceBlockBytes(config: DecoderConfig, elementBytes: number): number {
+  return config.layers * config.kvHeads * BLOCK_SIZE * 2 * config.headDim * elementBytes;
+}
+
+/** The same on a CPU: keys [dim, slot] and values [slot, dim padded to whole vectors], float32. */
+export function hostBlockBytes(config: DecoderConfig): number {
   const paddedDim = Math.ceil(config.headDim / BLOCK_SIZE) * BLOCK_SIZE;
   return config.layers * config.kvHeads * BLOCK_SIZE * (config.headDim + paddedDim) * 4;
 }
@@ -19,10 +24,15 @@ export function kvBlockBytes(config: DecoderConfig): number {
 /**
  * Fits block count and model length to the KV budget. A length that was asked for must fit; otherwise the model's own
  * length is cut to what the budget holds.
+ * @param blockBytes of one KV block.
  * Errors: ERR_CONFIG when not even one block fits, or the length asked for exceeds the model or the budget.
  */
-export function sizeEngine(config: DecoderConfig, kvMemoryBytes: number, maxModelLen: number | null): EngineSizing {
-  const blockBytes = kvBlockBytes(config);
+export function sizeEngine(
+  config: DecoderConfig,
+  blockBytes: number,
+  kvMemoryBytes: number,
+  maxModelLen: number | null,
+): EngineSizing {
   const kvBlocks = Math.min(Math.floor(kvMemoryBytes / blockBytes), 2 ** 26);
   if (kvBlocks < 1) {
     throw new LoramuxError(

@@ -18,6 +18,15 @@ export interface SourcesStart {
   readonly fetch: FetchSettings;
 }
 
+/** A GPU that computes. */
+export interface CudaStart {
+  /** As CUDA counts. */
+  readonly device: number;
+  readonly name: string;
+  /** 90 for sm_90. */
+  readonly capability: number;
+}
+
 /** What the worker is started with. */
 export interface WorkerStart {
   readonly model: PreparedModel;
@@ -30,6 +39,8 @@ export interface WorkerStart {
   readonly maxAdapterBytes?: number;
   /** `file` when absent. */
   readonly adapterDtype?: AdapterDtype;
+  /** The GPU that computes; the CPU when absent. */
+  readonly cuda?: CudaStart;
   readonly threads: number;
   readonly adapterMemoryBytes: number;
   readonly kvMemoryBytes: number;

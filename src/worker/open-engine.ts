@@ -3,10 +3,12 @@ import { AdapterProver } from '../adapters/proof.js';
 import { AdapterRegistry } from '../adapters/registry.js';
 import { TextCache } from '../adapters/text/text-cache.js';
 import type { EngineLimits } from '../core/engine-client.js';
+import { elementBytes } from '../core/model-manifest.js';
 import { GREEDY_ROW, type StepBatch } from '../core/step.js';
 import type { Telemetry } from '../core/telemetry.js';
-import { loadBinding, type NativeEngine } from '../engine/binding.js';
-import { sizeEngine } from '../engine/engine-sizing.js';
+import { loadBinding } from '../engine/addon.js';
+import type { NativeEngine } from '../engine/binding.js';
+import { deviceBlockBytes, hostBlockBytes, sizeEngine } from '../engine/engine-sizing.js';
 import type { FromWorker, WorkerStart } from '../messages/worker-messages.js';
 import { Scheduler } from '../scheduler/scheduler.js';
 import { adapterBackend } from './adapter-backend.js';
@@ -32,7 +34,10 @@ export async function openEngine(
 ): Promise<EngineLoop> {
   const binding = loadBinding();
   const { manifest, directory } = start.model;
-  const { kvBlocks, maxModelLen } = sizeEngine(manifest.config, start.kvMemoryBytes, start.maxModelLen);
+  const { cuda } = start;
+  const { config, precision } = manifest;
+  const blockBytes = cuda === undefined ? hostBlockBytes(config) : deviceBlockBytes(config, elementBytes(precision));
+  const { kvBlocks, maxModelLen } = sizeEngine(config, blockBytes, start.kvMemoryBytes, start.maxModelLen);
   const { threads, maxSequences, maxBatchTokens, maxPrefillRows, maxQueue, prefixCache, speculation, tokenCount } =
     start;
   const { adapterDtype = 'file' } = start;
@@ -45,6 +50,7 @@ export async function openEngine(
     kvBlocks,
     tokenCount,
     adapterDtype,
+    ...(cuda === undefined ? {} : { cuda: { device: cuda.device } }),
   });
   await warmUp(native);
   const engine = wrap(native);
@@ -97,7 +103,7 @@ export async function openEngine(
     modelId: manifest.modelId,
     precision: manifest.precision,
     precisionReason: start.model.precisionReason,
-    device: `cpu (${binding.instructionSet()})`,
+    device: cuda === undefined ? `cpu (${binding.instructionSet()})` : `cuda (${cuda.name}, sm_${cuda.capability})`,
     vocabSize: manifest.config.vocabSize,
     maxModelLen,
     maxSequences,

@@ -3,7 +3,7 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { type BaseText, readText } from '../adapters/text/read-text.js';
 import { TokenizerFile } from '../adapters/text/tokenizer-file.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
-import { loadBinding } from '../engine/binding.js';
+import { loadBinding } from '../engine/addon.js';
 import type { FromTextWorker, TextStart, ToTextWorker } from '../messages/text-messages.js';
 
 /** The text worker: parses tokenizers of some megabytes, which would hold up steps or requests elsewhere. */

@@ -3,13 +3,13 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { runtimeLibraryPath } from '../../src/engine/addon.js';
 import type {
   NativeAdapterFile,
   NativeEngine,
   NativeEngineOptions,
   NativeModulePlan,
 } from '../../src/engine/binding.js';
-import { runtimeLibraryPath } from '../../src/engine/binding.js';
 import {
   GREEDY,
   openRaw,

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import Fastify from 'fastify';
-import { loadBinding } from '../../src/engine/binding.js';
+import { loadBinding } from '../../src/engine/addon.js';
 import { registerTokenize } from '../../src/server/lorax/tokenize-route.js';
 import { ROOT } from '../helpers/paths.js';
 

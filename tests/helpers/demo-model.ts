@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Precision, PreparedModel } from '../../src/core/model-manifest.js';
-import { loadBinding } from '../../src/engine/binding.js';
+import { loadBinding } from '../../src/engine/addon.js';
 import { prepareModel } from '../../src/model/prepare-model.js';
 import { FIXTURES, TEST_CACHE } from './paths.js';
 

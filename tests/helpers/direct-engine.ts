@@ -12,7 +12,8 @@ import {
   type TopLogprobs,
 } from '../../src/core/request.js';
 import { NO_CONSTRAINT, type StepBatch, type StepOutput } from '../../src/core/step.js';
-import { loadBinding, type NativeEngine, type NativeTokenizer } from '../../src/engine/binding.js';
+import { loadBinding } from '../../src/engine/addon.js';
+import type { NativeEngine, NativeTokenizer } from '../../src/engine/binding.js';
 import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
 import type { StepPlan } from '../../src/scheduler/step-plan.js';

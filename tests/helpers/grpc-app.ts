@@ -3,7 +3,7 @@ import { type Client, credentials, makeClientConstructor, type ServiceError } fr
 import { loadSync, type ServiceDefinition } from '@grpc/proto-loader';
 import { pino } from 'pino';
 import { createGeneration } from '../../src/app.js';
-import { packageRoot } from '../../src/engine/binding.js';
+import { packageRoot } from '../../src/engine/addon.js';
 import { type GrpcDeps, startGrpc } from '../../src/grpc.js';
 import { Lifecycle } from '../../src/server/lifecycle.js';
 import { ByteTokenizer, openByteTokenizer } from './byte-tokenizer.js';

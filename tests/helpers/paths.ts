@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { packageRoot } from '../../src/engine/binding.js';
+import { packageRoot } from '../../src/engine/addon.js';
 
 export const ROOT = packageRoot();
 export const FIXTURES = join(ROOT, 'tests', 'fixtures');

@@ -1,13 +1,13 @@
 import { join } from 'node:path';
 import type { PreparedModel } from '../../src/core/model-manifest.js';
 import { GREEDY_ROW, type RowSampling, type StepBatch } from '../../src/core/step.js';
-import {
-  loadBinding,
-  type NativeAdapterFile,
-  type NativeBinding,
-  type NativeEngine,
-  type NativeEngineOptions,
-  type NativeModulePlan,
+import { loadBinding } from '../../src/engine/addon.js';
+import type {
+  NativeAdapterFile,
+  NativeBinding,
+  NativeEngine,
+  NativeEngineOptions,
+  NativeModulePlan,
 } from '../../src/engine/binding.js';
 import { prepareLocal, SYNTHETIC, SYNTHETIC_TOKENS, syntheticModel } from './synthetic.js';
 

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { parseAdapterConfig } from '../../src/adapters/config.js';
 import { planAdapter } from '../../src/adapters/plan.js';
-import { loadBinding } from '../../src/engine/binding.js';
+import { loadBinding } from '../../src/engine/addon.js';
 import { openSynthetic, SYNTHETIC, SYNTHETIC_MODELS } from '../helpers/synthetic.js';
 import { VARIANT_ADAPTERS } from '../helpers/variants.js';
 

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { loadBinding, runtimeVersion } from '../../engine/binding.js';
+import { loadBinding, runtimeVersion } from '../../engine/addon.js';
 import { type CliCommand, EXIT, readArguments } from '../command.js';
 import { cudaFindings } from './cuda-checks.js';
 import { findingLines } from './finding.js';

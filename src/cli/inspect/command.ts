@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { loadBinding } from '../../engine/binding.js';
+import { loadBinding } from '../../engine/addon.js';
 import { describeModel } from '../../model/describe-model.js';
 import { createProgressDisplay } from '../../model/progress.js';
 import { type CliCommand, EXIT, readArguments } from '../command.js';

@@ -1,7 +1,7 @@
 import { join, resolve } from 'node:path';
 import { configError } from '../../config/command-line.js';
 import { integer } from '../../config/values.js';
-import { loadBinding } from '../../engine/binding.js';
+import { loadBinding } from '../../engine/addon.js';
 import { prepareModel } from '../../model/prepare-model.js';
 import { createProgressDisplay } from '../../model/progress.js';
 import { type CliCommand, EXIT, readArguments } from '../command.js';
@@ -40,7 +40,7 @@ export const VERIFY: CliCommand = {
       const progress = createProgressDisplay();
       const prepared = await prepareModel({
         model,
-        precision,
+        precision: precision ?? 'f32',
         cacheDir: settings.cacheDir,
         checksumFile: (path) => binding.crc32File(path),
         onProgress: progress.report,

@@ -4,7 +4,7 @@ import { AdapterRoots, CONFIG_FILE } from '../../adapters/adapter-directory.js';
 import { parseAdapterConfig } from '../../adapters/config.js';
 import type { AdapterDtype } from '../../core/adapter.js';
 import type { PreparedModel } from '../../core/model-manifest.js';
-import { kvBlockBytes } from '../../engine/engine-sizing.js';
+import { hostBlockBytes } from '../../engine/engine-sizing.js';
 import type { WorkerStart } from '../../messages/worker-messages.js';
 import type { EngineHooks } from '../../worker/open-engine.js';
 import { ANSWER_TOKENS, type VerifyCase, verifyCases } from './cases.js';
@@ -108,7 +108,7 @@ function startOf(options: VerifyOptions, cases: readonly VerifyCase[], adapterMe
     adapterMemoryBytes,
     maxAdapterBytes,
     adapterDtype,
-    kvMemoryBytes: blocks * kvBlockBytes(config),
+    kvMemoryBytes: blocks * hostBlockBytes(config),
     maxModelLen: Math.min(longest, config.maxPositions),
     maxBatchTokens: MAX_BATCH_TOKENS,
     maxPrefillRows: MAX_BATCH_TOKENS,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { toLoramuxError } from '../../../src/core/errors.js';
-import { loadBinding } from '../../../src/engine/binding.js';
+import { loadBinding } from '../../../src/engine/addon.js';
 import { worstError } from '../../helpers/compare.js';
 import { casesOf, openSynthetic, oracleLogits, titleOf } from '../../helpers/synthetic.js';
 

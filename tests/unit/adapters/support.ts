@@ -7,12 +7,12 @@ import type { AdapterBackend } from '../../../src/adapters/loader.js';
 import type { BaseModel } from '../../../src/adapters/plan.js';
 import { type ErrorCode, LoramuxError } from '../../../src/core/errors.js';
 import type { LoraSite, WeightRef } from '../../../src/core/model-manifest.js';
-import {
-  type NativeAdapterFile,
-  type NativeAdapterPlan,
-  type NativeMergeRecipe,
-  type NativeTensorInfo,
-  packageRoot,
+import { packageRoot } from '../../../src/engine/addon.js';
+import type {
+  NativeAdapterFile,
+  NativeAdapterPlan,
+  NativeMergeRecipe,
+  NativeTensorInfo,
 } from '../../../src/engine/binding.js';
 
 export const DEMO_ADAPTERS = join(packageRoot(), 'examples', 'adapters');

@@ -1,0 +1,83 @@
+import { resolve } from 'node:path';
+import type { Config } from './config/config.js';
+import { LoramuxError } from './core/errors.js';
+import { elementBytes, type ModelManifest, type Precision } from './core/model-manifest.js';
+import { defaultCudaRuntime, useCudaAddon } from './engine/addon.js';
+import type { NativeCudaDevice } from './engine/binding.js';
+import { chooseDevice, type DeviceChoice } from './engine/choose-device.js';
+import { probeCuda } from './engine/cuda-probe.js';
+import { deviceBudget, hostBudget, type MemoryBudget } from './engine/memory-budget.js';
+import type { CudaStart } from './messages/worker-messages.js';
+import type { DeviceKind } from './model/choose-precision.js';
+
+/** Settings that decide what computes. */
+export const DEVICE_SETTINGS = ['device', 'deviceFallback', 'cudaRuntime', 'adapterDtype'] as const;
+
+/** Rows of prompts beside answers: what a step of a CPU, and of a GPU, reads without holding answers up for long. */
+const PREFILL_ROWS = { cpu: 16, cuda: 256 } as const;
+
+/** What computes in this process, and what settings that were left open come to on it. */
+export class StartedDevice {
+  readonly kind: DeviceKind;
+  /** What the engine worker is told; empty for a CPU. */
+  readonly start: { readonly cuda?: CudaStart };
+  readonly #facts: NativeCudaDevice | null;
+
+  constructor(cuda: DeviceChoice['cuda']) {
+    this.kind = cuda === null ? 'cpu' : 'cuda';
+    this.#facts = cuda?.facts ?? null;
+    this.start =
+      cuda === null ? {} : { cuda: { device: cuda.index, name: cuda.facts.name, capability: cuda.facts.capability } };
+  }
+
+  precision({ precision }: Pick<Config, 'precision'>): Precision | 'auto' {
+    return precision ?? (this.kind === 'cuda' ? 'auto' : 'f32');
+  }
+
+  prefillRows({ maxPrefillRows }: Pick<Config, 'maxPrefillRows'>): number {
+    return maxPrefillRows ?? PREFILL_ROWS[this.kind];
+  }
+
+  /** ERR_CONFIG when a GPU's memory is too small. */
+  memory(
+    wanted: Pick<Config, 'adapterMemoryBytes' | 'kvMemoryBytes' | 'maxBatchTokens'>,
+    { config, precision, weights }: ModelManifest,
+    memoryBytes: number,
+  ): MemoryBudget {
+    if (this.#facts === null) return hostBudget(memoryBytes, wanted);
+    const { freeBytes } = this.#facts;
+    const { maxBatchTokens } = wanted;
+    const load = {
+      freeBytes,
+      weightsBytes: weights.bytes,
+      config,
+      elementBytes: elementBytes(precision),
+      maxBatchTokens,
+    };
+    return deviceBudget(load, wanted);
+  }
+}
+
+/**
+ * Decides what computes, and which addon this process loads; before anything else loads one. The CPU in the place of a
+ * GPU is said to `warn`. ERR_CONFIG says what keeps a GPU from being used where the CPU may not take its place.
+ */
+export function startDevice(
+  config: Pick<Config, (typeof DEVICE_SETTINGS)[number]>,
+  warn: (text: string) => void,
+  probe: typeof probeCuda = probeCuda,
+): StartedDevice {
+  const runtime = resolve(config.cudaRuntime ?? defaultCudaRuntime());
+  const { cuda, warning } = chooseDevice(config.device, config.deviceFallback, () => probe(runtime));
+  if (warning !== null) warn(warning);
+  if (cuda !== null) {
+    if (config.adapterDtype === 'int8')
+      throw new LoramuxError(
+        'ERR_CONFIG',
+        '--adapter-dtype int8: expected file on a GPU: int8 factors have kernels for CPUs only',
+        { field: '--adapter-dtype' },
+      );
+    useCudaAddon(runtime);
+  }
+  return new StartedDevice(cuda);
+}

@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { ModelManifest } from '../../../src/core/model-manifest.js';
+import { startDevice } from '../../../src/device-start.js';
+import type { CudaState } from '../../../src/engine/cuda-probe.js';
+
+const OPEN = { precision: null, maxPrefillRows: null, adapterMemoryBytes: null, kvMemoryBytes: null } as const;
+const ASKED = { device: 'auto', deviceFallback: null, cudaRuntime: '/runtime', adapterDtype: 'file' } as const;
+const NO_GPU: CudaState = {
+  obstacles: [{ part: 'device', found: 'no GPU', advice: 'buy one' }],
+  devices: [],
+  hasDriver: true,
+};
+
+test('on a CPU, open settings become those of a CPU, and a GPU that cannot be used is warned of', () => {
+  const warnings: string[] = [];
+  const device = startDevice(
+    ASKED,
+    (text) => warnings.push(text),
+    () => NO_GPU,
+  );
+  assert.deepEqual(warnings, ['THE CPU COMPUTES instead of a GPU. no GPU: buy one']);
+  assert.deepEqual([device.kind, device.start], ['cpu', {}]);
+  assert.deepEqual([device.precision(OPEN), device.prefillRows(OPEN)], ['f32', 16]);
+  assert.deepEqual([device.precision({ precision: 'w8' }), device.prefillRows({ maxPrefillRows: 3 })], ['w8', 3]);
+  const memory = device.memory({ ...OPEN, maxBatchTokens: 512 }, {} as ModelManifest, 2 ** 34);
+  assert.deepEqual(memory, { adapterMemoryBytes: 2 ** 30, kvMemoryBytes: 2 ** 28 });
+});
+
+test('int8 adapters are refused on a GPU', () => {
+  const gpu = { name: 'g', totalBytes: 1, freeBytes: 1, capability: 90, driver: 1, runtime: 1, emulated: false };
+  const state: CudaState = { obstacles: [], devices: [gpu], hasDriver: true };
+  assert.throws(
+    () => startDevice({ ...ASKED, adapterDtype: 'int8' }, assert.fail, () => state),
+    /--adapter-dtype int8: expected file on a GPU/,
+  );
+});
+
+test('on a GPU, open settings become those of a GPU', () => {
+  const gpu = { name: 'g', totalBytes: 1, freeBytes: 2 ** 36, capability: 90, driver: 1, runtime: 1, emulated: false };
+  const device = startDevice(ASKED, assert.fail, () => ({ obstacles: [], devices: [gpu], hasDriver: true }));
+  assert.deepEqual(device.start, { cuda: { device: 0, name: 'g', capability: 90 } });
+  assert.deepEqual([device.kind, device.precision(OPEN), device.prefillRows(OPEN)], ['cuda', 'auto', 256]);
+  assert.equal(device.precision({ precision: 'f32' }), 'f32');
+});
