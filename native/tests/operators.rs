@@ -15,7 +15,8 @@ mod common;
 mod toy;
 
 use common::{Rng, bits};
-use loramux_native::adapters::compile::FactorStorage;
+use loramux_native::adapters::compile::{self, FactorStorage};
+use loramux_native::adapters::store::AdapterStore;
 use loramux_native::error::Code;
 use loramux_native::kernels::attention::PAGE;
 use loramux_native::kernels::simd::Dtype;
@@ -23,6 +24,8 @@ use loramux_native::sampler::RowSampling;
 use loramux_native::session::context::{StepBatch, StepContext};
 use loramux_native::session::engine::{Engine, EngineOptions};
 use loramux_native::session::step::StepRequest;
+use loramux_native::weights::Weights;
+use std::sync::Arc;
 use toy::adapter::{Adapter, Rows};
 use toy::{HEAD_SITE, LIMITS, NORMS, Toy, VOCAB, Variant, runtime_ready};
 
@@ -500,23 +503,37 @@ fn bad_batches_are_refused_naming_the_array_and_change_nothing() {
 
 #[test]
 fn a_released_adapter_lives_until_its_step_ends() {
+    let toy = Toy::new(Variant::default());
+    let store = AdapterStore::default();
+    let weights = Weights::open(&toy.options(1).directory.join("weights.bin")).unwrap();
+    let handle = store.next_handle();
+    let (file, plan) = (pool()[1].file(), pool()[1].plan());
+    let adapter = compile::compile(handle, &file, &plan, FactorStorage::File, &Toy::manifest(), &weights).unwrap();
+    let bytes = adapter.bytes;
+    store.insert(Arc::new(adapter));
+    assert_eq!(store.memory(), (bytes, 1));
+    let context = StepContext::build(&good_batch(handle), &LIMITS, &store).unwrap();
+    store.release(handle);
+    store.release(handle);
+    assert_eq!(store.memory(), (bytes, 1), "the step still holds it");
+    assert!(StepContext::build(&good_batch(handle), &LIMITS, &store).is_err(), "no new step may use it");
+    drop(context);
+    assert_eq!(store.memory(), (0, 0));
+}
+
+#[test]
+fn handles_of_adapters_are_never_used_twice() {
     if !runtime_ready() {
         return;
     }
     let toy = Toy::new(Variant::default());
-    let engine = toy.engine(1);
-    let shared = engine.shared();
+    let shared = toy.engine(1).shared();
     let (handle, bytes) = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap();
     assert_eq!(shared.adapters.memory(), (bytes, 1));
-    let context = StepContext::build(&good_batch(handle), &LIMITS, &shared.adapters).unwrap();
     shared.adapters.release(handle);
-    shared.adapters.release(handle);
-    assert_eq!(shared.adapters.memory(), (bytes, 1), "the step still holds it");
-    assert!(StepContext::build(&good_batch(handle), &LIMITS, &shared.adapters).is_err(), "no new step may use it");
-    drop(context);
     assert_eq!(shared.adapters.memory(), (0, 0));
     let (next, _) = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap();
-    assert_ne!(next, handle, "handles are never reused");
+    assert_ne!(next, handle);
     shared.adapters.clear();
     assert_eq!(shared.adapters.memory(), (0, 0));
 }

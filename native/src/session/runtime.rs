@@ -46,3 +46,11 @@ pub fn environment() -> Result<&'static Environment> {
         .map(|(_, environment)| environment)
         .ok_or_else(|| Error::new(Code::NativeLoad, "ONNX Runtime is not open: call initRuntime first"))
 }
+
+/// What `open` makes of the model file `graph`.
+///
+/// # Errors
+/// `ERR_MODEL_INVALID` naming the file.
+pub fn graph_opened<T>(graph: &Path, open: impl FnOnce(&Path) -> std::result::Result<T, String>) -> Result<T> {
+    open(graph).map_err(|e| Error::new(Code::ModelInvalid, format!("{}: {e}. Delete the cache entry to have it rebuilt", graph.display())))
+}

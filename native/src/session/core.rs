@@ -1,0 +1,47 @@
+//! What an engine asks of the device that it runs on: to keep adapters and to run steps that were checked.
+
+use super::last_sampled::LastSampled;
+use super::step::{StepRequest, StepResult};
+use crate::adapters::compile::AdapterPlan;
+use crate::adapters::safetensors::File;
+use crate::constraint::store::{ConstraintStore, InUse};
+use crate::error::Result;
+use crate::manifest::Manifest;
+use crate::weights::Weights;
+
+/// One step's work after [`StepRequest::check`].
+pub struct Step<'a> {
+    pub request: &'a StepRequest,
+    /// Token of each row, below the vocabulary's size. [T]
+    pub ids: &'a [i64],
+    /// What each sampled row obeys. [M]
+    pub matchers: &'a [Option<InUse>],
+    pub constraints: &'a ConstraintStore,
+}
+
+/// Owned by the step thread.
+pub trait Core {
+    /// Runs one forward pass, samples its logits rows and remembers what sequence slots sampled.
+    ///
+    /// # Errors
+    /// `ERR_STEP_FAILED` when the batch is not what it should be or the session fails; nothing is remembered then.
+    fn step(&mut self, step: &Step<'_>, last_sampled: &mut LastSampled) -> Result<StepResult>;
+}
+
+/// The resident adapters of one engine; other threads use them while a step runs.
+pub trait Residents: Send + Sync {
+    /// Makes `file` resident: its handle, never used before, and its bytes.
+    ///
+    /// # Errors
+    /// `ERR_ADAPTER_INVALID` naming the tensor, see [`crate::adapters::compile::compile`].
+    fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<(u32, usize)>;
+
+    /// Forgets an adapter; harmless when it is not there.
+    fn release(&self, handle: u32);
+
+    /// Forgets all: the engine is closing.
+    fn clear(&self);
+
+    /// Bytes and number of adapters whose memory is not freed yet, released ones included.
+    fn memory(&self) -> (usize, usize);
+}
