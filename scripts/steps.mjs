@@ -86,24 +86,32 @@ export function installPackages() {
 
 const LIBRARIES = { linux: 'libloramux_native.so', darwin: 'libloramux_native.dylib', win32: 'loramux_native.dll' };
 
-/** The addon; the copy is replaced atomically, so that a running server keeps its own. */
+const CRATE = ['native/src', 'native/build.rs', 'native/Cargo.toml', 'native/Cargo.lock', 'native/rust-toolchain.toml'];
+
+/** Builds the crate into `target` and puts it in the place of `addon`, atomically: a running server keeps its own. */
+function buildAddon(addon, target, args, env) {
+  needTools('cargo');
+  const library = LIBRARIES[process.platform];
+  if (library === undefined) stop(`no native build for ${process.platform}: run on Linux or macOS`);
+  const build = ['build', '--release', '--locked', '--target-dir', join(root, target), ...args];
+  run('cargo', build, { cwd: join(root, 'native'), env: { ...process.env, ...env } });
+  const path = join(root, addon);
+  copyFileSync(join(root, target, 'release', library), `${path}.new`);
+  renameSync(`${path}.new`, path);
+}
+
+/** The addon for CPUs. */
 export function buildNative() {
-  const inputs = [
-    'native/src',
-    'native/build.rs',
-    'native/Cargo.toml',
-    'native/Cargo.lock',
-    'native/rust-toolchain.toml',
-  ];
-  unlessFresh('native/loramux.node', inputs, () => {
-    needTools('cargo');
-    const library = LIBRARIES[process.platform];
-    if (library === undefined) stop(`no native build for ${process.platform}: run on Linux or macOS`);
-    run('cargo', ['build', '--release', '--locked'], { cwd: join(root, 'native') });
-    const addon = join(root, 'native', 'loramux.node');
-    copyFileSync(join(root, 'native', 'target', 'release', library), `${addon}.new`);
-    renameSync(`${addon}.new`, addon);
-  });
+  const addon = 'native/loramux.node';
+  unlessFresh(addon, CRATE, () => buildAddon(addon, 'native/target', [], {}));
+}
+
+/** The addon for NVIDIA GPUs, its kernels compiled by `nvcc`. */
+export function buildCuda(nvcc) {
+  const addon = 'native/loramux-cuda.node';
+  unlessFresh(addon, [...CRATE, 'native/cuda'], () =>
+    buildAddon(addon, 'native/target/cuda', ['--features', 'cuda'], { LORAMUX_NVCC: nvcc }),
+  );
 }
 
 export function buildTypeScript() {

@@ -2,6 +2,8 @@
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { ensureClientEnvironment } from './client-env.mjs';
+import { ensureNvcc } from './cuda-toolkit.mjs';
+import { kernelPrograms, runEmulated, runForGpu } from './kernels.mjs';
 import { buildNative, buildTypeScript, installPackages, needTools, root, run, stop } from './steps.mjs';
 
 /** Compiled test files below a folder; an empty set is a failure, not a success. */
@@ -28,6 +30,29 @@ function nodeTests(folder, { concurrency = 2, under = [], env = {} } = {}) {
   run(program, args, { env: { ...process.env, ...env } });
 }
 
+/**
+ * The CUDA side as far as it goes without a GPU: kernels and engine on the emulator, everything compiled by nvcc, and the
+ * tests that need a GPU named and skipped. `npm run test:gpu` runs those.
+ */
+function cudaTests() {
+  if (process.platform !== 'linux' || process.arch !== 'x64') {
+    console.log(`skipped: kernels are built on Linux x64, this is ${process.platform} ${process.arch}`);
+    return;
+  }
+  runEmulated('test');
+  const features = ['--locked', '--features', 'cuda-emulated'];
+  run('cargo', ['clippy', '--all-targets', ...features, '--', '-D', 'warnings'], native);
+  run('cargo', ['test', ...features, '--test', 'cuda*'], native);
+  let nvcc;
+  try {
+    nvcc = ensureNvcc();
+  } catch (error) {
+    stop(`the kernels are compiled by nvcc: ${error.message}`);
+  }
+  for (const kind of ['test', 'bench']) if (kernelPrograms(kind).length > 0) runForGpu(kind, nvcc);
+  nodeTests('gpu', { concurrency: 1 });
+}
+
 /** The clients' own packages against one server on the demo model. */
 function clientTests() {
   let python;
@@ -50,6 +75,7 @@ const PARTS = {
   format: () => run('cargo', ['fmt', '--check'], native),
   clippy: () => run('cargo', ['clippy', '--all-targets', '--locked', '--', '-D', 'warnings'], native),
   native: () => run('cargo', ['test', '--locked'], native),
+  cuda: cudaTests,
   unit: () => nodeTests('unit'),
   http: () => nodeTests('http'),
   grpc: () => nodeTests('grpc'),

@@ -13,7 +13,7 @@ import {
 } from '../../src/core/request.js';
 import { NO_CONSTRAINT, type StepBatch, type StepOutput } from '../../src/core/step.js';
 import { loadBinding } from '../../src/engine/addon.js';
-import type { NativeEngine, NativeTokenizer } from '../../src/engine/binding.js';
+import type { NativeEngine, NativeEngineOptions, NativeTokenizer } from '../../src/engine/binding.js';
 import { checkBatch, checkSnapshot } from '../../src/scheduler/invariants.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
 import type { StepPlan } from '../../src/scheduler/step-plan.js';
@@ -33,6 +33,8 @@ export interface DirectOptions {
   readonly prefixCache?: boolean;
   readonly speculation?: boolean;
   readonly adapterDtype?: AdapterDtype;
+  /** The CPU when not given. */
+  readonly cuda?: NativeEngineOptions['cuda'];
 }
 
 /** What one request came to, with the logits that each of its tokens was chosen from. */
@@ -71,6 +73,7 @@ export class DirectEngine {
       kvBlocks: sizes.kvBlocks,
       tokenCount: tokenizer.vocabSize(),
       adapterDtype: options.adapterDtype ?? 'file',
+      ...(options.cuda === undefined ? {} : { cuda: options.cuda }),
     });
     const registry = new AdapterRegistry({
       backend: adapterBackend(binding, engine),

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Precision, PreparedModel } from '../../src/core/model-manifest.js';
 import { loadBinding } from '../../src/engine/addon.js';
+import type { DeviceKind } from '../../src/model/choose-precision.js';
 import { prepareModel } from '../../src/model/prepare-model.js';
 import { DirectEngine, type DirectOptions } from './direct-engine.js';
 import { FIXTURES, TEST_CACHE } from './paths.js';
@@ -60,10 +61,11 @@ export function oracleLogits({ logits }: SyntheticCase): Float32Array {
 }
 
 /** A model of the fixtures or any other path, converted into the tests' cache on first use. */
-export function prepareLocal(path: string, precision: Precision): Promise<PreparedModel> {
+export function prepareLocal(path: string, precision: Precision, device: DeviceKind = 'cpu'): Promise<PreparedModel> {
   return prepareModel({
     model: path,
     precision,
+    device,
     cacheDir: TEST_CACHE,
     checksumFile: (file) => loadBinding().crc32File(file),
     onProgress: () => undefined,
@@ -87,6 +89,6 @@ export async function openSynthetic(
 ): Promise<DirectEngine> {
   const { path, adapters } = syntheticModel(name);
   const adapterRoots = [...new Set(adapters.map((adapter) => dirname(join(SYNTHETIC, adapter))))];
-  const model = await prepareLocal(join(SYNTHETIC, path), precision);
+  const model = await prepareLocal(join(SYNTHETIC, path), precision, sizes.cuda === undefined ? 'cpu' : 'cuda');
   return DirectEngine.open({ model, adapterRoots, kvBlocks: 512, ...sizes });
 }

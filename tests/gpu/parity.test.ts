@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Precision } from '../../src/core/model-manifest.js';
+import { relativeError } from '../helpers/compare.js';
+import { type Outcome, shuffled } from '../helpers/direct-engine.js';
+import { GPU, NO_GPU } from '../helpers/gpu.js';
+import { assertEqualsOracle } from '../helpers/oracle.js';
+import {
+  casesOf,
+  openSynthetic,
+  oracleLogits,
+  SYNTHETIC_MODELS,
+  type SyntheticCase,
+  titleOf,
+} from '../helpers/synthetic.js';
+
+/**
+ * How far logits of 16 bits may be from PEFT's float32, relative to their size, and the least gap between the two best
+ * logits at which tokens are compared. Bounds from the formats' widths: nothing was measured yet.
+ */
+const SHORT = {
+  f16: { error: 2e-2, gap: 0.1 },
+  bf16: { error: 1e-1, gap: 0.5 },
+} as const;
+
+function assertNearOracle(outcome: Outcome, oracle: SyntheticCase, precision: Precision): void {
+  if (precision === 'f32') {
+    assertEqualsOracle(outcome, oracle);
+    return;
+  }
+  const { error, gap } = SHORT[precision as keyof typeof SHORT];
+  const found = relativeError(outcome.logits[0] as Float32Array, oracleLogits(oracle));
+  assert.ok(found <= error, `${titleOf(oracle)} in ${precision}: logits are off by ${found.toExponential(1)}`);
+  const tie = oracle.gaps.findIndex((each) => each < gap);
+  const count = tie === -1 ? oracle.gaps.length : tie;
+  assert.deepEqual(outcome.tokens.slice(0, count), oracle.expected_ids.slice(0, count), titleOf(oracle));
+}
+
+for (const [name, { covers }] of SYNTHETIC_MODELS) {
+  for (const precision of ['f32', 'f16', 'bf16'] as const) {
+    test(`${name} in ${precision} is PEFT's on the GPU, alone, mixed and in chunks (${covers})`, {
+      skip: NO_GPU,
+    }, async () => {
+      const cases = casesOf(name);
+      const engine = await openSynthetic(name, { precision, cuda: GPU });
+      const requestFor = ({ adapter, prompt_ids, expected_ids }: SyntheticCase): ReturnType<typeof engine.request> =>
+        engine.request(adapter, prompt_ids, expected_ids.length);
+      for (const oracle of cases) {
+        const [outcome] = await engine.run([requestFor(oracle)], { logits: true });
+        assertNearOracle(outcome as Outcome, oracle, precision);
+      }
+      const mixed = shuffled(cases, 1);
+      const together = await engine.run(mixed.map(requestFor), { logits: true });
+      for (const [at, oracle] of mixed.entries()) assertNearOracle(together[at] as Outcome, oracle, precision);
+      await engine.close();
+
+      const narrow = await openSynthetic(name, {
+        precision,
+        cuda: GPU,
+        maxBatchTokens: 5,
+        maxSequences: 4,
+        kvBlocks: 12,
+      });
+      const chunked = await narrow.run(cases.map(requestFor), { logits: true });
+      for (const [at, oracle] of cases.entries()) assertNearOracle(chunked[at] as Outcome, oracle, precision);
+      await narrow.close();
+    });
+  }
+}
+
+test('seeded sampling repeats itself on the GPU, whatever runs beside it', { skip: NO_GPU }, async () => {
+  const [name] = SYNTHETIC_MODELS.keys();
+  const engine = await openSynthetic(name as string, { cuda: GPU });
+  const [oracle] = casesOf(name as string);
+  const { adapter, prompt_ids } = oracle as SyntheticCase;
+  const sampled = (seed: bigint) => {
+    const request = engine.request(adapter, prompt_ids, 16);
+    return { ...request, sampling: { ...request.sampling, greedy: false, temperature: 1, topP: 0.9, topK: 20, seed } };
+  };
+  const [first] = await engine.run([sampled(7n)]);
+  const [again, other] = await engine.run([sampled(7n), sampled(8n)]);
+  await engine.close();
+  assert.deepEqual(again?.tokens, first?.tokens);
+  assert.notDeepEqual(other?.tokens, first?.tokens);
+});
