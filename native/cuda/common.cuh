@@ -31,7 +31,8 @@ cudaError_t launch(void (*kernel)(Params...), const Shape &shape, cudaStream_t, 
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return cudaSuccess;
   auto thread = [&] { kernel(static_cast<Params>(args)...); };
   using Thread = decltype(thread);
-  return lmx_emulator::run_grid(shape.grid, shape.block, shape.shared_bytes, [](void *body) { (*static_cast<Thread *>(body))(); }, &thread);
+  return lmx_emulator::run_grid(
+      shape.grid, shape.block, shape.shared_bytes, [](void *body) { (*static_cast<Thread *>(body))(); }, &thread);
 }
 
 /// `name` points to the launch's shared_bytes, 16-byte aligned. Once in a kernel.
@@ -46,7 +47,8 @@ template <class... Params, class... Args>
 cudaError_t launch(void (*kernel)(Params...), const Shape &shape, cudaStream_t stream, Args... args) {
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return cudaSuccess;
   if (shape.shared_bytes > 48 << 10) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
     if (error != cudaSuccess) return error;
   }
   cudaLaunchAttribute attribute = {};
@@ -100,10 +102,14 @@ struct Type {
 template <class F>
 lmx_status with_dtype(int32_t dtype, F f) {
   switch (dtype) {
-    case LMX_F32: return f(Type<float>{});
-    case LMX_F16: return f(Type<__half>{});
-    case LMX_BF16: return f(Type<__nv_bfloat16>{});
-    default: return cudaErrorInvalidValue;
+    case LMX_F32:
+      return f(Type<float>{});
+    case LMX_F16:
+      return f(Type<__half>{});
+    case LMX_BF16:
+      return f(Type<__nv_bfloat16>{});
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 
@@ -122,11 +128,17 @@ __host__ __device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __b
 template <class T>
 __host__ __device__ __forceinline__ T from_float(float x);
 template <>
-__host__ __device__ __forceinline__ float from_float<float>(float x) { return x; }
+__host__ __device__ __forceinline__ float from_float<float>(float x) {
+  return x;
+}
 template <>
-__host__ __device__ __forceinline__ __half from_float<__half>(float x) { return __float2half_rn(x); }
+__host__ __device__ __forceinline__ __half from_float<__half>(float x) {
+  return __float2half_rn(x);
+}
 template <>
-__host__ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+__host__ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
 
 /// Elements of T in 16 bytes.
 template <class T>
@@ -152,7 +164,9 @@ __device__ __forceinline__ Vector<T> load_once(const T *p) {
     uint4 bits;
     Vector<T> vector;
   } u;
-  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(u.bits.x), "=r"(u.bits.y), "=r"(u.bits.z), "=r"(u.bits.w) : "l"(p));
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(u.bits.x), "=r"(u.bits.y), "=r"(u.bits.z), "=r"(u.bits.w)
+      : "l"(p));
   return u.vector;
 #endif
 }

@@ -7,9 +7,23 @@ extern "C" {
 
 const size_t *lmx_abi_sizes(void) {
   static const size_t sizes[] = {
-      sizeof(lmx_part),      sizeof(lmx_site_delta), sizeof(lmx_replaced_rows),  sizeof(lmx_embedding_lora), sizeof(lmx_adapter),  sizeof(lmx_term),
-      sizeof(lmx_tile),      sizeof(lmx_query_tile), sizeof(lmx_counts),         sizeof(lmx_step),           sizeof(lmx_device_facts), sizeof(lmx_sgmv),
-      sizeof(lmx_attention), sizeof(lmx_row_sampling), sizeof(lmx_counted_token), sizeof(lmx_sampling),      0,
+      sizeof(lmx_part),
+      sizeof(lmx_site_delta),
+      sizeof(lmx_replaced_rows),
+      sizeof(lmx_embedding_lora),
+      sizeof(lmx_adapter),
+      sizeof(lmx_term),
+      sizeof(lmx_tile),
+      sizeof(lmx_query_tile),
+      sizeof(lmx_counts),
+      sizeof(lmx_step),
+      sizeof(lmx_device_facts),
+      sizeof(lmx_sgmv),
+      sizeof(lmx_attention),
+      sizeof(lmx_row_sampling),
+      sizeof(lmx_counted_token),
+      sizeof(lmx_sampling),
+      0,
   };
   return sizes;
 }
@@ -87,7 +101,9 @@ lmx_status lmx_copy_out(void *host_to, const void *from, size_t bytes, lmx_strea
 lmx_status lmx_copy(void *to, const void *from, size_t bytes, lmx_stream stream) {
   return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(stream));
 }
-lmx_status lmx_zero(void *to, size_t bytes, lmx_stream stream) { return cudaMemsetAsync(to, 0, bytes, static_cast<cudaStream_t>(stream)); }
+lmx_status lmx_zero(void *to, size_t bytes, lmx_stream stream) {
+  return cudaMemsetAsync(to, 0, bytes, static_cast<cudaStream_t>(stream));
+}
 
 lmx_status lmx_event_create(lmx_event *out) {
   return cudaEventCreateWithFlags(reinterpret_cast<cudaEvent_t *>(out), cudaEventDisableTiming);

@@ -65,11 +65,13 @@ struct Machine {
     if (stacks != nullptr) munmap(stacks, MOST_THREADS * STACK_BYTES);
   }
   void take_stacks() {
-    void *memory = mmap(nullptr, MOST_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(nullptr, MOST_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) std::abort();
     stacks = static_cast<char *>(memory);
     // A stack that grows too far hits a page without access.
-    for (unsigned i = 0; i < MOST_THREADS; ++i) mprotect(stacks + i * STACK_BYTES, static_cast<std::size_t>(getpagesize()), PROT_NONE);
+    for (unsigned i = 0; i < MOST_THREADS; ++i)
+      mprotect(stacks + i * STACK_BYTES, static_cast<std::size_t>(getpagesize()), PROT_NONE);
   }
   Thread &self() { return threads[current]; }
   /// Back to the scheduler until this thread is ready.
@@ -107,7 +109,8 @@ void report_stuck(Machine &m) {
     const bool same = i > 0 && m.threads[i - 1].state == t.state && m.threads[i - 1].place.line == t.place.line;
     if (same) continue;
     char line[256];
-    std::snprintf(line, sizeof line, " thread %u at %s:%d (%s)", i, t.place.file, t.place.line, t.state == State::at_block ? "block" : "warp");
+    std::snprintf(line, sizeof line, " thread %u at %s:%d (%s)", i, t.place.file, t.place.line,
+                  t.state == State::at_block ? "block" : "warp");
     text += line;
     ++named;
   }
@@ -160,7 +163,8 @@ void meet_warp(Place place, unsigned mask, void *payload, Together together) {
   const unsigned first = m.current / 32 * 32;
   const unsigned there = m.count - first >= 32 ? 0xffffffffu : (1u << (m.count - first)) - 1;
   mask &= there;
-  if ((mask >> (m.current - first) & 1) == 0) fail("%s:%d: lane %u is not in its own mask %08x", place.file, place.line, m.current - first, mask);
+  if ((mask >> (m.current - first) & 1) == 0)
+    fail("%s:%d: lane %u is not in its own mask %08x", place.file, place.line, m.current - first, mask);
   self.state = State::at_warp;
   self.place = place;
   self.mask = mask;
@@ -171,7 +175,8 @@ void meet_warp(Place place, unsigned mask, void *payload, Together together) {
     if ((mask >> lane & 1) == 0) continue;
     const Thread &t = m.threads[first + lane];
     if (t.state == State::ended) fail("%s:%d: lane %u of mask %08x has ended", place.file, place.line, lane, mask);
-    const bool here = t.state == State::at_warp && t.mask == mask && t.place.line == place.line && std::strcmp(t.place.file, place.file) == 0;
+    const bool here = t.state == State::at_warp && t.mask == mask && t.place.line == place.line &&
+                      std::strcmp(t.place.file, place.file) == 0;
     if (!here) return m.pause();
     payloads[lane] = t.payload;
   }
@@ -220,8 +225,8 @@ const char *last_report() { return machine.report.c_str(); }
 cudaError_t run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*thread)(void *), void *context) {
   Machine &m = machine;
   const std::size_t count = static_cast<std::size_t>(block.x) * block.y * block.z;
-  const bool fits = count > 0 && count <= MOST_THREADS && shared_bytes <= MOST_SHARED && grid.x > 0 && grid.x <= 0x7fffffffu &&
-                    grid.y > 0 && grid.y <= 65535 && grid.z > 0 && grid.z <= 65535;
+  const bool fits = count > 0 && count <= MOST_THREADS && shared_bytes <= MOST_SHARED && grid.x > 0 &&
+                    grid.x <= 0x7fffffffu && grid.y > 0 && grid.y <= 65535 && grid.z > 0 && grid.z <= 65535;
   if (!fits || m.busy) return cudaErrorInvalidConfiguration;
   if (m.stacks == nullptr) m.take_stacks();
   // The guard behind it shows writes past its end.

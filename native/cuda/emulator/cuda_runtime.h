@@ -1,5 +1,5 @@
-// CUDA C++ for g++: what the kernels of this project use of the language and of the runtime, on the CPU. Same names, own text;
-// the meaning is that of the CUDA C++ Programming Guide. Stricter where a GPU would go on with undefined values.
+// CUDA C++ for g++: what the kernels of this project use of the language and of the runtime, on the CPU. Same names, own
+// text; the meaning is that of the CUDA C++ Programming Guide. Stricter where a GPU would go on with undefined values.
 #pragma once
 
 #include <cmath>
@@ -28,10 +28,10 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
-#define LMX_VECTORS(type, name)                                                                       \
-  struct alignas(2 * sizeof(type)) name##2 { type x, y; };                                            \
-  struct alignas(16) name##4 { type x, y, z, w; };                                                    \
-  inline name##2 make_##name##2(type x, type y) { return {x, y}; }                                    \
+#define LMX_VECTORS(type, name)                                    \
+  struct alignas(2 * sizeof(type)) name##2 { type x, y; };         \
+  struct alignas(16) name##4 { type x, y, z, w; };                 \
+  inline name##2 make_##name##2(type x, type y) { return {x, y}; } \
   inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 LMX_VECTORS(float, float)
 LMX_VECTORS(int, int)
@@ -122,20 +122,32 @@ T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32, LMX_HERE) 
   const int lane = lmx_emulator::lane_id(), from = lane - static_cast<int>(by);
   return lmx_emulator::shuffle({file, line}, mask, value, from >= lmx_emulator::part_begin(width) ? from : lane);
 }
-inline unsigned __ballot_sync(unsigned mask, int predicate, LMX_HERE) { return lmx_emulator::vote({file, line}, mask, predicate != 0); }
-inline int __any_sync(unsigned mask, int predicate, LMX_HERE) { return lmx_emulator::vote({file, line}, mask, predicate != 0) != 0; }
-inline int __all_sync(unsigned mask, int predicate, LMX_HERE) { return lmx_emulator::vote({file, line}, mask, predicate == 0) == 0; }
+inline unsigned __ballot_sync(unsigned mask, int predicate, LMX_HERE) {
+  return lmx_emulator::vote({file, line}, mask, predicate != 0);
+}
+inline int __any_sync(unsigned mask, int predicate, LMX_HERE) {
+  return lmx_emulator::vote({file, line}, mask, predicate != 0) != 0;
+}
+inline int __all_sync(unsigned mask, int predicate, LMX_HERE) {
+  return lmx_emulator::vote({file, line}, mask, predicate == 0) == 0;
+}
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
 // ---- arithmetic -------------------------------------------------------------------------------------------------------
 
 template <class T>
-constexpr T min(T a, T b) { return b < a ? b : a; }
+constexpr T min(T a, T b) {
+  return b < a ? b : a;
+}
 template <class T>
-constexpr T max(T a, T b) { return a < b ? b : a; }
+constexpr T max(T a, T b) {
+  return a < b ? b : a;
+}
 template <class T>
-T __ldg(const T *p) { return *p; }
+T __ldg(const T *p) {
+  return *p;
+}
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
@@ -160,12 +172,12 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 }
 
 // Threads change at meeting points only, so plain reads and writes are atomic.
-#define LMX_ATOMIC(name, result)                 \
-  template <class T>                             \
-  T name(T *at, T value) {                       \
-    const T old = *at;                           \
-    *at = static_cast<T>(result);                \
-    return old;                                  \
+#define LMX_ATOMIC(name, result)  \
+  template <class T>              \
+  T name(T *at, T value) {        \
+    const T old = *at;            \
+    *at = static_cast<T>(result); \
+    return old;                   \
   }
 LMX_ATOMIC(atomicAdd, old + value)
 LMX_ATOMIC(atomicMax, old < value ? value : old)

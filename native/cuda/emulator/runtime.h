@@ -60,7 +60,8 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEven
 
 namespace lmx_emulator {
 
-/// Runs `thread` once for every thread of the grid. cudaErrorLaunchFailure where a kernel breaks a rule; last_report says which.
+/// Runs `thread` once for every thread of the grid. cudaErrorLaunchFailure where a kernel breaks a rule; last_report says
+/// which.
 cudaError_t run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*thread)(void *), void *context);
 
 }  // namespace lmx_emulator

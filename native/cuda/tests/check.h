@@ -34,7 +34,9 @@ inline int &failures() {
 }
 inline void failed(const char *file, int line, const std::string &what) {
   // The first ones tell; a wrong kernel would print millions.
-  if (++failures() <= 20) std::fprintf(stderr, "  FAILED %s:%d: %s%s%s\n", file, line, what.c_str(), context().empty() ? "" : " in ", context().c_str());
+  if (++failures() <= 20)
+    std::fprintf(stderr, "  FAILED %s:%d: %s%s%s\n", file, line, what.c_str(), context().empty() ? "" : " in ",
+                 context().c_str());
 }
 
 /// The status of a lmx_… or CUDA call must be 0: nothing after it would mean anything.
@@ -46,22 +48,24 @@ inline void need(int status, const char *file, int line, const char *what) {
 
 }  // namespace lmx_test
 
-#define LMX_TEST(name)                                        \
-  static void name();                                         \
-  static const lmx_test::Register name##_test{#name, &name};  \
+#define LMX_TEST(name)                                       \
+  static void name();                                        \
+  static const lmx_test::Register name##_test{#name, &name}; \
   static void name()
-#define CHECK(condition) \
-  do { if (!(condition)) lmx_test::failed(__FILE__, __LINE__, #condition); } while (false)
+#define CHECK(condition)                                                \
+  do {                                                                  \
+    if (!(condition)) lmx_test::failed(__FILE__, __LINE__, #condition); \
+  } while (false)
 #define NEED(call) lmx_test::need(static_cast<int>(call), __FILE__, __LINE__, #call)
 /// |got − want| ≤ tolerance; a NaN fails.
-#define CHECK_NEAR(got, want, tolerance)                                                                                       \
-  do {                                                                                                                         \
-    const double lmx_got = (got), lmx_want = (want), lmx_tolerance = (tolerance);                                              \
-    if (!(std::fabs(lmx_got - lmx_want) <= lmx_tolerance)) {                                                                   \
-      lmx_test::failed(__FILE__, __LINE__,                                                                                     \
-                       std::string(#got) + " = " + std::to_string(lmx_got) + ", expected " + std::to_string(lmx_want) + " ± " + \
-                           std::to_string(lmx_tolerance));                                                                     \
-    }                                                                                                                          \
+#define CHECK_NEAR(got, want, tolerance)                                                                                \
+  do {                                                                                                                  \
+    const double lmx_got = (got), lmx_want = (want), lmx_tolerance = (tolerance);                                       \
+    if (!(std::fabs(lmx_got - lmx_want) <= lmx_tolerance)) {                                                            \
+      lmx_test::failed(__FILE__, __LINE__,                                                                              \
+                       std::string(#got) + " = " + std::to_string(lmx_got) + ", expected " + std::to_string(lmx_want) + \
+                           " ± " + std::to_string(lmx_tolerance));                                                      \
+    }                                                                                                                   \
   } while (false)
 
 int main() {

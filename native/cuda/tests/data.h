@@ -98,6 +98,8 @@ class Device {
 };
 
 /// Device memory with `values` as `dtype`.
-inline Device<unsigned char> upload(int dtype, const std::vector<float> &values) { return Device<unsigned char>(encode(dtype, values)); }
+inline Device<unsigned char> upload(int dtype, const std::vector<float> &values) {
+  return Device<unsigned char>(encode(dtype, values));
+}
 
 }  // namespace lmx_test

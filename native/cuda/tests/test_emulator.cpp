@@ -43,7 +43,9 @@ __global__ void writes_behind_shared_memory() {
   LMX_SHARED(float, numbers);
   numbers[threadIdx.x] = 1;
 }
-__global__ void loads_misaligned(const float *in, float *out) { out[threadIdx.x] = lmx::load_vector(in + threadIdx.x).at[0]; }
+__global__ void loads_misaligned(const float *in, float *out) {
+  out[threadIdx.x] = lmx::load_vector(in + threadIdx.x).at[0];
+}
 
 LMX_TEST(broken_rules_are_reported) {
   Device<int> ints(64);

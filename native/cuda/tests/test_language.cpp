@@ -1,5 +1,5 @@
-// What every kernel stands on: launches, barriers, shuffles, conversions, copies to shared memory, matrix loads, products of the
-// tensor cores. On the emulator this tests the emulator, on a GPU that the wrappers say what the hardware does.
+// What every kernel stands on: launches, barriers, shuffles, conversions, copies to shared memory, matrix loads, products of
+// the tensor cores. On the emulator this tests the emulator, on a GPU that the wrappers say what the hardware does.
 #include "data.h"
 #include "tensor_core.cuh"
 
@@ -20,7 +20,8 @@ LMX_TEST(grids_and_blocks_have_three_dimensions) {
   NEED(lmx::launch(write_indices, {dim3(0), dim3(1)}, nullptr, out.data()));
 }
 
-/// Prefix sums of a block: every step needs both of its barriers. `wide`, the dynamic shared memory, is a copy of the result.
+/// Prefix sums of a block: every step needs both of its barriers. `wide`, the dynamic shared memory, is a copy of the
+/// result.
 __global__ void prefix_sums(const int *in, int *out, int *copies) {
   __shared__ int sums[96];
   LMX_SHARED(int, wide);
@@ -42,7 +43,8 @@ LMX_TEST(barriers_order_shared_memory) {
   std::vector<int> in(96);
   for (int i = 0; i < 96; ++i) in[static_cast<size_t>(i)] = i * i % 17;
   Device<int> device_in(in), out(96), copies(96);
-  NEED(lmx::launch(prefix_sums, {dim3(1), dim3(96), 96 * sizeof(int)}, nullptr, device_in.data(), out.data(), copies.data()));
+  NEED(
+      lmx::launch(prefix_sums, {dim3(1), dim3(96), 96 * sizeof(int)}, nullptr, device_in.data(), out.data(), copies.data()));
   const auto got = out.get(), got_copies = copies.get();
   int sum = 0;
   for (size_t i = 0; i < 96; ++i) {
@@ -100,20 +102,21 @@ void check_conversions(int exponent_bits, int mantissa_bits) {
   for (size_t i = 0; i < patterns.size(); ++i) patterns[i] = static_cast<uint16_t>(i);
   Device<uint16_t> in(patterns), back(patterns.size());
   Device<float> wide(patterns.size());
-  NEED(lmx::launch(widen_and_back<T>, {dim3(1 << 8), dim3(1 << 8)}, nullptr, reinterpret_cast<const T *>(in.data()), wide.data(),
-                   reinterpret_cast<T *>(back.data())));
+  NEED(lmx::launch(widen_and_back<T>, {dim3(1 << 8), dim3(1 << 8)}, nullptr, reinterpret_cast<const T *>(in.data()),
+                   wide.data(), reinterpret_cast<T *>(back.data())));
   const auto got = wide.get();
   const auto got_back = back.get();
   const int bias = (1 << (exponent_bits - 1)) - 1, infinite = (1 << exponent_bits) - 1;
   for (size_t i = 0; i < patterns.size(); ++i) {
-    const int exponent = static_cast<int>(i >> mantissa_bits) & infinite, mantissa = static_cast<int>(i) & ((1 << mantissa_bits) - 1);
+    const int exponent = static_cast<int>(i >> mantissa_bits) & infinite,
+              mantissa = static_cast<int>(i) & ((1 << mantissa_bits) - 1);
     if (exponent == infinite && mantissa != 0) {
       CHECK(std::isnan(got[i]));
       continue;
     }
     const double magnitude = exponent == infinite ? HUGE_VAL
-                             : exponent == 0      ? std::ldexp(mantissa, 1 - bias - mantissa_bits)
-                                                  : std::ldexp(mantissa + (1 << mantissa_bits), exponent - bias - mantissa_bits);
+                             : exponent == 0 ? std::ldexp(mantissa, 1 - bias - mantissa_bits)
+                                             : std::ldexp(mantissa + (1 << mantissa_bits), exponent - bias - mantissa_bits);
     CHECK(got[i] == (i >> 15 ? -magnitude : magnitude));
     CHECK(got_back[i] == patterns[i]);
   }
