@@ -14,10 +14,10 @@ mod toy;
 
 use common::packed::{Packed, half_bytes};
 use common::{Rng, TempDir, bytes_of, round_to};
-use loramux_native::adapters::compile::{
-    AdapterPlan, BiasPlan, CopyPlan, EmbeddingPlan, FactorStorage, MAX_RANK, ModulePlan, NormPlan, RowsPlan, compile,
-};
+use loramux_native::adapters::compile::{FactorStorage, compile};
 use loramux_native::adapters::patterns::first_matches;
+use loramux_native::adapters::plan::{AdapterPlan, BiasPlan, CopyPlan, EmbeddingPlan, ModulePlan, NormPlan, RowsPlan};
+use loramux_native::adapters::read::MAX_RANK;
 use loramux_native::adapters::resident::{Adapter, EmbeddingDelta};
 use loramux_native::adapters::safetensors::File;
 use loramux_native::adapters::tensor::Values;

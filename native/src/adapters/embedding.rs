@@ -1,51 +1,42 @@
-//! LoRA on the token embedding, packed.
+//! LoRA on the token embedding.
 
-use super::compile::{EmbeddingPlan, check_scale, gain_of};
-use super::pack::{pack, pack_panels};
-use super::resident::EmbeddingLora;
+use super::layout::EmbeddingValues;
+use super::pack::pack;
+use super::plan::EmbeddingPlan;
+use super::read::{check_scale, gain_of};
 use super::safetensors::File;
-use super::slab::SlabBuilder;
 use super::tensor::{Values, read};
 use crate::error::Result;
-use crate::kernels::lora::PANEL;
 use crate::kernels::simd::Dtype;
 use crate::manifest::Embedding;
 use crate::pace;
 use crate::weights::Weights;
 
-/// Packs A transposed, so that a token's column is one row, and B as every expand wants it.
-///
 /// # Errors
 /// `ERR_ADAPTER_INVALID` naming the tensor.
-pub fn embedding_lora(
-    file: &File,
-    plan: &EmbeddingPlan,
-    embedding: &Embedding,
-    weights: &Weights,
-    slab: &mut SlabBuilder,
-) -> Result<EmbeddingLora> {
+pub fn embedding_lora<'a>(file: &'a File, plan: &EmbeddingPlan, embedding: &Embedding, weights: &Weights) -> Result<EmbeddingValues<'a>> {
     let (vocab, hidden, rank) = (embedding.weight.rows, embedding.weight.cols, plan.rank);
     let scale = check_scale(file, &plan.a, rank, plan.scaling)?;
     let (a, b) = (Values::of(file, &plan.a, &[rank, vocab])?, Values::of(file, &plan.b, &[hidden, rank])?);
     let dtype = if a.dtype == b.dtype { a.dtype } else { Dtype::F32 };
-    let panels = b.in_dtype(dtype);
     let a = a.widen();
     let gain = match &plan.magnitude {
         Some(name) => Some(column_gain(file, name, plan, embedding, (&a, &b.widen()), weights)?),
         None => None,
     };
-    let (a_offset, packed) = slab.reserve(vocab * rank * dtype.size())?;
-    let mut column = vec![0.0f32; rank];
-    for (token, packed) in packed.chunks_exact_mut(rank * dtype.size()).enumerate() {
+    Ok(EmbeddingValues { dtype, rank, scale, vocab, hidden, a, b, gain })
+}
+
+/// Writes A transposed, [vocab, rank] of the values' dtype: a token's column is one row.
+pub fn pack_columns(lora: &EmbeddingValues<'_>, packed: &mut [u8]) {
+    let mut column = vec![0.0f32; lora.rank];
+    for (token, packed) in packed.chunks_exact_mut(lora.rank * lora.dtype.size()).enumerate() {
         pace::worked(packed.len());
         for (j, value) in column.iter_mut().enumerate() {
-            *value = a[j * vocab + token];
+            *value = lora.a[j * lora.vocab + token];
         }
-        pack(dtype, &column, packed);
+        pack(lora.dtype, &column, packed);
     }
-    let (b_offset, packed) = slab.reserve(hidden.div_ceil(PANEL) * rank * PANEL * dtype.size())?;
-    pack_panels(dtype, &panels, rank, packed);
-    Ok(EmbeddingLora { dtype, rank, vocab, a: a_offset, scale, hidden, b: b_offset, gain })
 }
 
 /// `g_h = m_h / ‖(Eᵀ + s·B·A)_h‖₂` per hidden column over the whole vocabulary, in double precision.

@@ -3,10 +3,13 @@
 pub mod buffer;
 pub mod compile;
 pub mod embedding;
+pub mod layout;
 pub mod merge;
 pub mod pack;
 pub mod patterns;
+pub mod plan;
 pub mod quantise;
+pub mod read;
 pub mod replace;
 pub mod resident;
 pub mod safetensors;

@@ -1,26 +1,25 @@
 //! What an adapter puts in the place of the base's: rows of embedding and head, norms. And copies that must equal it.
 
-use super::compile::{CopyPlan, NormPlan, RowsPlan};
-use super::pack::{pack, pack_groups, unpack};
-use super::resident::{PackedRows, ReplacedRows, a_stride};
+use super::layout::RowValues;
+use super::pack::{pack, unpack};
+use super::plan::{CopyPlan, NormPlan, RowsPlan};
 use super::safetensors::File;
-use super::slab::SlabBuilder;
 use super::tensor::{Values, invalid, read};
 use crate::error::{Code, Error, Result};
-use crate::kernels::lora::Stored;
 use crate::kernels::simd::Dtype;
 use crate::manifest::{Manifest, WeightRef};
 use crate::pace;
 use crate::weights::Weights;
+use std::collections::BTreeMap;
 
 /// Most tokens with a row of their own.
 pub const MAX_TOKENS: usize = 4096;
 
-/// Packs rows by ascending token. Where a token comes twice its last row counts, as in PEFT.
+/// Rows by ascending token. Where a token comes twice its last row counts, as in PEFT.
 ///
 /// # Errors
 /// `ERR_ADAPTER_INVALID` naming the tensor.
-pub fn replaced_rows(file: &File, plan: &RowsPlan, manifest: &Manifest, slab: &mut SlabBuilder) -> Result<ReplacedRows> {
+pub fn replaced_rows<'a>(file: &'a File, plan: &RowsPlan, manifest: &Manifest) -> Result<RowValues<'a>> {
     let WeightRef { rows: vocab, cols: width, .. } = manifest.embedding.weight;
     let count = plan.tokens.as_ref().map_or(vocab, Vec::len);
     if let Some(tokens) = &plan.tokens {
@@ -31,17 +30,10 @@ pub fn replaced_rows(file: &File, plan: &RowsPlan, manifest: &Manifest, slab: &m
             return Err(invalid(file, &plan.tensor, format!("expected tokens below {vocab}, got {token}")));
         }
     }
-    let Values { dtype, bytes } = Values::of(file, &plan.tensor, &[count, width])?;
-    let mut rows: Vec<&[u8]> = bytes.chunks_exact(width * dtype.size()).collect();
-    let mut tokens = None;
-    if let Some(unsorted) = &plan.tokens {
-        let by_token: std::collections::BTreeMap<u32, &[u8]> = unsorted.iter().copied().zip(rows).collect();
-        tokens = Some(by_token.keys().copied().collect());
-        rows = by_token.into_values().collect();
-    }
-    let (offset, packed) = slab.reserve(rows.len() * a_stride(width) * dtype.size())?;
-    pack_groups(Stored::Float(dtype), &rows, a_stride(width), packed);
-    Ok(ReplacedRows { rows: PackedRows { dtype, count: rows.len(), width, offset }, tokens })
+    let values = Values::of(file, &plan.tensor, &[count, width])?;
+    let Some(unsorted) = &plan.tokens else { return Ok(RowValues { width, values, order: (0..count).collect(), tokens: None }) };
+    let by_token: BTreeMap<u32, usize> = unsorted.iter().copied().zip(0..).collect();
+    Ok(RowValues { width, values, tokens: Some(by_token.keys().copied().collect()), order: by_token.into_values().collect() })
 }
 
 /// The replaced norms by their index, None where the base's stays.

@@ -2,7 +2,7 @@
 
 use super::last_sampled::LastSampled;
 use super::step::{StepRequest, StepResult};
-use crate::adapters::compile::AdapterPlan;
+use crate::adapters::plan::AdapterPlan;
 use crate::adapters::safetensors::File;
 use crate::constraint::store::{ConstraintStore, InUse};
 use crate::error::Result;
@@ -33,7 +33,7 @@ pub trait Residents: Send + Sync {
     /// Makes `file` resident: its handle, never used before, and its bytes.
     ///
     /// # Errors
-    /// `ERR_ADAPTER_INVALID` naming the tensor, see [`crate::adapters::compile::compile`].
+    /// `ERR_ADAPTER_INVALID` naming the tensor, see [`crate::adapters::read::read_adapter`].
     fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<(u32, usize)>;
 
     /// Forgets an adapter; harmless when it is not there.

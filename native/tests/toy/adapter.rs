@@ -2,7 +2,7 @@
 
 use super::{HIDDEN, VOCAB, site_shape};
 use crate::common::{Rng, bytes_of, round_to};
-use loramux_native::adapters::compile::{AdapterPlan, BiasPlan, EmbeddingPlan, ModulePlan, NormPlan, RowsPlan};
+use loramux_native::adapters::plan::{AdapterPlan, BiasPlan, EmbeddingPlan, ModulePlan, NormPlan, RowsPlan};
 use loramux_native::adapters::safetensors::File;
 use loramux_native::kernels::simd::Dtype;
 
