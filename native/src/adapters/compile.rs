@@ -8,7 +8,7 @@ use super::quantise::{pack_a, pack_b};
 use super::read::read_adapter;
 use super::resident::{Adapter, EmbeddingDelta, EmbeddingLora, PackedRows, Part, ReplacedRows, SiteDelta, a_stride};
 use super::safetensors::File;
-use super::slab::SlabBuilder;
+use super::slab::{Pages, SlabBuilder};
 use crate::error::Result;
 use crate::kernels::lora::{PANEL, Stored};
 use crate::manifest::Manifest;
@@ -41,7 +41,7 @@ pub fn compile(
     let mut sites = Vec::new();
     sites.resize_with(manifest.sites.len(), || None);
     // Nearly always the bytes of the file and some alignment.
-    let slab = SlabBuilder::new(file.size() + file.tensors.len() * PIECE_OVERHEAD)?;
+    let slab = SlabBuilder::new(Pages, file.size() + file.tensors.len() * PIECE_OVERHEAD)?;
     let mut packed = Packed { storage, slab, sites, embedding: None, head: None, norms: Vec::new() };
     read_adapter(file, plan, manifest, weights, &mut packed)?;
     let Packed { slab, sites, embedding, head, norms, .. } = packed;

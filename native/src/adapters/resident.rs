@@ -2,6 +2,7 @@
 
 use super::pack::unpack;
 use super::slab::Slab;
+use super::store::Resident;
 use crate::kernels::lora::{GROUP, PANEL, Stored};
 use crate::kernels::simd::{Dtype, LANES};
 
@@ -20,6 +21,20 @@ pub struct Adapter {
     pub bytes: usize,
     /// Rescales (DoRA) or replaces something of the base: such an adapter cannot be summed with others.
     pub stands_alone: bool,
+}
+
+impl Resident for Adapter {
+    fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn stands_alone(&self) -> bool {
+        self.stands_alone
+    }
 }
 
 /// What one adapter adds at one site: the A of all its modules stacked, and behind it each module's B.

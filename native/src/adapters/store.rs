@@ -6,30 +6,45 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+/// An adapter that steps may use, wherever its numbers lie.
+pub trait Resident {
+    /// Never used before.
+    fn handle(&self) -> u32;
+    /// What it takes where it lies.
+    fn bytes(&self) -> usize;
+    /// Cannot be summed with others, nor weighted.
+    fn stands_alone(&self) -> bool;
+}
+
 /// All adapters of one engine.
-#[derive(Default)]
-pub struct AdapterStore {
+pub struct AdapterStore<A = Adapter> {
     next: AtomicU32,
-    adapters: Mutex<HashMap<u32, Arc<Adapter>>>,
+    adapters: Mutex<HashMap<u32, Arc<A>>>,
     /// Released but perhaps still read by a step.
-    leaving: Mutex<Vec<Weak<Adapter>>>,
+    leaving: Mutex<Vec<Weak<A>>>,
     resident_bytes: AtomicUsize,
 }
 
-impl AdapterStore {
+impl<A> Default for AdapterStore<A> {
+    fn default() -> Self {
+        Self { next: AtomicU32::default(), adapters: Mutex::default(), leaving: Mutex::default(), resident_bytes: AtomicUsize::default() }
+    }
+}
+
+impl<A: Resident> AdapterStore<A> {
     /// A handle never used before.
     pub fn next_handle(&self) -> u32 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub fn insert(&self, adapter: Arc<Adapter>) {
-        self.resident_bytes.fetch_add(adapter.bytes, Ordering::Relaxed);
-        lock(&self.adapters).insert(adapter.handle, adapter);
+    pub fn insert(&self, adapter: Arc<A>) {
+        self.resident_bytes.fetch_add(adapter.bytes(), Ordering::Relaxed);
+        lock(&self.adapters).insert(adapter.handle(), adapter);
     }
 
     /// # Errors
     /// `ERR_STEP_FAILED` for a handle that is not resident.
-    pub fn get(&self, handle: u32) -> Result<Arc<Adapter>> {
+    pub fn get(&self, handle: u32) -> Result<Arc<A>> {
         lock(&self.adapters).get(&handle).cloned().ok_or_else(|| {
             Error::new(Code::StepFailed, format!("adapter handle {handle} is not resident: it was released before its rows ended"))
         })
@@ -39,7 +54,7 @@ impl AdapterStore {
     pub fn release(&self, handle: u32) {
         let removed = lock(&self.adapters).remove(&handle);
         if let Some(adapter) = removed {
-            self.resident_bytes.fetch_sub(adapter.bytes, Ordering::Relaxed);
+            self.resident_bytes.fetch_sub(adapter.bytes(), Ordering::Relaxed);
             let mut leaving = lock(&self.leaving);
             leaving.retain(|weak| weak.strong_count() > 0);
             leaving.push(Arc::downgrade(&adapter));
@@ -58,7 +73,7 @@ impl AdapterStore {
     #[must_use]
     pub fn memory(&self) -> (usize, usize) {
         let count = lock(&self.adapters).len();
-        let leaving: Vec<_> = lock(&self.leaving).iter().filter_map(Weak::upgrade).map(|a| a.bytes).collect();
+        let leaving: Vec<_> = lock(&self.leaving).iter().filter_map(Weak::upgrade).map(|a| a.bytes()).collect();
         (self.resident_bytes.load(Ordering::Relaxed) + leaving.iter().sum::<usize>(), count + leaving.len())
     }
 }

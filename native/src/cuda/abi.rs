@@ -1,5 +1,6 @@
 //! The structs of `native/cuda/loramux_cuda.h`, which documents them. [`super::device::Device::open`] compares their sizes.
 
+use crate::kernels::attention::PAGE;
 use crate::kernels::simd::Dtype;
 use std::ffi::{c_char, c_void};
 
@@ -16,6 +17,7 @@ pub const LONG_TILE_ROWS: usize = 64;
 pub const QUERY_TILE_ROWS: usize = 64;
 /// Positions of one KV block.
 pub const BLOCK: usize = 16;
+const _: () = assert!(BLOCK == PAGE, "batches count in blocks of the host's size");
 /// Most of the likeliest tokens that a row reports.
 pub const MOST_TOP: usize = 256;
 /// In `Sampling::tokens`: none.
@@ -96,6 +98,11 @@ pub struct Term {
     pub reserved: i32,
 }
 
+// SAFETY: an address on the device, which this process never follows.
+unsafe impl Send for Term {}
+// SAFETY: as above.
+unsafe impl Sync for Term {}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
@@ -146,6 +153,11 @@ pub struct Step {
     pub row_terms: *const Tile,
     pub head_row_terms: *const Tile,
 }
+
+// SAFETY: addresses on the device, which this process never follows.
+unsafe impl Send for Step {}
+// SAFETY: as above.
+unsafe impl Sync for Step {}
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

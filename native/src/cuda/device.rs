@@ -1,8 +1,10 @@
-//! A device, its memory, and the order of what it does: safe owners of what the C interface hands out.
+//! A device: what it is, what it gives, what it says when it fails.
 
-use super::abi::{self, RawEvent, RawStream};
+use super::abi;
+use super::memory::{DeviceBuffer, PinnedBuffer};
+use super::stream::{Event, Stream};
 use crate::error::{Code, Error, Result};
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,6 +75,11 @@ impl Device {
         check(unsafe { abi::lmx_device_use(self.0.index) }, "choosing the device")
     }
 
+    /// Counts `bytes` of device memory as given back.
+    pub(super) fn forget(&self, bytes: usize) {
+        self.0.allocated.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes of device memory that live buffers hold.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
@@ -100,7 +107,7 @@ impl Device {
         check(status, "allocating device memory")?;
         let data = NonNull::new(data).ok_or_else(|| Error::new(Code::Device, "the device gave no memory and no reason"))?;
         self.0.allocated.fetch_add(bytes, Ordering::Relaxed);
-        Ok(Some(DeviceBuffer { data: data.cast(), len: bytes, device: self.clone() }))
+        Ok(Some(DeviceBuffer::of(data.cast(), bytes, self)))
     }
 
     /// `bytes` of host memory that copies reach directly, all zero. Slow: keep it for the next use.
@@ -112,7 +119,7 @@ impl Device {
         let data = NonNull::new(data.cast::<u8>()).ok_or_else(|| Error::new(Code::Device, "no pinned memory and no reason"))?;
         // SAFETY: as many bytes were just allocated; nobody else knows them.
         unsafe { data.write_bytes(0, bytes) };
-        Ok(PinnedBuffer { data, len: bytes, device: self.clone() })
+        Ok(PinnedBuffer::of(data, bytes, self))
     }
 
     /// A queue of work; one of a `priority` below 0 goes before others.
@@ -121,7 +128,7 @@ impl Device {
         let mut raw = std::ptr::null_mut();
         // SAFETY: writes one handle, which lives here.
         check(unsafe { abi::lmx_stream_create(&raw mut raw, priority) }, "creating a stream")?;
-        Ok(Stream { raw, device: self.clone() })
+        Ok(Stream::of(raw, self))
     }
 
     /// A mark in a stream; one never recorded is done.
@@ -130,179 +137,7 @@ impl Device {
         let mut raw = std::ptr::null_mut();
         // SAFETY: writes one handle, which lives here.
         check(unsafe { abi::lmx_event_create(&raw mut raw) }, "creating an event")?;
-        Ok(Event { raw, device: self.clone() })
-    }
-}
-
-/// Device memory, freed when dropped. What kernels do with it is theirs to order.
-pub struct DeviceBuffer {
-    data: NonNull<u8>,
-    len: usize,
-    device: Device,
-}
-
-// SAFETY: an address that this process never looks behind; calls that take it may come from any thread.
-unsafe impl Send for DeviceBuffer {}
-// SAFETY: as above.
-unsafe impl Sync for DeviceBuffer {}
-
-impl DeviceBuffer {
-    /// The device address; aligned to 256 bytes on a GPU, to 16 in the emulator.
-    #[must_use]
-    pub fn ptr(&self) -> *mut u8 {
-        self.data.as_ptr()
-    }
-
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
-
-impl Drop for DeviceBuffer {
-    fn drop(&mut self) {
-        self.device.0.allocated.fetch_sub(self.len, Ordering::Relaxed);
-        // A device that refuses has failed as a whole: there is nothing left to free.
-        let _ = self.device.make_current();
-        // SAFETY: allocated by `lmx_alloc`, freed once. The device waits for kernels in flight before it frees.
-        let _ = unsafe { abi::lmx_free(self.data.as_ptr().cast()) };
-    }
-}
-
-/// Page-locked host memory, freed when dropped. [`super::staging::Staging`] owns those that copies touch.
-pub struct PinnedBuffer {
-    data: NonNull<u8>,
-    len: usize,
-    device: Device,
-}
-
-// SAFETY: owned memory without ties to a thread.
-unsafe impl Send for PinnedBuffer {}
-// SAFETY: as above; shared access only reads.
-unsafe impl Sync for PinnedBuffer {}
-
-impl PinnedBuffer {
-    #[must_use]
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-}
-
-impl std::ops::Deref for PinnedBuffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: `len` bytes that were zeroed when allocated.
-        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
-    }
-}
-
-impl std::ops::DerefMut for PinnedBuffer {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and nobody else has them.
-        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for PinnedBuffer {
-    fn drop(&mut self) {
-        let _ = self.device.make_current();
-        // SAFETY: allocated by `lmx_host_alloc`, freed once; no copy is in flight (Staging waits).
-        let _ = unsafe { abi::lmx_host_free(self.data.as_ptr().cast()) };
-    }
-}
-
-/// A queue of work on the device, in order.
-pub struct Stream {
-    raw: RawStream,
-    device: Device,
-}
-
-// SAFETY: CUDA's streams may be used from any thread.
-unsafe impl Send for Stream {}
-// SAFETY: as above.
-unsafe impl Sync for Stream {}
-
-impl Stream {
-    /// For launches, and for ONNX Runtime; valid as long as this lives.
-    #[must_use]
-    pub fn raw(&self) -> RawStream {
-        self.raw
-    }
-
-    #[must_use]
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// Waits until all that was queued is done.
-    pub fn wait(&self) -> Result<()> {
-        // SAFETY: a live stream.
-        check(unsafe { abi::lmx_stream_wait(self.raw) }, "waiting for a stream")
-    }
-
-    /// What is queued from now on waits for `event`.
-    pub fn after(&self, event: &Event) -> Result<()> {
-        // SAFETY: both live.
-        check(unsafe { abi::lmx_stream_after(self.raw, event.raw) }, "waiting for an event in a stream")
-    }
-
-    /// Fills `buffer` with zeros.
-    pub fn zero(&self, buffer: &DeviceBuffer) -> Result<()> {
-        // SAFETY: as many bytes; who uses them is ordered by streams.
-        check(unsafe { abi::lmx_zero(buffer.ptr().cast::<c_void>(), buffer.len(), self.raw) }, "filling device memory")
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // SAFETY: a live stream; what is queued still runs, and the buffers that it touches wait for that themselves.
-        let _ = unsafe { abi::lmx_stream_destroy(self.raw) };
-    }
-}
-
-/// A mark in a stream that others can wait for.
-pub struct Event {
-    raw: RawEvent,
-    #[allow(dead_code, reason = "an event's device outlives it")]
-    device: Device,
-}
-
-// SAFETY: CUDA's events may be used from any thread.
-unsafe impl Send for Event {}
-// SAFETY: as above.
-unsafe impl Sync for Event {}
-
-impl Event {
-    /// Marks what was queued in `stream` so far, instead of what was marked before.
-    pub fn record(&self, stream: &Stream) -> Result<()> {
-        // SAFETY: both live.
-        check(unsafe { abi::lmx_event_record(self.raw, stream.raw) }, "recording an event")
-    }
-
-    pub fn done(&self) -> Result<bool> {
-        let mut done = 0;
-        // SAFETY: a live event; writes one number, which lives here.
-        check(unsafe { abi::lmx_event_done(self.raw, &raw mut done) }, "asking for an event")?;
-        Ok(done != 0)
-    }
-
-    /// Waits in the calling thread.
-    pub fn wait(&self) -> Result<()> {
-        // SAFETY: a live event.
-        check(unsafe { abi::lmx_event_wait(self.raw) }, "waiting for an event")
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: a live event, destroyed once.
-        let _ = unsafe { abi::lmx_event_destroy(self.raw) };
+        Ok(Event::of(raw, self))
     }
 }
 

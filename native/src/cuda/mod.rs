@@ -6,4 +6,10 @@
 pub mod abi;
 mod calls;
 pub mod device;
+pub mod image;
+pub mod loader;
+pub mod memory;
+mod plain;
+pub mod pool;
 pub mod staging;
+pub mod stream;

@@ -1,7 +1,9 @@
 //! Pinned memory together with the copy that touches it.
 
 use super::abi;
-use super::device::{Device, DeviceBuffer, Event, PinnedBuffer, Stream, check};
+use super::device::{Device, check};
+use super::memory::{DeviceBuffer, PinnedBuffer};
+use super::stream::{Event, Stream};
 use crate::error::{Code, Error, Result};
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! What operators know of the step: immutable while the session runs, checked in full before.
 
 use crate::adapters::resident::Adapter;
-use crate::adapters::store::AdapterStore;
+use crate::adapters::store::{AdapterStore, Resident};
 use crate::error::{Code, Error, Result};
 use crate::kernels::attention::PAGE;
 use std::ops::Range;
@@ -32,11 +32,19 @@ pub struct StepLimits {
     pub kv_pages: usize,
 }
 
+impl StepLimits {
+    /// Blocks of the longest context.
+    #[must_use]
+    pub fn most_blocks(&self) -> usize {
+        self.max_model_len.div_ceil(PAGE)
+    }
+}
+
 /// Rows of one adapter combination, and which of the rows that reach the head are among them.
-pub struct Segment {
+pub struct Segment<A = Adapter> {
     pub rows: Range<usize>,
     pub logits_rows: Range<usize>,
-    pub terms: Vec<(Arc<Adapter>, f32)>,
+    pub terms: Vec<(Arc<A>, f32)>,
 }
 
 /// One row: its absolute position and where its sequence's pages are listed.
@@ -50,16 +58,20 @@ pub struct Row {
 }
 
 /// Facts of one step. Rows of the graph beyond `rows` are padding that operators leave zero.
-pub struct StepContext {
+pub struct StepContext<A = Adapter> {
     pub rows: Vec<Row>,
+    /// Each sequence's rows, of which it has at least one.
+    pub sequences: Vec<Range<usize>>,
+    /// `[sequences, max_blocks]`
     pub block_tables: Vec<i32>,
+    pub max_blocks: usize,
     /// Segments that some adapter touches; base rows are in none.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<Segment<A>>,
     /// Rows that reach the head.
     pub logits_rows: usize,
 }
 
-impl StepContext {
+impl<A: Resident> StepContext<A> {
     /// Bounds that every segment's rows keep: those that reach the head, or all.
     #[must_use]
     pub fn row_count(&self, at_head: bool) -> usize {
@@ -70,7 +82,7 @@ impl StepContext {
     ///
     /// # Errors
     /// `ERR_STEP_FAILED` naming the array and what was expected.
-    pub fn build(batch: &StepBatch, limits: &StepLimits, store: &AdapterStore) -> Result<Self> {
+    pub fn build(batch: &StepBatch, limits: &StepLimits, store: &AdapterStore<A>) -> Result<Self> {
         let total = batch.tokens.len();
         let sequences = batch.context_lens.len();
         if total == 0 || total > limits.max_batch_tokens {
@@ -97,7 +109,15 @@ impl StepContext {
             }
         }
         let segments = segments_of(batch, store, total)?;
-        Ok(Self { rows, block_tables: batch.block_tables.clone(), segments, logits_rows: batch.logits_rows.len() })
+        let sequences = bounds.windows(2).map(|pair| pair[0]..pair[1]).collect();
+        Ok(Self {
+            rows,
+            sequences,
+            block_tables: batch.block_tables.clone(),
+            max_blocks: batch.max_blocks,
+            segments,
+            logits_rows: batch.logits_rows.len(),
+        })
     }
 }
 
@@ -145,7 +165,7 @@ fn rows_of(batch: &StepBatch, limits: &StepLimits, bounds: &[usize]) -> Result<V
     Ok(rows)
 }
 
-fn segments_of(batch: &StepBatch, store: &AdapterStore, total: usize) -> Result<Vec<Segment>> {
+fn segments_of<A: Resident>(batch: &StepBatch, store: &AdapterStore<A>, total: usize) -> Result<Vec<Segment<A>>> {
     let bounds = ascending("segmentIndptr", &batch.segment_indptr, batch.segment_adapters.len(), total)?;
     let mut segments = Vec::new();
     for (s, &entry) in batch.segment_adapters.iter().enumerate() {
@@ -163,7 +183,7 @@ fn segments_of(batch: &StepBatch, store: &AdapterStore, total: usize) -> Result<
             terms.push((store.get(handle)?, weight));
         }
         #[allow(clippy::float_cmp)]
-        if terms.iter().any(|(adapter, weight)| adapter.stands_alone && (list.len() > 1 || *weight != 1.0)) {
+        if terms.iter().any(|(adapter, weight)| adapter.stands_alone() && (list.len() > 1 || *weight != 1.0)) {
             let what = format!("entry {entry}: an adapter with DoRA or replaced weights stands alone with weight 1");
             return Err(bad("adapterTable", what));
         }
@@ -173,7 +193,7 @@ fn segments_of(batch: &StepBatch, store: &AdapterStore, total: usize) -> Result<
     Ok(segments)
 }
 
-impl Segment {
+impl<A> Segment<A> {
     /// The segment's rows as a matrix has them: of those that reach the head, or of all.
     #[must_use]
     pub fn rows_of(&self, at_head: bool) -> Range<usize> {
@@ -200,17 +220,22 @@ fn bad(array: &str, what: String) -> Error {
 }
 
 /// Where the session leaves the step's facts for its operators.
-#[derive(Default)]
-pub struct ContextSlot(Mutex<Option<Arc<StepContext>>>);
+pub struct ContextSlot<A = Adapter>(Mutex<Option<Arc<StepContext<A>>>>);
 
-impl ContextSlot {
-    pub fn set(&self, context: Option<Arc<StepContext>>) {
+impl<A> Default for ContextSlot<A> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<A> ContextSlot<A> {
+    pub fn set(&self, context: Option<Arc<StepContext<A>>>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = context;
     }
 
     /// # Errors
     /// `ERR_NATIVE` outside a step.
-    pub fn get(&self) -> Result<Arc<StepContext>> {
+    pub fn get(&self) -> Result<Arc<StepContext<A>>> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

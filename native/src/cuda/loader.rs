@@ -1,0 +1,108 @@
+//! Adapters on their way to the device.
+//!
+//! An adapter is resident when its numbers are in device memory. There is no second tier on the host: one that was evicted
+//! comes from its file again, whose pages the system keeps while it has room.
+
+use super::abi;
+use super::device::Device;
+use super::image::Image;
+use super::memory::DeviceBuffer;
+use super::pool::PinnedPool;
+use super::staging::Staging;
+use super::stream::Stream;
+use crate::adapters::plan::AdapterPlan;
+use crate::adapters::read::read_adapter;
+use crate::adapters::safetensors::File;
+use crate::adapters::store::Resident;
+use crate::error::{Code, Error, Result};
+use crate::manifest::Manifest;
+use crate::weights::Weights;
+use std::sync::Arc;
+
+/// Most pinned bytes that wait for the next load.
+pub const MAX_SPARE_PINNED: usize = 256 << 20;
+/// The least there is: steps' streams have one below 0, so that their small copies come first.
+const UPLOAD_PRIORITY: i32 = 0;
+
+/// An adapter in device memory. Freed with its last holder: whoever queues kernels that read it holds it until they are done.
+pub struct DeviceAdapter {
+    handle: u32,
+    memory: Arc<DeviceBuffer>,
+    stands_alone: bool,
+    most_rank: usize,
+}
+
+impl DeviceAdapter {
+    /// Its first table, for [`abi::Term`].
+    #[must_use]
+    pub fn address(&self) -> *const abi::Adapter {
+        self.memory.ptr().cast_const().cast()
+    }
+
+    /// All of it; tables first.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<DeviceBuffer> {
+        &self.memory
+    }
+
+    /// Highest rank of a site, all modules together.
+    #[must_use]
+    pub fn most_rank(&self) -> usize {
+        self.most_rank
+    }
+}
+
+impl Resident for DeviceAdapter {
+    fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    fn bytes(&self) -> usize {
+        self.memory.len()
+    }
+
+    fn stands_alone(&self) -> bool {
+        self.stands_alone
+    }
+}
+
+/// Reads adapters into pinned memory and uploads them on a stream of its own, so that no step waits for a load.
+pub struct Loader {
+    device: Device,
+    stream: Stream,
+    pool: PinnedPool,
+}
+
+impl Loader {
+    pub fn new(device: &Device) -> Result<Self> {
+        let pool = PinnedPool::new(device, MAX_SPARE_PINNED);
+        Ok(Self { device: device.clone(), stream: device.stream(UPLOAD_PRIORITY)?, pool })
+    }
+
+    /// Makes `file` resident. Returns when it is: the calling thread waits, no stream of a step does.
+    ///
+    /// # Errors
+    /// As [`read_adapter`]; `ERR_ADAPTER_NO_SPACE` when the device has no room, `ERR_DEVICE` when it fails.
+    pub fn load(&self, handle: u32, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<DeviceAdapter> {
+        let mut image = Image::begin(&self.pool, plan, manifest, file.size(), file.tensors.len())?;
+        read_adapter(file, plan, manifest, weights, &mut image)?;
+        let (bytes, most_rank) = (image.used(), image.most_rank());
+        let full = || {
+            let what = format!("{}: the device has no room for its {bytes} bytes: lower --adapter-memory or --kv-memory", file.label);
+            Error::new(Code::AdapterNoSpace, what)
+        };
+        let memory = Arc::new(self.device.try_alloc(bytes)?.ok_or_else(full)?);
+        let (pinned, used) = image.finish(memory.ptr().addr());
+        let lost = || Error::new(Code::Native, "the image's memory is gone");
+        let mut staging = Staging::of(pinned.into_buffer().ok_or_else(lost)?)?;
+        staging.copy_in(used, &memory, 0, &self.stream)?;
+        self.pool.give(staging.into_buffer()?);
+        Ok(DeviceAdapter { handle, memory, stands_alone: plan.stands_alone(), most_rank })
+    }
+
+    /// Pinned memory between loads.
+    #[must_use]
+    pub fn pool(&self) -> &PinnedPool {
+        &self.pool
+    }
+}

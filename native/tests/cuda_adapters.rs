@@ -1,0 +1,300 @@
+//! Adapters on the device, read back through their tables: what the CPU's compile gives, number by number.
+#![cfg(any(feature = "cuda", feature = "cuda-emulated"))]
+#![allow(clippy::unwrap_used, clippy::cast_sign_loss, reason = "test code")]
+
+mod common;
+mod toy;
+
+use common::{Rng, bits};
+use loramux_native::adapters::compile::{FactorStorage, compile};
+use loramux_native::adapters::resident::{Adapter as Packed, EmbeddingDelta, PackedRows, ReplacedRows};
+use loramux_native::adapters::store::{AdapterStore, Resident};
+use loramux_native::cuda::abi;
+use loramux_native::cuda::device::Device;
+use loramux_native::cuda::loader::{DeviceAdapter, Loader, MAX_SPARE_PINNED};
+use loramux_native::cuda::pool::PinnedPool;
+use loramux_native::cuda::staging::Staging;
+use loramux_native::error::Code;
+use loramux_native::kernels::lora::{PANEL, Stored};
+use loramux_native::kernels::simd::Dtype;
+use loramux_native::manifest::Manifest;
+use loramux_native::weights::Weights;
+use std::sync::Arc;
+use toy::adapter::{Adapter, Rows};
+use toy::{HEAD_SITE, NORMS, Toy, VOCAB, Variant, WIDTH};
+
+struct Bench {
+    toy: Toy,
+    manifest: Manifest,
+    weights: Weights,
+    device: Device,
+    loader: Loader,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let toy = Toy::new(Variant::default());
+        let weights = Weights::open(&toy.options(1).directory.join("weights.bin")).unwrap();
+        let device = Device::open(0).unwrap();
+        let loader = Loader::new(&device).unwrap();
+        Self { toy, manifest: Toy::manifest(), weights, device, loader }
+    }
+
+    fn load(&self, adapter: &Adapter) -> DeviceAdapter {
+        self.loader.load(7, &adapter.file(), &adapter.plan(), &self.manifest, &self.weights).unwrap()
+    }
+
+    fn compile(&self, adapter: &Adapter) -> Packed {
+        compile(7, &adapter.file(), &adapter.plan(), FactorStorage::File, &self.manifest, &self.weights).unwrap()
+    }
+
+    fn image(&self, adapter: &DeviceAdapter) -> Image {
+        let mut staging = Staging::new(&self.device, adapter.bytes()).unwrap();
+        let stream = self.device.stream(0).unwrap();
+        staging.copy_out(adapter.memory(), 0, adapter.bytes(), &stream).unwrap();
+        Image { base: adapter.address().addr(), bytes: staging.bytes().unwrap().to_vec() }
+    }
+}
+
+/// An adapter's device memory, copied back.
+struct Image {
+    base: usize,
+    bytes: Vec<u8>,
+}
+
+impl Image {
+    /// `count` entries at a device address, which must lie within, aligned.
+    fn array<T: Copy, P>(&self, pointer: *const P, count: usize) -> Vec<T> {
+        let at = pointer.addr().checked_sub(self.base).unwrap();
+        assert!(at.is_multiple_of(16), "an array at byte {at}");
+        let bytes = &self.bytes[at..at + count * size_of::<T>()];
+        // SAFETY: as many bytes; plain numbers and addresses, which are only looked at.
+        (0..count).map(|i| unsafe { bytes.as_ptr().cast::<T>().add(i).read_unaligned() }).collect()
+    }
+
+    fn floats<P>(&self, dtype: i32, pointer: *const P, count: usize) -> Vec<f32> {
+        match dtype {
+            0 => self.array(pointer, count),
+            1 => self.array::<half::f16, P>(pointer, count).iter().map(|v| v.to_f32()).collect(),
+            2 => self.array::<half::bf16, P>(pointer, count).iter().map(|v| v.to_f32()).collect(),
+            other => unreachable!("dtype {other}"),
+        }
+    }
+
+    fn vector(&self, pointer: *const f32, count: usize) -> Option<Vec<f32>> {
+        (!pointer.is_null()).then(|| self.floats(0, pointer, count))
+    }
+}
+
+fn size(n: i32) -> usize {
+    usize::try_from(n).unwrap()
+}
+
+fn packed_rows(slab: &[u8], rows: &PackedRows) -> Vec<f32> {
+    let mut values = vec![0.0; rows.count * rows.width];
+    values.chunks_exact_mut(rows.width).enumerate().for_each(|(row, out)| rows.unpack(slab, row, out));
+    values
+}
+
+/// B [out, rank] from panels.
+fn panels(slab: &[u8], dtype: Dtype, at: usize, out: usize, rank: usize) -> Vec<f32> {
+    let one = |n: usize, j: usize| {
+        let mut value = [0.0];
+        let element = (n / PANEL * rank + j) * PANEL + n % PANEL;
+        loramux_native::adapters::pack::unpack(dtype, &slab[at + element * dtype.size()..], &mut value);
+        value[0]
+    };
+    (0..out).flat_map(|n| (0..rank).map(move |j| one(n, j))).collect()
+}
+
+/// Every number of the image is the CPU's.
+fn assert_same(bench: &Bench, adapter: &Adapter, what: &str) {
+    let (device, packed) = (bench.load(adapter), bench.compile(adapter));
+    let image = bench.image(&device);
+    let slab = packed.slab.bytes();
+    let table: abi::Adapter = image.array(device.address(), 1)[0];
+    assert_eq!((device.handle(), device.stands_alone()), (7, packed.stands_alone), "{what}");
+    let most_rank = packed.sites.iter().flatten().map(|site| site.rank).max().unwrap_or(0);
+    assert_eq!((device.most_rank(), size(table.most_rank)), (most_rank, most_rank), "{what}");
+
+    let sites: Vec<abi::SiteDelta> = image.array(table.sites, bench.manifest.sites.len());
+    for (id, (found, wanted)) in sites.iter().zip(&packed.sites).enumerate() {
+        let Some(wanted) = wanted else {
+            assert_eq!((found.part_count, found.rank), (0, 0), "{what}: site {id}");
+            continue;
+        };
+        let Stored::Float(dtype) = wanted.stored else { unreachable!("factors are stored as in the file") };
+        assert_eq!((size(found.rank), found.dtype), (wanted.rank, abi::dtype(dtype)), "{what}: site {id}");
+        let width = bench.manifest.sites[id].in_features;
+        if wanted.rank > 0 {
+            let a = packed_rows(slab, &PackedRows { dtype, count: wanted.rank, width, offset: wanted.a });
+            assert_eq!(bits(&image.floats(found.dtype, found.a, a.len())), bits(&a), "{what}: A of site {id}");
+            assert_eq!(image.vector(found.scale, wanted.rank).unwrap(), wanted.scale, "{what}: scale of site {id}");
+        }
+        let parts: Vec<abi::Part> = image.array(found.parts, size(found.part_count));
+        assert_eq!(parts.len(), wanted.parts.len(), "{what}: parts of site {id}");
+        for (found, wanted) in parts.iter().zip(&wanted.parts) {
+            let place = [found.rank_offset, found.rank, found.out_offset, found.out_features].map(size);
+            assert_eq!(place, [wanted.rank_offset, wanted.rank, wanted.out_offset, wanted.out_features], "{what}: a part of site {id}");
+            if wanted.rank > 0 {
+                let b = panels(slab, dtype, wanted.b, wanted.out_features, wanted.rank);
+                assert_eq!(bits(&image.floats(abi::dtype(dtype), found.b, b.len())), bits(&b), "{what}: B of site {id}");
+            } else {
+                assert!(found.b.is_null(), "{what}: B of site {id}");
+            }
+            assert_eq!(image.vector(found.gain, wanted.out_features), wanted.gain, "{what}: gain of site {id}");
+            assert_eq!(image.vector(found.offset, wanted.out_features), wanted.offset, "{what}: offset of site {id}");
+        }
+    }
+    let norms: Vec<*const f32> = image.array(table.norms, NORMS);
+    let norms: Vec<_> = norms.iter().map(|&norm| image.vector(norm, WIDTH)).collect();
+    assert_eq!(norms, packed.norms, "{what}: norms");
+    assert_same_rows(&image, &table.head_rows, packed.head.as_ref(), slab, what);
+    let (lora, rows) = match &packed.embedding {
+        None => (None, None),
+        Some(EmbeddingDelta::Lora(lora)) => (Some(lora), None),
+        Some(EmbeddingDelta::Replaced(rows)) => (None, Some(rows)),
+    };
+    assert_same_rows(&image, &table.embedding_rows, rows, slab, what);
+    let found = &table.embedding;
+    assert_eq!(size(found.rank), lora.map_or(0, |lora| lora.rank), "{what}: rank of the embedding");
+    if let Some(lora) = lora {
+        assert_eq!((size(found.vocab), found.dtype, found.scale), (VOCAB, abi::dtype(lora.dtype), lora.scale), "{what}");
+        let mut a = vec![0.0; VOCAB * lora.rank];
+        loramux_native::adapters::pack::unpack(lora.dtype, &slab[lora.a..], &mut a);
+        assert_eq!(bits(&image.floats(found.dtype, found.a, a.len())), bits(&a), "{what}: A of the embedding");
+        let b = panels(slab, lora.dtype, lora.b, WIDTH, lora.rank);
+        assert_eq!(bits(&image.floats(found.dtype, found.b, b.len())), bits(&b), "{what}: B of the embedding");
+        assert_eq!(image.vector(found.gain, WIDTH), lora.gain, "{what}: gain of the embedding");
+    }
+}
+
+fn assert_same_rows(image: &Image, found: &abi::ReplacedRows, wanted: Option<&ReplacedRows>, slab: &[u8], what: &str) {
+    assert_eq!(size(found.count), wanted.map_or(0, |rows| rows.rows.count), "{what}: replaced rows");
+    let Some(wanted) = wanted else { return };
+    let rows = packed_rows(slab, &wanted.rows);
+    assert_eq!(found.dtype, abi::dtype(wanted.rows.dtype), "{what}");
+    assert_eq!(bits(&image.floats(found.dtype, found.rows, rows.len())), bits(&rows), "{what}: replaced rows");
+    let tokens = (!found.tokens.is_null()).then(|| image.array::<u32, _>(found.tokens, size(found.count)));
+    assert_eq!(tokens, wanted.tokens, "{what}: their tokens");
+}
+
+const ALL: [(usize, usize); 8] = [(0, 0), (0, 2), (1, 0), (2, 1), (2, 0), (3, 0), (5, 0), (HEAD_SITE, 0)];
+
+#[test]
+fn factors_gains_and_biases_are_the_cpus() {
+    let bench = Bench::new();
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        for rank in [1, 3, 8, 17, 64] {
+            for dora in [false, true] {
+                let what = format!("{dtype:?} rank {rank} dora {dora}");
+                assert_same(&bench, &Adapter::random(rank as u64, rank, dtype, dora, &ALL), &what);
+                let biased = Adapter::random(rank as u64, rank, dtype, dora, &ALL[..3]).with_biases(3, &[(0, 1), (0, 0), (7, 0)]);
+                assert_same(&bench, &biased, &format!("{what}, biases"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_site_of_several_dtypes_widens_and_one_of_biases_alone_has_no_factors() {
+    let bench = Bench::new();
+    let mut mixed = Adapter::random(1, 5, Dtype::F16, true, &ALL);
+    mixed.modules[0].dtype = Dtype::F32;
+    assert_same(&bench, &mixed, "mixed");
+    assert_same(&bench, &Adapter::default().with_biases(2, &[(0, 0), (0, 2), (HEAD_SITE, 0)]), "biases alone");
+    assert_same(&bench, &Adapter::default(), "nothing");
+}
+
+#[test]
+fn embeddings_heads_and_norms_are_the_cpus() {
+    let bench = Bench::new();
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        for dora in [false, true] {
+            let adapter = Adapter::random(4, 3, dtype, dora, &ALL).with_embedding(5, 7, dtype, dora).with_norms(6, &[0, 3, NORMS - 1]);
+            assert_same(&bench, &adapter, &format!("{dtype:?} embedding, dora {dora}"));
+        }
+        for tokens in [None, Some(&[9u32, 2, 49, 2, 0][..])] {
+            let adapter = Adapter {
+                embedding_rows: Some(Rows::random(8, dtype, tokens, 1.0)),
+                head_rows: Some(Rows::random(9, dtype, tokens, 1.0)),
+                ..Adapter::random(4, 2, Dtype::F16, false, &ALL[..2])
+            };
+            assert_same(&bench, &adapter, &format!("{dtype:?} rows of {tokens:?}"));
+        }
+    }
+}
+
+#[test]
+fn what_the_cpu_refuses_is_refused_and_leaves_nothing() {
+    let bench = Bench::new();
+    let mut adapter = Adapter::random(1, 4, Dtype::F32, false, &ALL);
+    adapter.modules[3].b[5] = f32::NAN;
+    let error = bench.loader.load(1, &adapter.file(), &adapter.plan(), &bench.manifest, &bench.weights).err().unwrap();
+    assert!(error.code == Code::AdapterInvalid && error.message.contains("element 5 is NaN"), "{error}");
+    assert_eq!(bench.device.allocated_bytes(), 0);
+    assert!(bench.loader.pool().spare_bytes() > 0, "its pinned memory waits for the next");
+    drop(bench.toy);
+}
+
+#[test]
+fn device_memory_goes_with_the_last_holder() {
+    let bench = Bench::new();
+    let store = AdapterStore::<DeviceAdapter>::default();
+    let adapter = Arc::new(bench.load(&Adapter::random(1, 4, Dtype::F16, false, &ALL)));
+    let bytes = adapter.bytes();
+    store.insert(adapter);
+    assert_eq!((store.memory(), bench.device.allocated_bytes()), ((bytes, 1), bytes));
+    let held_by_a_step = store.get(7).unwrap();
+    store.release(7);
+    assert_eq!((store.memory(), bench.device.allocated_bytes()), ((bytes, 1), bytes), "a step reads it");
+    drop(held_by_a_step);
+    assert_eq!((store.memory(), bench.device.allocated_bytes()), ((0, 0), 0));
+}
+
+#[test]
+fn loads_use_pinned_memory_again_and_it_stays_bounded() {
+    let bench = Bench::new();
+    for seed in 0..20 {
+        let held: Vec<_> = (0..3).map(|i| bench.load(&Adapter::random(seed * 3 + i, 8, Dtype::F32, false, &ALL))).collect();
+        assert_eq!(held.len(), 3);
+    }
+    // One load at a time: one buffer serves them all.
+    let spare = bench.loader.pool().spare_bytes();
+    assert!(spare > 0 && spare <= 1 << 20 && spare <= MAX_SPARE_PINNED, "{spare} bytes");
+    assert_eq!(bench.device.allocated_bytes(), 0);
+}
+
+#[test]
+fn a_pool_keeps_no_more_than_its_bound_and_gives_the_smallest_that_fits() {
+    const MIB: usize = 1 << 20;
+    let device = Device::open(0).unwrap();
+    let pool = PinnedPool::new(&device, 8 * MIB);
+    let taken: Vec<_> = [1, 2, 4, 6].map(|mib| pool.take(mib * MIB - 5).unwrap()).into_iter().collect();
+    assert_eq!(taken.iter().map(|b| b.len() / MIB).collect::<Vec<_>>(), [1, 2, 4, 6]);
+    assert_eq!(pool.spare_bytes(), 0);
+    // Given back in this order: 1, 2, 4 fit, 6 drives out the oldest.
+    drop(taken);
+    assert_eq!(pool.spare_bytes(), 6 * MIB);
+    assert_eq!(pool.take(100).unwrap().len(), 6 * MIB, "the smallest that fits");
+    drop([pool.take(6 * MIB).unwrap(), pool.take(2 * MIB).unwrap()]);
+    assert_eq!(pool.spare_bytes(), 8 * MIB);
+    assert_eq!(pool.take(2 * MIB).unwrap().len(), 2 * MIB);
+    drop(pool.take(9 * MIB).unwrap());
+    assert_eq!(pool.spare_bytes(), 0, "larger than the bound: all go");
+    // Random traffic.
+    let mut rng = Rng(1);
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        if rng.below(2) == 0 || held.is_empty() {
+            let len = 1 + rng.below(3 * MIB);
+            let buffer = pool.take(len).unwrap();
+            assert!(buffer.len() >= len);
+            held.push(buffer);
+        } else {
+            drop(held.swap_remove(rng.below(held.len())));
+        }
+        held.truncate(6);
+        assert!(pool.spare_bytes() <= 8 * MIB);
+    }
+}
