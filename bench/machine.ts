@@ -47,7 +47,7 @@ function command(args: readonly string[]): string {
   return ['npm run bench', ...(told.length > 0 ? ['--', ...told] : [])].join(' ');
 }
 
-function commit(): string {
+export function commit(): string {
   const git = (...args: string[]): string =>
     execFileSync('git', args, { cwd: packageRoot(), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
   try {

@@ -1,6 +1,6 @@
-// `npm run cuda:runtime [-- --copy] [-- --out DIR]`: the folder .cuda/runtime, with ONNX Runtime, its CUDA provider, and
-// those of CUDA's libraries that this machine lacks, as links. `--copy` makes a folder that can be carried: files, and all
-// of those libraries.
+// `npm run cuda:runtime [-- --copy --no-libraries --out DIR]`: the folder .cuda/runtime, with ONNX Runtime, its CUDA provider,
+// and those of CUDA's libraries that this machine lacks, as links. `--copy` makes a folder that can be carried: files, and
+// all of those libraries, or none with `--no-libraries`.
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -27,10 +27,10 @@ function knownToLoader(file) {
 }
 
 /** Paths of everything that belongs into the folder. Throws an Error that says what to do. */
-function runtimeFiles(all) {
+function runtimeFiles({ copy, libraries: isWanted }) {
   const provider = join(ensureWheels('provider'), 'onnxruntime', 'capi');
   const files = [runtimeLibrary(), ...PROVIDER.map((file) => join(provider, file))];
-  const wanted = LIBRARIES.filter((file) => all || !knownToLoader(file));
+  const wanted = isWanted ? LIBRARIES.filter((file) => copy || !knownToLoader(file)) : [];
   if (wanted.length === 0) return files;
   const libraries = join(ensureWheels('libraries'), 'nvidia', 'cu13', 'lib');
   const absent = wanted.filter((file) => !existsSync(join(libraries, file)));
@@ -39,11 +39,18 @@ function runtimeFiles(all) {
   return [...files, ...wanted.map((file) => join(libraries, file))];
 }
 
-const { values } = parseArgs({ options: { copy: { type: 'boolean', default: false }, out: { type: 'string' } } });
+const { values } = parseArgs({
+  options: {
+    copy: { type: 'boolean', default: false },
+    libraries: { type: 'boolean', default: true },
+    out: { type: 'string' },
+  },
+  allowNegative: true,
+});
 installPackages();
 try {
   const folder = resolve(values.out ?? join(root, '.cuda', 'runtime'));
-  const files = runtimeFiles(values.copy);
+  const files = runtimeFiles(values);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   // What is used here needs no second copy of 800 MB; what is carried elsewhere does.

@@ -6,7 +6,7 @@ import { root, run } from './steps.mjs';
 const sources = join(root, 'native', 'cuda');
 
 /** Folders of their builds, apart because objects of one are no good for the other. */
-export const KERNEL_BUILDS = {
+const KERNEL_BUILDS = {
   emulated: join(root, 'native', 'target', 'kernels', 'emulated'),
   gpu: join(root, 'native', 'target', 'kernels', 'gpu'),
 };
@@ -22,7 +22,15 @@ export function runEmulated(kind) {
   run('make', ['--silent', '-j2', '-C', sources, `${kind}-emulated`, `OUT=${KERNEL_BUILDS.emulated}`]);
 }
 
-/** The same for GPUs, by `nvcc`. Without a GPU they are compiled, and each says that it is skipped, and why. */
+/** Compiles the programs of a kind for GPUs and returns their paths. */
+export function compileForGpu(kind, nvcc) {
+  const paths = kernelPrograms(kind).map((name) => join(KERNEL_BUILDS.gpu, 'gpu', name));
+  if (paths.length > 0)
+    run('make', ['--silent', '-j2', '-C', sources, ...paths, `OUT=${KERNEL_BUILDS.gpu}`, `NVCC=${nvcc}`]);
+  return paths;
+}
+
+/** Compiles and runs them on the GPU; without one each says that it is skipped, and why. */
 export function runForGpu(kind, nvcc) {
   run('make', ['--silent', '-j2', '-C', sources, `${kind}-gpu`, `OUT=${KERNEL_BUILDS.gpu}`, `NVCC=${nvcc}`]);
 }

@@ -6,7 +6,7 @@ import type { ModelManifest, PreparedModel } from '../../src/core/model-manifest
 import { BASE_NAME } from '../../src/core/names.js';
 import { GREEDY_SAMPLING, PLAIN_REQUEST } from '../../src/core/request.js';
 import { loadBinding } from '../../src/engine/addon.js';
-import type { NativeEngine } from '../../src/engine/binding.js';
+import type { NativeEngine, NativeEngineOptions } from '../../src/engine/binding.js';
 import { BASE_ROWS, oneAdapter } from '../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
 import { adapterBackend } from '../../src/worker/adapter-backend.js';
@@ -17,6 +17,12 @@ const WARM_UP_STEPS = 2;
 const LIMITS = { maxModelLen: 1024, maxSequences: 64, maxBatchTokens: 1024 };
 const KV_BLOCKS = 2048;
 
+/** Where a session computes, if not on the CPU, and how many rows a step may have there. */
+export interface SessionDevice {
+  readonly cuda?: NativeEngineOptions['cuda'];
+  readonly maxBatchTokens?: number;
+}
+
 /** An engine without a server: scheduler, steps, sampling, and nothing else. */
 export class LoramuxSession {
   #nextId = 1;
@@ -25,6 +31,7 @@ export class LoramuxSession {
     readonly engine: NativeEngine,
     readonly registry: AdapterRegistry,
     readonly model: PreparedModel,
+    private readonly limits: typeof LIMITS,
   ) {}
 
   static async open(
@@ -32,13 +39,16 @@ export class LoramuxSession {
     adapterRoot: string,
     threads: number,
     adapterDtype: AdapterDtype,
+    { cuda, ...sizes }: SessionDevice = {},
   ): Promise<LoramuxSession> {
+    const limits = { ...LIMITS, ...sizes };
     const binding = loadBinding();
     const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
     const engine = await binding.Engine.open(JSON.stringify(model.manifest), {
       directory: model.directory,
       threads,
-      ...LIMITS,
+      ...limits,
+      ...(cuda === undefined ? {} : { cuda }),
       kvBlocks: KV_BLOCKS,
       tokenCount: tokenizer.vocabSize(),
       adapterDtype,
@@ -50,7 +60,7 @@ export class LoramuxSession {
       capacityBytes: 4 * 2 ** 30,
       emit: () => undefined,
     });
-    return new LoramuxSession(engine, registry, model);
+    return new LoramuxSession(engine, registry, model, limits);
   }
 
   /** Runs a job; its adapters are resident before the clock starts. */
@@ -63,15 +73,21 @@ export class LoramuxSession {
     for (const [row, adapter] of job.adapters.entries()) this.#enqueue(scheduler, job, row, held.get(adapter));
 
     const skipped = job.phase === 'decode' ? WARM_UP_STEPS : 0;
-    let seconds = 0;
+    let [seconds, engineSeconds, steps] = [0, 0, 0];
     for (let step = 0; ; step += 1) {
       const started = performance.now();
       const plan = scheduler.plan(step);
       if (plan === null) break;
-      const output = await this.engine.step(scheduler.buildBatch(plan));
+      const batch = scheduler.buildBatch(plan);
+      const handed = performance.now();
+      const output = await this.engine.step(batch);
+      const taken = performance.now() - handed;
       const events = scheduler.commit(plan, output, step);
       if (step === 0) for (const event of events) if (event.kind === 'token') first[event.id - firstId] = event.token;
-      if (step >= skipped) seconds += (performance.now() - started) / 1000;
+      if (step < skipped) continue;
+      steps += 1;
+      seconds += (performance.now() - started) / 1000;
+      engineSeconds += taken / 1000;
     }
     for (const lease of held.values()) lease.release();
 
@@ -79,7 +95,7 @@ export class LoramuxSession {
     const tokens = job.phase === 'decode' ? job.adapters.length * job.steps : prompts;
     const adapters = await Promise.all([...held.keys()].map((name) => this.registry.get(name)));
     const stepBytes = adapters.reduce((sum, { bytes }) => sum + bytes, matrixBytes(this.model.manifest));
-    return { tokens, seconds, stepBytes, first };
+    return { tokens, seconds, stepBytes, first, hostSeconds: (seconds - engineSeconds) / steps };
   }
 
   async close(): Promise<void> {
@@ -89,9 +105,9 @@ export class LoramuxSession {
 
   #scheduler(): Scheduler {
     return new Scheduler({
-      ...LIMITS,
-      maxPrefillRows: LIMITS.maxBatchTokens,
-      maxQueue: LIMITS.maxSequences,
+      ...this.limits,
+      maxPrefillRows: this.limits.maxBatchTokens,
+      maxQueue: this.limits.maxSequences,
       prefixCache: false,
       speculation: false,
       kvBlocks: KV_BLOCKS,

@@ -27,6 +27,8 @@ export interface Timing {
   readonly stepBytes: number | null;
   /** [rows]: the greedy token after each prompt, to see that all contenders compute the same. */
   readonly first: readonly number[];
+  /** Seconds of a step outside the engine: planning, building, committing; where it is known. */
+  readonly hostSeconds?: number;
 }
 
 /** A contender's first line: what it is made of. */

@@ -1,14 +1,14 @@
 import { join } from 'node:path';
+import { type CudaObstacle, type CudaState, RUNTIME_FILES } from '../../engine/cuda-probe.js';
 import { type Finding, missing, ok } from './finding.js';
 import type { Host } from './host.js';
 
-/** The libraries that ONNX Runtime's CUDA provider for CUDA 13 opens, and the PyPI wheels that hold them. */
+/** What the CUDA provider is linked against, and the PyPI wheels that hold it. */
 const LIBRARIES: ReadonlyMap<string, string> = new Map([
   ['libcudart.so.13', 'nvidia-cuda-runtime'],
   ['libcublas.so.13', 'nvidia-cublas'],
   ['libcublasLt.so.13', 'nvidia-cublas'],
-  ['libcufft.so.12', 'nvidia-cufft'],
-  ['libcudnn.so.9', 'nvidia-cudnn-cu13'],
+  ['libcurand.so.10', 'nvidia-curand'],
 ]);
 
 /** Where CUDA's libraries lie when nothing else says so. */
@@ -19,24 +19,53 @@ const USUAL_DIRECTORIES = [
   '/usr/lib64',
 ];
 
-const NO_ENGINE = 'nothing to do: loramux has no CUDA engine yet and serves on the CPU';
+/** First release of the driver that knows CUDA 13. */
+const DRIVER = 580;
+const NO_NEED = 'only needed to compute on a GPU';
 
-/** What of an NVIDIA GPU's software is there. None of it is needed: this build computes on the CPU alone. */
-export function cudaFindings(host: Host): Finding[] {
-  return [driver(host), libraries(host), compiler(host)];
+/** What the checks of a GPU are told. */
+export interface CudaFacts {
+  /** Folder of ONNX Runtime with its CUDA provider. */
+  readonly runtime: string;
+  readonly probe: () => CudaState;
+}
+
+/** Everything that computing on an NVIDIA GPU needs. None of it is needed on a CPU, so nothing here fails. */
+export function cudaFindings(host: Host, { runtime, probe }: CudaFacts): Finding[] {
+  const state = probe();
+  return [driver(host), addon(state), provider(host, runtime), libraries(host, runtime), device(state), compiler(host)];
 }
 
 function driver(host: Host): Finding {
   const query = ['--query-gpu=name,memory.total,driver_version', '--format=csv,noheader'];
   const devices = host.run('nvidia-smi', query);
-  if (devices !== null && devices !== '') return ok('gpu', devices.split('\n').join('; '));
-  const version = host.read('/proc/driver/nvidia/version')?.split('\n')[0];
-  const found = version === undefined ? 'no NVIDIA driver' : `${version}, but nvidia-smi lists no device`;
-  return missing('gpu', found, NO_ENGINE);
+  if (devices === null || devices === '') {
+    const version = host.read('/proc/driver/nvidia/version')?.split('\n')[0];
+    const found = version === undefined ? 'no NVIDIA driver' : `${version}, but nvidia-smi lists no device`;
+    return missing('gpu', found, `${NO_NEED}: install a driver of release ${DRIVER} or newer`);
+  }
+  const listed = devices.split('\n').join('; ');
+  const release = Number(/, (\d+)\.[\d.]+$/m.exec(devices)?.[1]);
+  if (release < DRIVER) return missing('gpu', listed, `install a driver of release ${DRIVER} or newer, for CUDA 13`);
+  return ok('gpu', listed);
 }
 
-function libraries(host: Host): Finding {
+function addon({ obstacles }: CudaState): Finding {
+  const obstacle = obstacles.find(({ part }) => part === 'addon');
+  return obstacle === undefined
+    ? ok('cuda addon', 'built, with kernels for sm_80 and newer')
+    : ofObstacle('cuda addon', obstacle);
+}
+
+function provider(host: Host, runtime: string): Finding {
+  const absent = RUNTIME_FILES.filter((file) => !host.exists(join(runtime, file)));
+  if (absent.length === 0) return ok('provider', runtime);
+  return missing('provider', `not in ${runtime}: ${absent.join(', ')}`, `${NO_NEED}: npm run cuda:runtime`);
+}
+
+function libraries(host: Host, runtime: string): Finding {
   const directories = [
+    runtime,
     ...(host.env.LD_LIBRARY_PATH ?? '').split(':'),
     ...(host.env.CUDA_HOME === undefined ? [] : [join(host.env.CUDA_HOME, 'lib64')]),
     ...USUAL_DIRECTORIES,
@@ -48,7 +77,25 @@ function libraries(host: Host): Finding {
   if (absent.length === 0) return ok('cuda', [...LIBRARIES.keys()].join(', '));
   const wheels = [...new Set(absent.map(([, wheel]) => wheel))].join(' ');
   const names = absent.map(([file]) => file).join(', ');
-  return missing('cuda', `not found: ${names}`, `${NO_ENGINE} (PyPI has them: ${wheels})`);
+  return missing('cuda', `not found: ${names}`, `${NO_NEED}: npm run cuda:runtime (PyPI has them: ${wheels})`);
+}
+
+/** What the addon itself says about the GPUs: the last word on whether `--device cuda` starts. */
+function device({ obstacles, devices }: CudaState): Finding {
+  if (devices.length > 0) {
+    const listed = devices.map(({ name, capability, freeBytes }, index) => {
+      const free = `${(freeBytes / 2 ** 30).toFixed(1)} GiB free`;
+      return `cuda:${index} ${name}, sm_${capability}, ${free}`;
+    });
+    return ok('device', listed.join('; '));
+  }
+  const obstacle = obstacles.find(({ part }) => part === 'device');
+  if (obstacle !== undefined) return ofObstacle('device', obstacle);
+  return missing('device', 'not asked: see the lines above', `${NO_NEED}; the server computes on the CPU`);
+}
+
+function ofObstacle(name: string, { found, advice }: CudaObstacle): Finding {
+  return missing(name, found, `${NO_NEED}: ${advice}`);
 }
 
 function compiler(host: Host): Finding {
@@ -57,5 +104,5 @@ function compiler(host: Host): Finding {
     const version = /release ([\d.]+)/.exec(host.run(program, ['--version']) ?? '')?.[1];
     if (version !== undefined) return ok('nvcc', version);
   }
-  return missing('nvcc', 'no CUDA compiler', NO_ENGINE);
+  return missing('nvcc', 'no CUDA compiler', `only needed to build the addon for GPUs: npm run build:cuda fetches one`);
 }

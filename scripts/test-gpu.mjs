@@ -1,0 +1,44 @@
+// `npm run test:gpu`: everything that needs an NVIDIA GPU. Fails where there is none; `npm test` names what it skips.
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { ensureNvcc } from './cuda-toolkit.mjs';
+import { runForGpu } from './kernels.mjs';
+import { isPacked, packedPrograms } from './packed.mjs';
+import { buildCuda, buildNative, buildTypeScript, installPackages, needTools, root, run, stop } from './steps.mjs';
+
+/** Compiles all of it here, and runs the kernels' and the crate's tests. */
+function fromSources() {
+  needTools('cargo', 'python3');
+  installPackages();
+  buildNative();
+  buildTypeScript();
+  const nvcc = ensureNvcc();
+  console.log('\n== kernels');
+  runForGpu('test', nvcc);
+  console.log('\n== crate');
+  const env = { ...process.env, LORAMUX_NVCC: nvcc };
+  run('cargo', ['test', '--locked', '--features', 'cuda', '--test', 'cuda*'], { cwd: join(root, 'native'), env });
+  buildCuda(nvcc);
+  run(process.execPath, [join(root, 'scripts', 'cuda-runtime.mjs')]);
+}
+
+/** What a pack brings compiled; its crate's tests need Cargo and stay behind. */
+function fromPack() {
+  console.log('\n== kernels');
+  for (const program of packedPrograms('test')) run(program, []);
+  console.log('\n== crate\nskipped: this is a pack, and Cargo is needed to build these tests');
+}
+
+try {
+  if (isPacked()) fromPack();
+  else fromSources();
+} catch (error) {
+  stop(error.message);
+}
+const { NO_GPU, GPU_NAME } = await import('../dist/tests/helpers/gpu.js');
+if (NO_GPU !== false) stop(`the engine's tests need a GPU: ${NO_GPU}`);
+console.log(`\n== engine on ${GPU_NAME}`);
+const folder = join(root, 'dist', 'tests', 'gpu');
+const files = readdirSync(folder).filter((name) => name.endsWith('.test.js'));
+run(process.execPath, ['--test', '--test-concurrency=1', ...files.map((name) => join(folder, name))]);
+console.log('\nall tests on the GPU passed');
