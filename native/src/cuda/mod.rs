@@ -4,6 +4,7 @@
 //! tests.
 
 pub mod abi;
+pub mod bucket;
 mod calls;
 pub mod device;
 pub mod image;
@@ -12,4 +13,6 @@ pub mod memory;
 mod plain;
 pub mod pool;
 pub mod staging;
+pub mod step_arrays;
 pub mod stream;
+pub mod tables;
