@@ -48,7 +48,7 @@ async function generate(engine: DirectEngine, cases: readonly SyntheticCase[]): 
 async function runModel(name: string, precision: Precision): Promise<CaseResult[]> {
   const engine = await openSynthetic(name, { precision, threads: 1 });
   const { sites } = engine.model.manifest;
-  const quantised = sites.some(({ modules }) => modules.some(({ weight }) => weight.format === precision));
+  const quantised = sites.some(({ modules }) => modules.some(({ weight }) => weight.format.startsWith(precision)));
   const variants = VARIANT_ADAPTERS.filter(({ model }) => model === name);
   const refusals = new Map<string, string>();
   for (const { name: adapter } of variants) {

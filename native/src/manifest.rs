@@ -38,10 +38,14 @@ pub struct DecoderConfig {
     pub rope_scale: f32,
 }
 
+/// What the base's weights are, and how one of them is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     F32,
+    /// Of a weight alone: `WeightRef` of `src/core/model-manifest.ts`.
+    #[serde(rename = "f32-panels")]
+    F32Panels,
     F16,
     Bf16,
     W8,
@@ -59,7 +63,7 @@ impl Precision {
     #[must_use]
     pub fn dtype(self) -> Dtype {
         match self {
-            Self::F32 | Self::W8 | Self::W4 => Dtype::F32,
+            Self::F32 | Self::F32Panels | Self::W8 | Self::W4 => Dtype::F32,
             Self::F16 => Dtype::F16,
             Self::Bf16 => Dtype::Bf16,
         }
@@ -112,7 +116,7 @@ pub struct WeightRef {
     pub format: Precision,
     pub rows: usize,
     pub cols: usize,
-    /// Row of the packed matrix that is row 0 of this module; 0 where not quantised.
+    /// Row of the packed matrix that is row 0 of this module; 0 where weights are not in panels.
     pub first_row: usize,
     pub data_offset: usize,
     pub scales_offset: Option<usize>,
@@ -145,9 +149,10 @@ impl Manifest {
             return Err(invalid("expected finite rope frequencies and a finite rope scale".to_owned()));
         }
         let embedding = &manifest.embedding.weight;
-        if embedding.rows != c.vocab_size || !within(embedding.cols, MAX_FEATURES) || embedding.format.is_quantised() {
+        let is_row_major = matches!(embedding.format, Precision::F32 | Precision::F16 | Precision::Bf16);
+        if embedding.rows != c.vocab_size || !within(embedding.cols, MAX_FEATURES) || !is_row_major {
             return Err(invalid(format!(
-                "embedding: expected {} rows of 1 to {MAX_FEATURES} that are not quantised, got {} of {}",
+                "embedding: expected {} rows of 1 to {MAX_FEATURES}, neither quantised nor in panels, got {} of {}",
                 c.vocab_size, embedding.rows, embedding.cols
             )));
         }

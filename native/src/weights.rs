@@ -37,6 +37,13 @@ impl Weights {
         debug_assert_eq!(out.len(), weight.cols);
         match weight.format {
             Precision::F32 | Precision::F16 | Precision::Bf16 => self.read_numbers(weight.data_offset, row, weight.format, out)?,
+            Precision::F32Panels => {
+                let (panel, lane) = panel_of(weight, row);
+                let bytes = self.range(weight.data_offset, panel, weight.cols * LANES * size_of::<f32>())?;
+                for (value, lanes) in out.iter_mut().zip(bytes.as_chunks::<4>().0.chunks_exact(LANES)) {
+                    *value = f32::from_le_bytes(lanes[lane]);
+                }
+            }
             Precision::W8 => self.read_packed_row(weight, Bits::Eight, row, out)?,
             Precision::W4 => self.read_packed_row(weight, Bits::Four, row, out)?,
         }
@@ -73,7 +80,7 @@ impl Weights {
     }
 
     /// Gives back the memory of what was read; the next reader maps it again. Norms are read once an adapter, and the
-    /// runtime has its own packed copy of every weight.
+    /// runtime has a mapping of its own.
     pub fn release_pages(&self) {
         // SAFETY: of a read-only file mapping nothing is lost: later reads find the same bytes in the file.
         #[cfg(unix)]

@@ -13,6 +13,7 @@ mod common;
 mod toy;
 
 use common::packed::{Packed, half_bytes};
+use common::panels::Panels;
 use common::{Rng, TempDir, bytes_of, round_to};
 use loramux_native::adapters::compile::{FactorStorage, compile};
 use loramux_native::adapters::patterns::first_matches;
@@ -649,6 +650,33 @@ fn weight_rows_are_read_in_every_format_and_never_past_the_file() {
         assert_eq!(out, values[3 * COLS..], "{format:?}");
         assert_eq!(weights.read_bias(data_offset, format, COLS).unwrap(), values[COLS..2 * COLS], "{format:?}");
         assert!(weights.read_row(&weight, 3, &mut out).is_err(), "{format:?}");
+    }
+    let panels = Panels::random(&mut rng, ROWS, COLS);
+    std::fs::write(&path, bytes_of(Dtype::F32, &panels.values)).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    let within = |first_row, data_offset| WeightRef {
+        format: Precision::F32Panels,
+        rows: 1,
+        cols: COLS,
+        first_row,
+        data_offset,
+        scales_offset: None,
+        mins_offset: None,
+    };
+    for row in 0..ROWS - 7 {
+        weights.read_row(&within(7, 0), row, &mut out).unwrap();
+        assert!((0..COLS).all(|c| out[c] == panels.value(7 + row, c)), "row {row}");
+    }
+    let outside = [
+        (within(7, 0), 41),
+        (within(0, 4), 47),
+        (within(usize::MAX, 0), 0),
+        (within(usize::MAX, 0), usize::MAX),
+        (within(0, usize::MAX), 16),
+    ];
+    for (weight, row) in outside {
+        let error = weights.read_row(&weight, row, &mut out).err().unwrap();
+        assert!(error.code == Code::ModelInvalid && error.message.contains("weights.bin"), "{error}");
     }
     let blob = bytes_of(Dtype::F32, &rng.floats(144, 1.0));
     std::fs::write(&path, &blob).unwrap();

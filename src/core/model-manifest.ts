@@ -2,18 +2,21 @@ import type { SpecialTokens } from './tokenizer-config.js';
 
 /** Types of one prepared model on disk: `manifest.json` beside `model.onnx`, `weights.bin` and `tokenizer.json`. */
 
-/** What a base weight is stored as. `f32` is the reference mode; `f16` and `bf16` are for GPUs, `w8` and `w4` for CPUs. */
+/** What the base's weights are. `f32` is the reference mode; `f16` and `bf16` are for GPUs, `w8` and `w4` for CPUs. */
 export type Precision = 'f32' | 'f16' | 'bf16' | 'w8' | 'w4';
 
 /** Whether weights are stored in blocks with scales, and not number by number. */
-export function isQuantised(precision: Precision): precision is 'w8' | 'w4' {
-  return precision === 'w8' || precision === 'w4';
+export function isQuantised(format: WeightFormat): format is 'w8' | 'w4' {
+  return format === 'w8' || format === 'w4';
 }
 
 /** Bytes of one activation, and of one number of embedding, norms and biases. */
 export function elementBytes(precision: Precision): number {
   return precision === 'f16' || precision === 'bf16' ? 2 : 4;
 }
+
+/** How a base weight is stored: see `WeightRef`. */
+export type WeightFormat = Precision | 'f32-panels';
 
 /** Decoder families whose graph we build. */
 export type Architecture = 'llama' | 'mistral' | 'qwen2';
@@ -43,16 +46,17 @@ export interface DecoderConfig {
 /**
  * Where a base weight [rows, cols] lies in `weights.bin`; offsets are in bytes. Every matrix begins at a multiple of 4096.
  * - `f32` / `f16` / `bf16`: rows × cols of that type, row-major; further modules of a site follow the first without a gap.
+ * - `f32-panels`: float32 in panels of 16 rows of the whole site, [panels, cols, 16].
  * - `w8` / `w4`: blocks of 32 along cols, in panels of 16 rows of the whole site. data u8 [panels, cols/32, 8, 16, 4]: input
  *   4g + k of a row is byte [.., g, row, k]; w4 [panels, cols/32, 4, 16, 4]: group 2g in the low, 2g + 1 in the high nibbles.
  *   scales and mins: float16 [panels, cols/32, 16]. w8: value = (q − 128)·scale, no mins; w4: value = q·scale + min.
- *   Offsets are the site's; the module's rows begin at `firstRow`.
+ *   Offsets of panels are the site's; the module's rows begin at `firstRow`.
  */
 export interface WeightRef {
-  readonly format: Precision;
+  readonly format: WeightFormat;
   readonly rows: number;
   readonly cols: number;
-  /** Row of the packed matrix that is row 0 of this module; 0 for weights that are not quantised. */
+  /** Row of the packed matrix that is row 0 of this module; 0 for weights that are not in panels. */
   readonly firstRow: number;
   readonly dataOffset: number;
   readonly scalesOffset: number | null;
@@ -104,7 +108,7 @@ export interface ModelManifest {
   readonly precision: Precision;
   readonly config: DecoderConfig;
   readonly sites: readonly LoraSite[];
-  /** The token embedding, of the activations' type; a tied head that is not quantised reads the same matrix. */
+  /** The token embedding, of the activations' type; a tied head reads the same matrix where heads are row-major, too. */
   readonly embedding: { readonly name: string; readonly weight: WeightRef };
   /** RMS norms [hiddenSize]; index = the `norm` attribute of the node. */
   readonly norms: readonly { readonly name: string }[];

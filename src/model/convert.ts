@@ -4,10 +4,16 @@ import { LoramuxError } from '../core/errors.js';
 import type { Precision } from '../core/model-manifest.js';
 import { GRAPH_FILE, type ManifestDraft, TOKENIZER_FILE, WEIGHTS_FILE } from './cache/model-cache.js';
 import { buildGraph } from './graph/graph-builder.js';
-import { adapterPlaces, planModel } from './graph/model-plan.js';
+import { adapterPlaces, type MatrixOrder, planModel } from './graph/model-plan.js';
 import type { ProgressReport } from './progress.js';
 import type { ModelSource } from './sources/model-source.js';
 import { writeWeights } from './weights/weight-writer.js';
+
+/** How a model's weights are kept. */
+export interface Storage {
+  readonly precision: Precision;
+  readonly order: MatrixOrder;
+}
 
 /**
  * Writes graph, weights and tokenizer of an opened model into `directory` (which exists and is empty).
@@ -16,11 +22,11 @@ import { writeWeights } from './weights/weight-writer.js';
 export async function convertModel(
   source: ModelSource,
   modelId: string,
-  precision: Precision,
+  { precision, order }: Storage,
   directory: string,
   onProgress: ProgressReport,
 ): Promise<ManifestDraft> {
-  const plan = planModel(source, precision);
+  const plan = planModel(source, precision, order);
   const total = plan.layout.totalBytes;
   await requireSpace(directory, total);
   const text = await source.textMetadata();

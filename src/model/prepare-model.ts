@@ -10,7 +10,7 @@ import {
   type PrecisionChoice,
   requirePrecision,
 } from './choose-precision.js';
-import { convertModel } from './convert.js';
+import { convertModel, type Storage } from './convert.js';
 import type { HubOptions } from './fetch/hub-repository.js';
 import { locateModel, type ModelLocation } from './locate-model.js';
 import type { ProgressReport } from './progress.js';
@@ -65,11 +65,12 @@ async function prepare(options: PrepareModelOptions): Promise<PreparedModel> {
   );
   // A GGUF file may be renamed freely; the files of a directory are told apart by their names.
   const named = location.kind === 'gguf' ? files.map(({ sha256 }) => ({ name: 'gguf', sha256 })) : files;
-  const digest = entryDigest(FORMAT_VERSION, precision, named);
+  const storage: Storage = { precision, order: options.device === 'cuda' ? 'rows' : 'panels' };
+  const digest = entryDigest(FORMAT_VERSION, `${precision} ${storage.order}`, named);
 
   const cache = new ModelCache(cacheDir, options.checksumFile);
   if (await cache.has(digest)) onProgress({ phase: 'verify', label: location.modelId, done: 0, total: 0 });
-  const prepared = (await cache.open(digest)) ?? (await convert(cache, digest, location, precision, onProgress));
+  const prepared = (await cache.open(digest)) ?? (await convert(cache, digest, location, storage, onProgress));
   // The entry may have been made from the same bytes under another name.
   return { ...prepared, manifest: { ...prepared.manifest, modelId: location.modelId }, precisionReason: reason };
 }
@@ -78,13 +79,13 @@ async function convert(
   cache: ModelCache,
   digest: string,
   location: ModelLocation,
-  precision: Precision,
+  storage: Storage,
   onProgress: ProgressReport,
 ): Promise<CachedModel> {
   const source = await location.open();
   try {
     return await cache.create(digest, (directory) =>
-      convertModel(source, location.modelId, precision, directory, onProgress),
+      convertModel(source, location.modelId, storage, directory, onProgress),
     );
   } finally {
     await source.close();

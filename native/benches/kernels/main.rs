@@ -12,6 +12,7 @@
 )]
 
 mod attention;
+mod dense;
 mod limits;
 mod lora;
 
@@ -84,6 +85,11 @@ fn main() {
     for (at, set) in available().into_iter().enumerate() {
         for context in CONTEXTS {
             measure(&mut criterion, attention::Row::new(set, &memory, context));
+        }
+        for matrix in dense::MATRICES {
+            for rows in dense::ROWS {
+                measure(&mut criterion, dense::Matrix::new(set, &memory, matrix, rows));
+            }
         }
         for shape in SHAPES {
             // All of the best set, one rank of the others.

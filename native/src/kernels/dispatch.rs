@@ -1,6 +1,6 @@
 //! The kernel set of this CPU, chosen once.
 
-use super::{activation, attention, lora, quantised};
+use super::{activation, attention, dense, lora, quantised};
 use std::sync::OnceLock;
 
 /// Every kernel, compiled for one instruction set. Safety of each function: see the generic it instantiates.
@@ -14,6 +14,7 @@ pub struct Kernels {
     /// `(x, width, q, blocks)`.
     pub quantise_row: unsafe fn(*const f32, usize, *mut i8, *mut quantised::RowBlock),
     pub quantised_matmul: unsafe fn(&quantised::Matmul),
+    pub dense_matmul: unsafe fn(&dense::Matmul),
 }
 
 macro_rules! kernel_set {
@@ -46,6 +47,10 @@ macro_rules! kernel_set {
             pub unsafe fn quantised_matmul(args: &quantised::Matmul) {
                 unsafe { quantised::matmul::<$isa, $dot>(args) }
             }
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn dense_matmul(args: &dense::Matmul) {
+                unsafe { dense::matmul::<$isa>(args) }
+            }
         }
         static $table: Kernels = Kernels {
             name: $name,
@@ -55,6 +60,7 @@ macro_rules! kernel_set {
             gated_silu: $module::gated_silu,
             quantise_row: $module::quantise_row,
             quantised_matmul: $module::quantised_matmul,
+            dense_matmul: $module::dense_matmul,
         };
     };
 }

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod attention;
 pub mod byte_dot;
+pub mod dense;
 pub mod dispatch;
 pub mod lora;
 pub mod quantised;

@@ -34,6 +34,8 @@ pub trait Simd: Copy {
     type V: Copy;
     /// Enough registers for 16 sums: a shrink tile of four rows by four adapter rows, an expand tile of eight rows.
     const WIDE_TILES: bool;
+    /// Vectors of sums that registers hold beside the operands of a matmul.
+    const SUMS: usize;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
@@ -155,6 +157,7 @@ macro_rules! lanewise {
 impl Simd for Portable {
     type V = [f32; LANES];
     const WIDE_TILES: bool = false;
+    const SUMS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 2 };
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
@@ -190,7 +193,10 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        // NOTE: not f32::mul_add, which is a library call where the CPU has no fused multiply-add.
+        // NOTE: not f32::mul_add elsewhere: it is a library call where the CPU has no fused multiply-add.
+        if cfg!(target_arch = "aarch64") {
+            return lanewise!(|i: usize| a[i].mul_add(b[i], c[i]));
+        }
         lanewise!(|i: usize| a[i] * b[i] + c[i])
     }
     #[inline(always)]

@@ -12,6 +12,7 @@ pub struct Avx512;
 impl Simd for Avx512 {
     type V = __m512;
     const WIDE_TILES: bool = true;
+    const SUMS: usize = 24;
 
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
@@ -117,6 +118,7 @@ macro_rules! pairwise {
 impl Simd for Avx2 {
     type V = (__m256, __m256);
     const WIDE_TILES: bool = false;
+    const SUMS: usize = 6;
 
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {

@@ -1,5 +1,6 @@
 //! Operators of the ONNX domain `loramux`. Each reads the step's facts from the context slot.
 
+mod dense_matmul;
 mod gated_silu;
 mod paged_attention;
 mod quantised_matmul;
@@ -15,7 +16,7 @@ use crate::kv::rope::Rope;
 use crate::manifest::DecoderConfig;
 use crate::session::context::ContextSlot;
 use ort::operator::{ComputeContext, OperatorDomain, OperatorInput, OperatorOutput, ShapeInferenceContext};
-use ort::value::{TensorElementType, ValueType};
+use ort::value::{PrimitiveTensorElementType, TensorElementType, ValueType};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -47,6 +48,7 @@ pub fn domain(env: &Arc<OpEnv>) -> Result<OperatorDomain> {
         .and_then(|domain| domain.add(paged_attention::PagedAttention(env.clone())))
         .and_then(|domain| domain.add(gated_silu::GatedSilu(env.clone())))
         .and_then(|domain| domain.add(quantised_matmul::QuantisedMatMul(env.clone())))
+        .and_then(|domain| domain.add(dense_matmul::DenseMatMul(env.clone())))
         .map_err(|e| Error::new(Code::NativeLoad, format!("registering operators: {e}")))
 }
 
@@ -126,6 +128,16 @@ fn matrix(ctx: &ComputeContext, index: usize, columns: Option<usize>) -> Result<
             format!("input {index}: expected [rows, {}], got {shape}", columns.map_or("columns".to_owned(), |c| c.to_string())),
         )),
     }
+}
+
+/// Input `index`, which must have the shape of packed weights.
+fn packed<T: PrimitiveTensorElementType>(ctx: &ComputeContext, index: usize, wanted: [usize; 3]) -> Result<*const T> {
+    let value = ctx.input(index).map_err(from_ort)?.ok_or_else(|| Error::new(Code::StepFailed, format!("input {index} is missing")))?;
+    let (shape, data) = value.try_extract_tensor::<T>().map_err(from_ort)?;
+    if shape.len() == 3 && shape.iter().zip(wanted).all(|(&found, wanted)| i64::try_from(wanted) == Ok(found)) {
+        return Ok(data.as_ptr());
+    }
+    Err(Error::new(Code::StepFailed, format!("input {index}: expected {wanted:?}, got {shape}")))
 }
 
 /// Output 0 [rows, columns], allocated by the runtime.

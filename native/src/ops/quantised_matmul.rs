@@ -4,12 +4,11 @@
 //! Attributes: `bits` 8 or 4, `rows` the output columns. Every row of x is rounded by itself: its result is the same bits
 //! in any batch.
 
-use super::{OpEnv, Shared, attribute, compute, float_input, float_output, from_ort, infer_rows_by, matrix, output, parallel};
+use super::{OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, packed, parallel};
 use crate::error::{Code, Error, Result};
 use crate::kernels::quantised::{BLOCK, Bits, Matmul, RowBlock};
 use crate::kernels::simd::LANES;
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
-use ort::value::PrimitiveTensorElementType;
 use ort::value::TensorElementType;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -113,14 +112,4 @@ fn run(env: &OpEnv, bits: Bits, width: usize, ctx: &ComputeContext) -> Result<()
             }
         })
     })
-}
-
-/// Input `index`, which must have the shape of packed weights.
-fn packed<T: PrimitiveTensorElementType>(ctx: &ComputeContext, index: usize, wanted: [usize; 3]) -> Result<*const T> {
-    let value = ctx.input(index).map_err(from_ort)?.ok_or_else(|| Error::new(Code::StepFailed, format!("input {index} is missing")))?;
-    let (shape, data) = value.try_extract_tensor::<T>().map_err(from_ort)?;
-    if shape.len() == 3 && shape.iter().zip(wanted).all(|(&found, wanted)| i64::try_from(wanted) == Ok(found)) {
-        return Ok(data.as_ptr());
-    }
-    Err(Error::new(Code::StepFailed, format!("input {index}: expected {wanted:?}, got {shape}")))
 }

@@ -8,6 +8,7 @@
 )]
 
 pub mod packed;
+pub mod panels;
 
 use loramux_native::kernels::simd::Dtype;
 use std::path::{Path, PathBuf};

@@ -14,9 +14,11 @@ pub mod adapter;
 pub mod onnx;
 pub mod replaced;
 
+use crate::common::panels::Panels;
 use crate::common::{Rng, TempDir};
 use adapter::Adapter;
 use loramux_native::adapters::compile::FactorStorage;
+use loramux_native::kernels::simd::LANES;
 use loramux_native::manifest::Manifest;
 use loramux_native::session::context::StepLimits;
 use loramux_native::session::engine::{Engine, EngineOptions};
@@ -89,6 +91,27 @@ pub struct Toy {
 pub struct Variant {
     /// The head's site does not say that rows were dropped before it: no valid graph.
     pub forgetful_head: bool,
+    /// Matmuls by `DenseMatMul` instead of the runtime's own.
+    pub dense: bool,
+    /// The weight of a `DenseMatMul` has an input column more than there are.
+    pub misfit: bool,
+}
+
+/// `product = x · Wᵀ`, the weight [rows, inputs] being an initializer.
+fn matmul(g: &mut Graph, variant: Variant, x: &str, (name, weight, inputs): (&str, &[f32], usize), product: &str) {
+    use Attribute::Int;
+    let rows = weight.len() / inputs;
+    if variant.dense {
+        let mut panels = Panels::of(weight, inputs);
+        panels.cols += usize::from(variant.misfit);
+        let shape = [rows.div_ceil(LANES), panels.cols, LANES];
+        panels.values.resize(shape.iter().product(), 0.0);
+        g.initializer(name, &shape, &panels.values);
+        g.node("loramux", "DenseMatMul", &[x, name], product, &[("rows", Int(rows as i64))]);
+    } else {
+        g.initializer(name, &[rows, inputs], weight);
+        g.node("", "Gemm", &[x, name], product, &[("transB", Int(1))]);
+    }
 }
 
 impl Toy {
@@ -122,7 +145,6 @@ impl Toy {
         g.output("logits", "L", VOCAB);
         g.initializer("embedding", &[VOCAB, HIDDEN], &self.embedding);
         g.initializer("gamma", &[HIDDEN], &[1.0; HIDDEN]);
-        g.initializer("head", &[VOCAB, HIDDEN], &self.head);
         g.node("", "Gather", &["embedding", "input_ids"], "embedded", &[("axis", Int(0))]);
         g.node("loramux", "SegmentedEmbedding", &["embedded", "input_ids"], "x0", &[]);
         let mut norms = 0..;
@@ -135,10 +157,9 @@ impl Toy {
         let mut stream = "x0".to_owned();
         for (l, layer) in self.layers.iter().enumerate() {
             let linear = |g: &mut Graph, x: &str, which: usize, out: &str| {
-                let (inputs, modules) = SITES[which];
+                let (inputs, _) = SITES[which];
                 let (weight, product) = (format!("{out}.weight"), format!("{out}.base"));
-                g.initializer(&weight, &[modules.iter().sum(), inputs], &layer.sites[which]);
-                g.node("", "Gemm", &[x, &weight], &product, &[("transB", Int(1))]);
+                matmul(g, variant, x, (&weight, &layer.sites[which], inputs), &product);
                 let site = (l * SITES.len() + which) as i64;
                 if which > 0 {
                     g.node("loramux", "SegmentedLora", &[&product, x], out, &[("site", Int(site))]);
@@ -173,7 +194,7 @@ impl Toy {
         }
         norm(&mut g, &stream, "final");
         g.node("", "Gather", &["final", "logits_rows"], "selected", &[("axis", Int(0))]);
-        g.node("", "Gemm", &["selected", "head"], "head.base", &[("transB", Int(1))]);
+        matmul(&mut g, variant, "selected", ("head", &self.head, HIDDEN), "head.base");
         let gathered = i64::from(!variant.forgetful_head);
         let attributes = [("site", Int(HEAD_SITE as i64)), ("logits_rows", Int(gathered))];
         g.node("loramux", "SegmentedLora", &["head.base", "selected"], "head.adapted", &attributes);

@@ -43,14 +43,14 @@ async function readRecord(path: string): Promise<DigestRecord | undefined> {
   }
 }
 
-/** The name of a cache entry: SHA-256 over format version, precision and the sorted names and hashes of its sources. */
+/** The name of a cache entry: SHA-256 over format version, storage of weights and the sorted names and hashes of its sources. */
 export function entryDigest(
   formatVersion: number,
-  precision: string,
+  storage: string,
   files: readonly { readonly name: string; readonly sha256: string }[],
 ): string {
   const lines = files.map(({ name, sha256 }) => `${name}\0${sha256}\n`).sort();
   return createHash('sha256')
-    .update(`loramux model ${formatVersion} ${precision}\n${lines.join('')}`)
+    .update(`loramux model ${formatVersion} ${storage}\n${lines.join('')}`)
     .digest('hex');
 }

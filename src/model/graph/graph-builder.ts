@@ -120,6 +120,7 @@ class GraphBuilder {
 
   /** `x · Wᵀ`. */
   #matmul(name: string, x: string, { format, rows, data, scales, mins }: LinearPlan): string {
+    if (format === 'f32-panels') return this.#own('DenseMatMul', name, [x, data.name], { rows });
     if (scales === null) return this.#gemm(name, x, data.name);
     const packed = [data, scales, mins].flatMap((region) => (region === null ? [] : [region.name]));
     return this.#own('QuantisedMatMul', name, [x, ...packed], { bits: format === 'w8' ? 8 : 4, rows });

@@ -4,6 +4,7 @@ import {
   type LoraSite,
   type ModelManifest,
   type Precision,
+  type WeightFormat,
   type WeightRef,
 } from '../../core/model-manifest.js';
 import { invalidModel } from '../model-errors.js';
@@ -13,8 +14,11 @@ import { type FloatType, type Region, WeightLayout } from './weight-layout.js';
 /** Elements along the input dimension that share a scale. */
 export const QUANT_BLOCK = 32;
 
-/** Rows that are packed together: `native/src/kernels/quantised.rs`. */
+/** Rows that are packed together: `native/src/kernels/quantised.rs`, `dense.rs`. */
 export const PANEL_ROWS = 16;
+
+/** How float32 matrices lie: in panels for our kernels on CPUs, row by row for a GPU's. */
+export type MatrixOrder = 'panels' | 'rows';
 
 /** One module's rows inside a fused matrix. */
 export interface LinearPart {
@@ -26,11 +30,11 @@ export interface LinearPart {
 
 /** A (fused) matrix [rows, cols] and where its parts are stored. */
 export interface LinearPlan {
-  readonly format: Precision;
+  readonly format: WeightFormat;
   readonly rows: number;
   readonly cols: number;
   readonly parts: readonly LinearPart[];
-  /** The activations' type [rows, cols], or u8 [panels, cols / 32, 64 · bits]. */
+  /** The activations' type [rows, cols] or [panels, cols, 16], or u8 [panels, cols / 32, 64 · bits]. */
   readonly data: Region;
   /** Float16 bits [panels, cols / 32, 16]; null where not quantised. */
   readonly scales: Region | null;
@@ -64,7 +68,7 @@ export interface ModelPlan {
   readonly embedding: PlainPlan;
   readonly layers: readonly LayerPlan[];
   readonly finalNorm: PlainPlan;
-  /** Null when the head multiplies by the embedding initializer itself (tied, not quantised). */
+  /** Null when the head multiplies by the embedding initializer itself (tied, row by row). */
   readonly head: LinearPlan | null;
   readonly layout: WeightLayout;
 }
@@ -87,20 +91,22 @@ const HEAD = 'lm_head';
  * head takes 8 bits unless the source's 4-bit quants can be kept: fitting it to 4 bits costs more than all layers together.
  * ERR_MODEL_INVALID names the tensor.
  */
-export function planModel(source: ModelSource, precision: Precision): ModelPlan {
-  return new Planner(source, precision).plan();
+export function planModel(source: ModelSource, precision: Precision, order: MatrixOrder = 'panels'): ModelPlan {
+  return new Planner(source, precision, order).plan();
 }
 
 class Planner {
   readonly #source: ModelSource;
   readonly #precision: Precision;
+  readonly #order: MatrixOrder;
   readonly #element: FloatType;
   readonly #layout = new WeightLayout();
   readonly #used = new Set<string>();
 
-  constructor(source: ModelSource, precision: Precision) {
+  constructor(source: ModelSource, precision: Precision, order: MatrixOrder) {
     this.#source = source;
     this.#precision = precision;
+    this.#order = order;
     this.#element = ELEMENTS[precision];
   }
 
@@ -131,7 +137,7 @@ class Planner {
     const { encoding } = this.#check(`${module}.weight`, [vocabSize, hiddenSize]);
     const fitted = this.#precision === 'w4' && !encoding.name.startsWith('Q4_');
     const format = this.#format(hiddenSize, fitted ? 'w8' : this.#precision);
-    if (tieWordEmbeddings && !isQuantised(format)) return null;
+    if (tieWordEmbeddings && !isPacked(format)) return null;
     return this.#linear(HEAD, hiddenSize, [[module, vocabSize]], 'never', format);
   }
 
@@ -203,12 +209,15 @@ class Planner {
     return { format, rows, cols, parts, ...this.#regions(name, format, rows, cols, hasBias) };
   }
 
-  #regions(name: string, format: Precision, rows: number, cols: number, hasBias: boolean) {
+  #regions(name: string, format: WeightFormat, rows: number, cols: number, hasBias: boolean) {
     const bias = hasBias ? this.#layout.add(`${name}.bias`, this.#element, [rows]) : null;
     const weight = `${name}.weight`;
-    if (!isQuantised(format))
-      return { data: this.#layout.add(weight, this.#element, [rows, cols]), scales: null, mins: null, bias };
-    const panels = [Math.ceil(rows / PANEL_ROWS), cols / QUANT_BLOCK] as const;
+    const count = Math.ceil(rows / PANEL_ROWS);
+    if (!isQuantised(format)) {
+      const shape = isPacked(format) ? [count, cols, PANEL_ROWS] : [rows, cols];
+      return { data: this.#layout.add(weight, this.#element, shape), scales: null, mins: null, bias };
+    }
+    const panels = [count, cols / QUANT_BLOCK] as const;
     const blockBytes = (PANEL_ROWS * QUANT_BLOCK) / (format === 'w8' ? 1 : 2);
     const factors = (what: string) => this.#layout.add(`${weight}.${what}`, 'uint16', [...panels, PANEL_ROWS]);
     return {
@@ -219,8 +228,9 @@ class Planner {
     };
   }
 
-  #format(cols: number, wanted = this.#precision): Precision {
-    return isQuantised(wanted) && cols % QUANT_BLOCK !== 0 ? 'f32' : wanted;
+  #format(cols: number, wanted = this.#precision): WeightFormat {
+    const format = isQuantised(wanted) && cols % QUANT_BLOCK !== 0 ? 'f32' : wanted;
+    return format === 'f32' && this.#order === 'panels' ? 'f32-panels' : format;
   }
 
   #check(name: string, shape: readonly number[]) {
@@ -237,6 +247,11 @@ class Planner {
       unused[0],
     );
   }
+}
+
+/** Whether rows lie in panels of 16. */
+function isPacked(format: WeightFormat): boolean {
+  return format === 'f32-panels' || isQuantised(format);
 }
 
 function biasRule(isRequired: boolean): BiasRule {
@@ -276,7 +291,7 @@ function siteOf(linear: LinearPlan, id: number, parts: readonly LinearPart[]): L
 }
 
 function weightRef({ format, cols, data, scales, mins }: LinearPlan, { firstRow, rows }: LinearPart): WeightRef {
-  const place = isQuantised(format)
+  const place = isPacked(format)
     ? { firstRow, dataOffset: data.offset }
     : { firstRow: 0, dataOffset: rowOffset(data, firstRow) };
   return { format, rows, cols, ...place, scalesOffset: scales?.offset ?? null, minsOffset: mins?.offset ?? null };

@@ -3,6 +3,8 @@ import { isQuantised } from '../../core/model-manifest.js';
 import { type LinearPlan, type ModelPlan, type PlainPlan, rowOffset } from '../graph/model-plan.js';
 import type { Region } from '../graph/weight-layout.js';
 import type { ModelSource } from '../sources/model-source.js';
+import { readFloat32 } from '../sources/tensor.js';
+import { FloatPanelPacker } from './float-panel-packer.js';
 import { readFloatRows } from './float-rows.js';
 import { PanelPacker } from './panel-packer.js';
 import { quantiseRows } from './quantise.js';
@@ -61,11 +63,12 @@ class WeightWriter {
   }
 
   private async linear(linear: LinearPlan): Promise<void> {
-    const packer = isQuantised(linear.format) ? new PanelPacker(linear.format, linear.cols) : null;
+    const packer = packerOf(linear);
     for (const { module, firstRow, rows } of linear.parts) {
       const weight = `${module}.weight`;
       if (packer === null) await this.floats(weight, linear.data, firstRow, [rows, linear.cols]);
-      else await this.quants(weight, linear, packer, firstRow, rows);
+      else if (packer instanceof PanelPacker) await this.quants(weight, linear, packer, firstRow, rows);
+      else await this.floatPanels(weight, linear, packer, firstRow, rows);
       if (linear.bias !== null) await this.floats(`${module}.bias`, linear.bias, firstRow, [rows]);
     }
   }
@@ -75,6 +78,21 @@ class WeightWriter {
     for (const { first, count } of pieces(tensor.rows, tensor.cols)) {
       const values = await readFloatRows(tensor, this.plan.element, first, count);
       await this.write(values, rowOffset(region, firstRow + first));
+    }
+  }
+
+  private async floatPanels(
+    name: string,
+    linear: LinearPlan,
+    packer: FloatPanelPacker,
+    firstRow: number,
+    rows: number,
+  ): Promise<void> {
+    const tensor = this.source.tensor(name, [rows, linear.cols]);
+    for (const { first, count } of pieces(rows, linear.cols)) {
+      const values = await readFloat32(tensor, first, count);
+      const { firstPanel, data } = packer.pack(values, firstRow + first, count);
+      await this.write(data, rowOffset(linear.data, firstPanel));
     }
   }
 
@@ -105,6 +123,12 @@ class WeightWriter {
     this.#done += bytes.length;
     this.onBytes(this.#done);
   }
+}
+
+/** Null for rows one after the other. */
+function packerOf({ format, cols }: LinearPlan): PanelPacker | FloatPanelPacker | null {
+  if (isQuantised(format)) return new PanelPacker(format, cols);
+  return format === 'f32-panels' ? new FloatPanelPacker(cols) : null;
 }
 
 /** Cuts `rows` into runs of about PIECE_BYTES of float32, at least one row each. */

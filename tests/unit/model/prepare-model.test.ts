@@ -52,10 +52,14 @@ function tinyShorts(dtype: 'F16' | 'BF16'): Record<string, StoredTensor> {
 
 async function weightsOf({ directory, manifest }: PreparedModel, site: number, module: number): Promise<Float32Array> {
   const weight = manifest.sites[site]?.modules[module]?.weight;
-  assert.ok(weight?.format === 'f32');
+  assert.ok(weight?.format === 'f32-panels');
+  const { rows, cols, firstRow, dataOffset } = weight;
   const bytes = await readFile(join(directory, 'weights.bin'));
-  const start = bytes.byteOffset + weight.dataOffset;
-  return new Float32Array(bytes.buffer.slice(start, start + 4 * weight.rows * weight.cols));
+  return Float32Array.from({ length: rows * cols }, (_, at) => {
+    const [row, column] = [firstRow + Math.floor(at / cols), at % cols];
+    const lane = row % 16;
+    return bytes.readFloatLE(dataOffset + 4 * (((row - lane) / 16) * cols * 16 + column * 16 + lane));
+  });
 }
 
 describe('preparing a model', () => {
@@ -95,9 +99,11 @@ describe('preparing a model', () => {
     for (const precision of ['f32', 'w8', 'w4'] as const) entries.push(await prepare(directory, { precision }));
     await writeDirectory(directory, { 'config.json': { ...TINY_CONFIG, rms_norm_eps: 1e-6 } });
     entries.push(await prepare(directory));
-    assert.equal(new Set(entries.map((entry) => entry.directory)).size, 4);
+    // A GPU's float32 matrices lie row by row.
+    entries.push(await prepare(directory, { device: 'cuda' }));
+    assert.equal(new Set(entries.map((entry) => entry.directory)).size, 5);
     const formats = entries.map(({ manifest }) => manifest.sites[0]?.modules[0]?.weight.format);
-    assert.deepEqual(formats, ['f32', 'w8', 'w4', 'f32']);
+    assert.deepEqual(formats, ['f32-panels', 'w8', 'w4', 'f32-panels', 'f32']);
     assert.notEqual(entries[2]?.manifest.sites[0]?.modules[0]?.weight.minsOffset, null);
   });
 

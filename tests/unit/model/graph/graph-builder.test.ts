@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
-import type { Precision } from '../../../../src/core/model-manifest.js';
+import type { Precision, WeightFormat } from '../../../../src/core/model-manifest.js';
 import { buildGraph } from '../../../../src/model/graph/graph-builder.js';
-import { adapterPlaces, loraSites, planModel } from '../../../../src/model/graph/model-plan.js';
+import { adapterPlaces, loraSites, type MatrixOrder, planModel } from '../../../../src/model/graph/model-plan.js';
 import { openGgufSource } from '../../../../src/model/sources/gguf-source.js';
 import { openHuggingFaceSource } from '../../../../src/model/sources/hf-source.js';
 import { readModel } from '../helpers/onnx-reader.js';
@@ -11,19 +11,19 @@ import { TINY_CONFIG, writeDirectory } from '../helpers/tiny-directory.js';
 import { tinyGguf, tinyTensors } from '../helpers/tiny-gguf.js';
 
 /** The tiny model twice as deep, so that both kinds of norm appear. */
-async function plan(context: TestContext, precision: Precision) {
+async function plan(context: TestContext, precision: Precision, order?: MatrixOrder) {
   const deeper = tinyTensors()
     .filter(({ name }) => name.startsWith('blk.0'))
     .map((tensor) => ({ ...tensor, name: tensor.name.replace('blk.0', 'blk.1') }));
   const bytes = tinyGguf({ 'llama.block_count': { type: 'u32', value: 2 } }, [...tinyTensors(), ...deeper]);
   const source = await openGgufSource(await temporaryFile(context, 'tiny.gguf', bytes));
   context.after(() => source.close());
-  return planModel(source, precision);
+  return planModel(source, precision, order);
 }
 
 const PER_LAYER = [
-  'Gemm SegmentedLora PagedAttention Gemm SegmentedLora',
-  'SkipSimplifiedLayerNormalization SegmentedNorm Gemm SegmentedLora GatedSilu Gemm SegmentedLora',
+  'DenseMatMul SegmentedLora PagedAttention DenseMatMul SegmentedLora',
+  'SkipSimplifiedLayerNormalization SegmentedNorm DenseMatMul SegmentedLora GatedSilu DenseMatMul SegmentedLora',
 ].join(' ');
 
 describe('the f32 graph', () => {
@@ -37,7 +37,7 @@ describe('the f32 graph', () => {
         'Gather SegmentedEmbedding SimplifiedLayerNormalization SegmentedNorm',
         `${PER_LAYER} SkipSimplifiedLayerNormalization SegmentedNorm`,
         `${PER_LAYER} SkipSimplifiedLayerNormalization SegmentedNorm`,
-        'Gather Gemm SegmentedLora SegmentedHead',
+        'Gather DenseMatMul SegmentedLora SegmentedHead',
       ].join(' '),
     );
   });
@@ -88,9 +88,22 @@ describe('the f32 graph', () => {
     });
   });
 
-  test('a tied head multiplies by the embedding initializer itself', async (t) => {
-    const { nodes } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
-    assert.equal(nodes.findLast(({ type }) => type === 'Gemm')?.inputs[1], nodes[0]?.inputs[0]);
+  test('every matrix is in panels, a tied head beside the embedding', async (t) => {
+    const { nodes, initializers } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
+    const products = nodes.filter(({ type }) => type === 'DenseMatMul');
+    const stored = (name: string | undefined) => initializers.find((initializer) => initializer.name === name)?.shape;
+    assert.deepEqual([products[0]?.attributes, stored(products[0]?.inputs[1])], [{ rows: 64 }, [4, 32, 16]]);
+    // Its last panel is half empty.
+    assert.deepEqual([products.at(-1)?.attributes, stored(products.at(-1)?.inputs[1])], [{ rows: 8 }, [1, 32, 16]]);
+    assert.deepEqual(stored(nodes[0]?.inputs[0]), [8, 32]);
+  });
+
+  test('row by row, for a GPU, a tied head multiplies by the embedding initializer itself', async (t) => {
+    const { nodes } = readModel(buildGraph(await plan(t, 'f32', 'rows'), 'weights.bin'));
+    const products = nodes.filter(({ type }) => type === 'Gemm');
+    assert.equal(products.length, 9);
+    assert.ok(!nodes.some(({ type }) => type === 'DenseMatMul'));
+    assert.equal(products.at(-1)?.inputs[1], nodes[0]?.inputs[0]);
   });
 
   test('biases come after the adapter, windows from the configuration', async (t) => {
@@ -116,11 +129,11 @@ describe('the f32 graph', () => {
 });
 
 describe('quantised graphs', () => {
-  test('w8 has a matmul of its own in the place of every Gemm', async (t) => {
+  test('w8 has a matmul of its own in the place of every dense one', async (t) => {
     const { nodes } = readModel(buildGraph(await plan(t, 'w8'), 'weights.bin'));
     const products = nodes.filter(({ type }) => type === 'QuantisedMatMul');
     assert.equal(products.length, 9);
-    assert.ok(!nodes.some(({ type }) => type === 'Gemm'));
+    assert.ok(!nodes.some(({ type }) => type === 'DenseMatMul'));
     assert.deepEqual(products[0]?.attributes, { bits: 8, rows: 64 });
     assert.deepEqual(products[0]?.inputs.slice(1), [
       'model.layers.0.self_attn.qkv_proj.weight.quants',
@@ -147,9 +160,9 @@ describe('graphs of 16 bits', () => {
     ['f16', 10],
     ['bf16', 16],
   ] as const) {
-    test(`${precision} is the f32 graph with another element type`, async (t) => {
+    test(`${precision} is a GPU's f32 graph with another element type`, async (t) => {
       const short = readModel(buildGraph(await plan(t, precision), 'weights.bin'));
-      const float = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
+      const float = readModel(buildGraph(await plan(t, 'f32', 'rows'), 'weights.bin'));
       assert.deepEqual(short.nodes, float.nodes);
       assert.deepEqual([short.outputTypes, float.outputTypes], [[type], [1]]);
       assert.ok(short.initializers.every((initializer) => initializer.type === type));
@@ -166,6 +179,15 @@ describe('graphs of 16 bits', () => {
   }
 });
 
+/** Of the tied head and of the embedding. */
+const FORMATS: Readonly<Record<Precision, readonly [WeightFormat, WeightFormat]>> = {
+  f32: ['f32-panels', 'f32'],
+  f16: ['f16', 'f16'],
+  bf16: ['bf16', 'bf16'],
+  w8: ['w8', 'f32'],
+  w4: ['w8', 'f32'],
+};
+
 describe('the plan', () => {
   test('regions are aligned, disjoint, and cover what the sites refer to', async (t) => {
     for (const precision of ['f32', 'f16', 'bf16', 'w8', 'w4'] as const) {
@@ -181,8 +203,10 @@ describe('the plan', () => {
       assert.equal(sites.length, 9);
       const { embedding, norms } = adapterPlaces(model);
       assert.deepEqual(sites[8]?.modules[0]?.name, 'lm_head');
-      if (precision === 'f32') assert.deepEqual(sites[8]?.modules[0]?.weight, embedding.weight);
-      assert.equal(embedding.name, 'model.embed_tokens');
+      const [head, kept] = FORMATS[precision];
+      assert.equal(sites[8]?.modules[0]?.weight.format, head);
+      assert.deepEqual([embedding.name, embedding.weight.format], ['model.embed_tokens', kept]);
+      if (head === kept) assert.deepEqual(sites[8]?.modules[0]?.weight, embedding.weight);
       assert.deepEqual(
         [0, 3, 4].map((norm) => norms[norm]?.name),
         ['model.layers.0.input_layernorm', 'model.layers.1.post_attention_layernorm', 'model.norm'],
@@ -200,31 +224,32 @@ describe('the plan', () => {
     }
   });
 
-  test('fused modules of a packed matrix say where their rows begin', async (t) => {
-    const [qkv] = loraSites(await plan(t, 'w4'));
-    const weights = qkv?.modules.map(({ weight }) => weight) ?? [];
-    assert.deepEqual(
-      weights.map(({ firstRow }) => firstRow),
-      [0, 32, 48],
-    );
-    const places = weights.map(({ dataOffset, scalesOffset, minsOffset }) => ({
-      dataOffset,
-      scalesOffset,
-      minsOffset,
-    }));
-    assert.deepEqual(places, [places[0], places[0], places[0]]);
+  test('fused modules say where their rows begin', async (t) => {
+    for (const precision of ['f32', 'w4'] as const) {
+      const [qkv] = loraSites(await plan(t, precision));
+      assert.deepEqual(
+        qkv?.modules.map(({ outOffset, weight }) => [outOffset, weight.firstRow]),
+        [
+          [0, 0],
+          [32, 32],
+          [48, 48],
+        ],
+      );
+      const places = qkv?.modules.map(({ weight: { dataOffset, scalesOffset, minsOffset } }) => ({
+        dataOffset,
+        scalesOffset,
+        minsOffset,
+      }));
+      assert.deepEqual(places, [places?.[0], places?.[0], places?.[0]]);
+    }
   });
 
-  test('fused modules lie one after the other', async (t) => {
-    const [qkv] = loraSites(await plan(t, 'f32'));
+  test('row by row, fused modules lie one after the other', async (t) => {
+    const [qkv] = loraSites(await plan(t, 'f32', 'rows'));
     const offsets = qkv?.modules.map(({ weight }) => weight.dataOffset) ?? [];
     assert.deepEqual(
       offsets.map((offset) => offset - (offsets[0] ?? 0)),
       [0, 4 * 32 * 32, 4 * 48 * 32],
-    );
-    assert.deepEqual(
-      qkv?.modules.map(({ outOffset }) => outOffset),
-      [0, 32, 48],
     );
   });
 });

@@ -1,0 +1,77 @@
+//! `DenseMatMul(x f32 [T, in], w f32 [panels, in, 16]) → f32 [T, rows]`: `x · Wᵀ` with W packed as `kernels/dense.rs` says.
+//!
+//! Attribute: `rows` the output columns. A row's result is the same bits in any batch.
+
+use super::{OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, packed, parallel};
+use crate::error::Result;
+use crate::kernels::dense::{GROUP, Matmul};
+use crate::kernels::simd::LANES;
+use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub struct DenseMatMul(pub Arc<OpEnv>);
+
+/// Rows that one part multiplies: they stay in a core's own cache.
+const PART_ROWS: usize = 128;
+/// Parts for each thread, below which panels go one by one.
+const PARTS_PER_THREAD: usize = 2;
+
+impl Operator for DenseMatMul {
+    type Kernel<'a> = BoxedKernel<'a>;
+
+    fn name(&self) -> &'static str {
+        "DenseMatMul"
+    }
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [float_input(), float_input()]
+    }
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [float_output()]
+    }
+    fn infer_shape(&self, ctx: &mut ShapeInferenceContext) -> ort::Result<()> {
+        let rows: i64 = ctx.attr("rows")?;
+        infer_rows_by(ctx, |_| rows)
+    }
+    fn create_kernel<'a>(&self, info: &KernelContext<'a>) -> ort::Result<BoxedKernel<'a>> {
+        let env = self.0.clone();
+        let width = attribute(info.get("rows"), "rows")?;
+        Ok(Box::new(move |ctx: &ComputeContext| compute("DenseMatMul", || run(&env, width, ctx))))
+    }
+}
+
+fn run(env: &OpEnv, width: usize, ctx: &ComputeContext) -> Result<()> {
+    let x = matrix(ctx, 0, None)?;
+    let panels = width.div_ceil(LANES);
+    let w = Shared(packed::<f32>(ctx, 1, [panels, x.columns, LANES])?.cast_mut());
+    let y = Shared(output(ctx, x.rows, width)?);
+    let (input, inputs) = (Shared(x.data.cast_mut()), x.columns);
+    let group = if panels >= GROUP * PARTS_PER_THREAD * env.threads { GROUP } else { 1 };
+    let groups = panels.div_ceil(group);
+    let parts = groups * x.rows.div_ceil(PART_ROWS);
+    // Threads draw parts, each one ahead: a thread that is held up holds up no other, and all know what they read next.
+    let drawn = AtomicUsize::new(0);
+    let draw = || drawn.fetch_add(1, Ordering::Relaxed);
+    parallel(ctx, env.threads, parts.min(env.threads), |_| {
+        let mut part = draw();
+        while part < parts {
+            let next = draw();
+            let (first, panel) = (part / groups * PART_ROWS, part % groups * group);
+            // SAFETY: rows first .. first + rows lie in x and y, panels in the packed weights, whose shapes were checked;
+            // parts own distinct rows or columns of y.
+            unsafe {
+                (env.kernels.dense_matmul)(&Matmul {
+                    x: input.get().add(first * inputs),
+                    rows: (x.rows - first).min(PART_ROWS),
+                    inputs,
+                    w: w.get(),
+                    panels: (panel, panels.min(panel + group)),
+                    next_panel: (next < parts).then(|| next % groups * group),
+                    width,
+                    y: y.get().add(first * width),
+                });
+            }
+            part = next;
+        }
+    })
+}
