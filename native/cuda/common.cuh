@@ -11,6 +11,8 @@
 namespace lmx {
 
 constexpr unsigned ALL_LANES = 0xffffffffu;
+/// Of one module of an adapter.
+constexpr int MOST_RANK = 256;
 
 // ---- launches -----------------------------------------------------------------------------------------------------------
 
@@ -111,6 +113,14 @@ lmx_status with_dtype(int32_t dtype, F f) {
     default:
       return cudaErrorInvalidValue;
   }
+}
+
+/// f(p) with p as a pointer to numbers of `dtype`.
+template <class F>
+__device__ __forceinline__ void with_pointer(int dtype, const void *p, F f) {
+  if (dtype == LMX_F16) f(static_cast<const __half *>(p));
+  else if (dtype == LMX_BF16) f(static_cast<const __nv_bfloat16 *>(p));
+  else f(static_cast<const float *>(p));
 }
 
 template <class T>

@@ -1,19 +1,17 @@
 // SGMV's plan: how columns of x are split, which rows a block takes, which of the two paths a tile goes.
 #pragma once
 
-#include "common.cuh"
+#include "dot_rows.cuh"
 
 namespace lmx {
 
 /// The columns of x that one block of the shrink sums; every split writes its own partial h, and the expand adds them up in
-/// order. Made of in_features alone: with it, a row's result would depend on its batch mates.
+/// order. Made of in_features alone: a row's result must not depend on its batch mates.
 struct Split {
   int columns;  // of one split
   int count;
 };
 
-/// Columns that a warp takes at once, 16 of each lane.
-constexpr int STEP_COLUMNS = 512;
 constexpr int MOST_SPLITS = 16;
 /// A tile for tensor cores is work enough with fewer.
 constexpr int MOST_TILE_SPLITS = 4;
@@ -100,14 +98,6 @@ __device__ __forceinline__ void add_gain_and_offset(const lmx_part &part, float 
     if (part.gain != nullptr) gain[c - block_low] *= part.gain[c - part.out_offset];
     if (part.offset != nullptr) offset[c - block_low] += weight * part.offset[c - part.out_offset];
   }
-}
-
-/// f(a) with a as a pointer of `dtype`.
-template <class F>
-__device__ __forceinline__ void with_pointer(int dtype, const void *a, F f) {
-  if (dtype == LMX_F16) f(static_cast<const __half *>(a));
-  else if (dtype == LMX_BF16) f(static_cast<const __nv_bfloat16 *>(a));
-  else f(static_cast<const float *>(a));
 }
 
 }  // namespace lmx

@@ -3,93 +3,44 @@
 #pragma once
 
 #include "sgmv.cuh"
-#include "span.cuh"
 
 namespace lmx {
 
 constexpr int ROWS_THREADS = 256;
 constexpr int ROWS_WARPS = ROWS_THREADS / 32;
-/// Adapter rows that a warp takes at once: each lane then has 64 bytes of A in flight.
-template <class A>
-constexpr int SHRINK_RANKS = sizeof(A) == 2 ? 2 : 1;
 
-/// h[row, r] = Σ_c x[row, c] · a[r, c] over the split's columns, for `rows` rows. x T [rows, width], a A [rank, width],
-/// h f32 rows `h_stride` apart. A lane sums its columns of a step, then the lanes are summed, then the steps: one order for
-/// every row. ALIGNED: width is a multiple of 8.
-template <bool ALIGNED, class T, class A>
-__device__ __forceinline__ void shrink_term(const T *x, int rows, const A *a, int rank, int width, int begin, int end,
-                                            float *h, int h_stride) {
-  constexpr int WIDE = VECTOR<A>, SPANS = STEP_COLUMNS / 32 / WIDE, RANKS = ALIGNED ? SHRINK_RANKS<A> : 1;
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int own_row = lane / RANKS, own_rank = lane % RANKS;
-  for (int r = warp * RANKS; r < rank; r += ROWS_WARPS * RANKS) {
-    float mine = 0;
-    for (int c = begin; c < end; c += STEP_COLUMNS) {
-      Span<A, WIDE> factor[RANKS][SPANS];
-#pragma unroll
-      for (int j = 0; j < RANKS; ++j) {
-        const A *from = a + static_cast<size_t>(min(r + j, rank - 1)) * static_cast<size_t>(width);
-#pragma unroll
-        for (int s = 0; s < SPANS; ++s) {
-          const int column = c + (s * 32 + lane) * WIDE;
-          factor[j][s] = load_span_once<ALIGNED, WIDE>(from + column, width - column);
-        }
-      }
-#pragma unroll 1
-      for (int row = 0; row < rows; ++row) {
-        const T *from = x + static_cast<size_t>(row) * static_cast<size_t>(width);
-        float sums[RANKS] = {};
-#pragma unroll
-        for (int s = 0; s < SPANS; ++s) {
-          const int column = c + (s * 32 + lane) * WIDE;
-          const auto input = load_span<ALIGNED, WIDE>(from + column, width - column);
-#pragma unroll
-          for (int j = 0; j < RANKS; ++j) {
-#pragma unroll
-            for (int i = 0; i < WIDE; ++i) sums[j] += to_float(input.at[i]) * to_float(factor[j][s].at[i]);
-          }
-        }
-#pragma unroll
-        for (int j = 0; j < RANKS; ++j) {
-          const float sum = warp_sum(sums[j]);
-          if (own_row == row && own_rank == j) mine += sum;
-        }
-      }
-    }
-    if (own_row < rows && r + own_rank < rank)
-      h[static_cast<size_t>(own_row) * static_cast<size_t>(h_stride) + r + own_rank] = mine;
-  }
-}
-
-/// Grid [splits, pieces]. 64 adapters of a 4096-wide input are 512 blocks, which fit on an H100 at once.
+/// Grid [splits, pieces]: 512 blocks for 64 adapters of a 4096-wide input; an H100 holds 396 at once.
 template <class T>
 __global__ void __launch_bounds__(ROWS_THREADS, 3) shrink_rows(lmx_step step, lmx_sgmv call) {
   let_next_launch_begin();
   const Split split = split_of(call.in_features, MOST_SPLITS);
   const int at_split = static_cast<int>(blockIdx.x), pieces = row_pieces(step, call);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
   const int begin = at_split * split.columns, end = min(begin + split.columns, call.in_features);
   for (int at = static_cast<int>(blockIdx.y); at < pieces; at += static_cast<int>(gridDim.y)) {
     const Piece piece = row_piece<T>(step, call, at);
     if (piece.rows == 0) continue;
     const T *x =
         static_cast<const T *>(call.x) + static_cast<size_t>(piece.first_row) * static_cast<size_t>(call.in_features);
-    float *h = h_row(call, at_split, piece.first_row);
+    int term_offset = 0;
     for (int k = 0; k < piece.term_count; ++k) {
       const lmx_site_delta &delta = delta_of(piece.terms[k], call.site);
       if (delta.part_count == 0) continue;
       with_pointer(delta.dtype, delta.a, [&](const auto *a) {
         with_alignment(call.in_features % 8 == 0, [&](auto aligned) {
-          shrink_term<aligned.value>(x, piece.rows, a, delta.rank, call.in_features, begin, end, h, call.h_stride);
+          const auto store = [&](int row, int r, float sum) {
+            h_row(call, at_split, piece.first_row + row)[term_offset + r] = sum;
+          };
+          dot_rows<aligned.value>(x, piece.rows, a, delta.rank, call.in_features, begin, end, warp, ROWS_WARPS, store);
         });
       });
-      h += delta.rank;
+      term_offset += delta.rank;
     }
   }
 }
 
 /// Output columns of one block of the expand.
 constexpr int EXPAND_COLUMNS = 512;
-constexpr int MOST_RANK = 256;
 /// Columns that a lane reads at once.
 constexpr int EXPAND_UNROLL = 2;
 
