@@ -36,8 +36,8 @@ __global__ void __launch_bounds__(THREADS) prefill(lmx_step step, lmx_attention 
   constexpr int KEYS = keys_of(WIDTH), STRIDE = stride_of(WIDTH);
   LMX_SHARED(T, shared);
   T *queries = shared, *keys = queries + LMX_QUERY_TILE_ROWS * STRIDE, *values = keys + KEYS * STRIDE;
-  if (int(blockIdx.x) >= step.counts->query_tiles) return;
-  const lmx_query_tile tile = step.query_tiles[blockIdx.x];
+  // The tiles of most positions come last and begin first.
+  const lmx_query_tile tile = step.query_tiles[gridDim.x - 1 - blockIdx.x];
   const int head = blockIdx.y, kv_head = head / (call.heads / call.kv_heads);
   const size_t row_width = size_t(call.heads + 2 * call.kv_heads) * call.dim;
 

@@ -131,6 +131,16 @@ LMX_TEST(company_changes_no_bit_of_a_row) {
   }
 }
 
+LMX_TEST(a_bucket_of_many_rows_changes_no_bit) {
+  const Heads h{LMX_F16, 4, 4, 64, -1};
+  context() = name_of(h);
+  const auto sequences = single_rows({600, 1500, 17});
+  const auto few = AttentionStep(h, sequences, 3, 4096, 1).run();
+  // So many that one block of threads goes through a context's parts one after the other.
+  const auto many = AttentionStep(h, sequences, 600, 4096, 1).run(true);
+  CHECK(few == rows_of(h, many, 0, 3));
+}
+
 LMX_TEST(chunks_of_a_prompt_change_no_bit) {
   for (const int dtype : DTYPES) {
     for (const int window : {-1, 50}) {
