@@ -53,6 +53,16 @@ export function commit(): string {
   try {
     return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain') === '' ? '' : '+changes');
   } catch {
+    return packedCommit();
+  }
+}
+
+/** Of an unpacked pack, which is no checkout. */
+function packedCommit(): string {
+  try {
+    const pack = readFileSync(join(packageRoot(), 'pack.json'), 'utf8');
+    return (JSON.parse(pack) as { readonly commit: string }).commit.slice(0, 7);
+  } catch {
     return 'unknown';
   }
 }

@@ -1,6 +1,6 @@
 // `npm run test:gpu`: everything that needs an NVIDIA GPU. Fails where there is none; `npm test` names what it skips.
 import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { ensureNvcc } from './cuda-toolkit.mjs';
 import { runForGpu } from './kernels.mjs';
 import { isPacked, packedPrograms } from './packed.mjs';
@@ -25,7 +25,10 @@ function fromSources() {
 /** What a pack brings compiled; its crate's tests need Cargo and stay behind. */
 function fromPack() {
   console.log('\n== kernels');
-  for (const program of packedPrograms('test')) run(program, []);
+  for (const program of packedPrograms('test')) {
+    console.log(basename(program));
+    run(program, []);
+  }
   console.log('\n== crate\nskipped: this is a pack, and Cargo is needed to build these tests');
 }
 

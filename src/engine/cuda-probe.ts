@@ -31,13 +31,13 @@ export const RUNTIME_FILES = [
 /** What is asked of machine and build; tests answer in its place. */
 export interface CudaProbe {
   exists(path: string): boolean;
-  /** The GPUs, as the addon for CUDA lists them; its errors are what is wrong. */
-  devices(): readonly NativeCudaDevice[];
+  /** The GPUs, as the addon for CUDA lists them; its errors are what is wrong. Null where it was built without CUDA. */
+  devices(): readonly NativeCudaDevice[] | null;
 }
 
 export const THIS_MACHINE: CudaProbe = {
   exists: existsSync,
-  devices: () => loadAddon('cuda').cudaDevices?.() ?? [],
+  devices: () => loadAddon('cuda').cudaDevices?.() ?? null,
 };
 
 /** The driver's face in the file system; containers that were given a GPU have it too. */
@@ -57,15 +57,17 @@ export function probeCuda(runtime: string, probe: CudaProbe = THIS_MACHINE): Cud
     const found = `no ${absent.join(', ')} in ${runtime}`;
     obstacles.push({ part: 'runtime', found, advice: 'npm run cuda:runtime, or name the folder in --cuda-runtime' });
   }
-  let devices: readonly NativeCudaDevice[] = [];
+  let devices: readonly NativeCudaDevice[] | null = [];
   try {
     devices = probe.devices();
-    if (devices.length === 0)
+    if (devices === null)
+      obstacles.push({ part: 'addon', found: `${addon} was built without CUDA`, advice: 'npm run build:cuda' });
+    else if (devices.length === 0)
       obstacles.push({ part: 'device', found: 'CUDA lists no GPU', advice: driverAdvice(hasDriver) });
   } catch (error) {
     obstacles.push({ part: 'device', found: toLoramuxError(error).message, advice: driverAdvice(hasDriver) });
   }
-  return { hasDriver, obstacles, devices: obstacles.length === 0 ? devices : [] };
+  return { hasDriver, obstacles, devices: obstacles.length === 0 ? (devices ?? []) : [] };
 }
 
 function driverAdvice(hasDriver: boolean): string {

@@ -62,6 +62,7 @@ describe('where something is missing', () => {
   const cases = [
     ['the addon', state([DRIVER]), 'without CUDA', 'npm run build:cuda'],
     ['the runtime', state(ALL.slice(0, -1)), 'libonnxruntime_providers_cuda.so in /runtime', 'npm run cuda:runtime'],
+    ['CUDA in the addon', state(ALL, () => null), 'was built without CUDA', 'npm run build:cuda'],
     ['a driver that is new enough', state(ALL, noDevice), 'version is insufficient', '580 or newer'],
     ['a GPU', state(ALL, () => []), 'CUDA lists no GPU', 'nvidia-smi'],
   ] as const;
