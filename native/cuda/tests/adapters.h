@@ -88,8 +88,10 @@ struct Segment {
   std::vector<lmx_term> terms;
 };
 
-/// The tables of a step of `segments`, as the contract says. The rows that reach the head are all rows.
-inline lmx_step put_step(Arena &arena, const std::vector<Segment> &segments, const std::vector<int64_t> &token_ids = {}) {
+/// The tables of a step of `segments`, as the contract says. The rows that reach the head are all rows. A decode step has
+/// short tiles only: then `may_be_long` is false.
+inline lmx_step put_step(Arena &arena, const std::vector<Segment> &segments, const std::vector<int64_t> &token_ids = {},
+                         bool may_be_long = true) {
   lmx_counts counts{};
   std::vector<lmx_term> terms;
   std::vector<lmx_tile> tiles, long_tiles, head_tiles, row_terms;
@@ -102,7 +104,7 @@ inline lmx_step put_step(Arena &arena, const std::vector<Segment> &segments, con
         to.push_back({counts.rows + row, std::min(most, segment.rows - row), first_term, count});
       }
     };
-    if (segment.rows < LMX_LONG_TILE_ROWS / 2) cut(tiles, LMX_TILE_ROWS);
+    if (!may_be_long || segment.rows < LMX_LONG_TILE_ROWS / 2) cut(tiles, LMX_TILE_ROWS);
     else cut(long_tiles, LMX_LONG_TILE_ROWS);
     cut(head_tiles, LMX_TILE_ROWS);
     counts.rows += segment.rows;
