@@ -15,11 +15,11 @@ function fromSources() {
   const nvcc = ensureNvcc();
   console.log('\n== kernels');
   runForGpu('test', nvcc);
+  run(process.execPath, [join(root, 'scripts', 'cuda-runtime.mjs')]);
   console.log('\n== crate');
   const env = { ...process.env, LORAMUX_NVCC: nvcc };
   run('cargo', ['test', '--locked', '--features', 'cuda', '--test', 'cuda*'], { cwd: join(root, 'native'), env });
   buildCuda(nvcc);
-  run(process.execPath, [join(root, 'scripts', 'cuda-runtime.mjs')]);
 }
 
 /** What a pack brings compiled; its crate's tests need Cargo and stay behind. */

@@ -210,7 +210,7 @@ fn check(bench: &Bench, batch: &StepBatch, shape: &Shape, tables: &Tables) {
     }
     let tiles: Vec<Tile> = tables.array(step.tiles, counts.tiles);
     let long_tiles: Vec<Tile> = tables.array(step.long_tiles, counts.long_tiles);
-    assert_eq!((shape.has_long, shape.has_queries), (!long_tiles.is_empty(), !query_tiles.is_empty()));
+    assert_eq!((shape.has_long, shape.query_tiles), (!long_tiles.is_empty(), query_tiles.len()));
     let covered = cover(&tiles, TILE_ROWS, &row_terms);
     let covered_long = cover(&long_tiles, LONG_TILE_ROWS, &row_terms);
     for row in 0..rows {
@@ -261,7 +261,7 @@ proptest! {
             check(&bench, &batch, &shape, &tables);
             if let Some(bucket) = shape.bucket {
                 prop_assert!(bucket >= batch.tokens.len() && (shape.rows, shape.logits_rows, shape.h_stride) == (bucket, bucket, MOST_H));
-                prop_assert!(!shape.has_long && !shape.has_queries);
+                prop_assert!(!shape.has_long && shape.query_tiles == 0);
                 let same = at_bucket.entry(bucket).or_insert((tables.step, tables.tokens, tables.logits_rows));
                 prop_assert_eq!(*same, (tables.step, tables.tokens, tables.logits_rows), "a bucket's addresses never change");
             } else {
@@ -317,7 +317,7 @@ fn a_step_is_captured_when_its_sequences_have_one_row_and_its_adapters_fit() {
     let mut guess = decode(2, &[0]);
     (guess.cu_seqlens, guess.context_lens, guess.max_blocks) = (vec![0, 2], vec![6], 2);
     let (shape, tables) = bench.step(&guess, Some(&buckets));
-    assert_eq!((shape.bucket, shape.has_queries, tables.counts().query_tiles), (None, true, 1), "two rows of one sequence");
+    assert_eq!((shape.bucket, shape.query_tiles, tables.counts().query_tiles), (None, 1, 1), "two rows of one sequence");
 }
 
 #[test]

@@ -20,115 +20,16 @@ use loramux_native::adapters::store::AdapterStore;
 use loramux_native::error::Code;
 use loramux_native::kernels::attention::PAGE;
 use loramux_native::kernels::simd::Dtype;
-use loramux_native::sampler::RowSampling;
 use loramux_native::session::context::{StepBatch, StepContext};
 use loramux_native::session::engine::{Engine, EngineOptions};
-use loramux_native::session::step::StepRequest;
 use loramux_native::weights::Weights;
 use std::sync::Arc;
-use toy::adapter::{Adapter, Rows};
-use toy::{HEAD_SITE, LIMITS, NORMS, Toy, VOCAB, Variant, runtime_ready};
+use toy::adapter::Adapter;
+use toy::steps::{ALL, Part, batch_of, logits, make_resident, pool, prompt, request};
+use toy::{LIMITS, Toy, VOCAB, Variant, runtime_ready};
 
 /// Largest difference from the float64 decoder, logits being of the order of 1 to 5.
 const LOGITS_TOLERANCE: f64 = 1e-4;
-
-/// All modules of both layers.
-const ALL: [(usize, usize); 14] =
-    [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1), (3, 0), (4, 0), (4, 1), (4, 2), (5, 0), (6, 0), (6, 1), (7, 0)];
-
-/// A sequence's rows in one step.
-struct Part<'a> {
-    tokens: &'a [i32],
-    /// Positions already in the pages.
-    past: usize,
-    pages: &'a [i32],
-    /// Entry of the adapter table, −1 for the base.
-    entry: i32,
-}
-
-fn batch_of(parts: &[Part<'_>], adapter_table: Vec<Vec<(u32, f32)>>) -> StepBatch {
-    let mut batch = StepBatch { adapter_table, cu_seqlens: vec![0], segment_indptr: vec![0], ..StepBatch::default() };
-    batch.max_blocks = parts.iter().map(|part| part.pages.len()).max().unwrap_or(0);
-    for part in parts {
-        for (i, &token) in part.tokens.iter().enumerate() {
-            let position = part.past + i;
-            batch.tokens.push(token);
-            batch.slot_mapping.push(part.pages[position / PAGE] * PAGE as i32 + (position % PAGE) as i32);
-        }
-        batch.cu_seqlens.push(batch.tokens.len() as i32);
-        batch.context_lens.push((part.past + part.tokens.len()) as i32);
-        let padding = std::iter::repeat_n(-1, batch.max_blocks - part.pages.len());
-        batch.block_tables.extend(part.pages.iter().copied().chain(padding));
-        batch.segment_indptr.push(batch.tokens.len() as i32);
-        batch.segment_adapters.push(part.entry);
-    }
-    batch.logits_rows = (0..batch.tokens.len() as i32).collect();
-    batch
-}
-
-fn greedy(slot: i32) -> (RowSampling, i32) {
-    (RowSampling::default(), slot)
-}
-
-fn request(batch: StepBatch, slots: &[i32]) -> StepRequest {
-    let slots: Vec<i32> = (0..batch.logits_rows.len()).map(|i| slots.get(i).copied().unwrap_or(-1)).collect();
-    let (sampling, slots) = slots.into_iter().map(greedy).unzip();
-    let rows = batch.logits_rows.len();
-    StepRequest {
-        batch,
-        sampling,
-        slots,
-        constraints: vec![-1; rows],
-        follows: vec![-1; rows],
-        scores: vec![None; rows],
-        return_logits: (0..rows).collect(),
-    }
-}
-
-/// Logits of every row of the batch.
-fn logits(engine: &mut Engine, batch: StepBatch) -> Vec<Vec<f32>> {
-    let result = engine.step(&request(batch, &[])).unwrap();
-    result.logits.unwrap().chunks_exact(VOCAB).map(<[f32]>::to_vec).collect()
-}
-
-fn prompt(rng: &mut Rng, length: usize) -> Vec<i32> {
-    (0..length).map(|_| rng.below(VOCAB) as i32).collect()
-}
-
-fn make_resident(engine: &Engine, adapter: &Adapter) -> u32 {
-    engine.shared().compile_adapter(&adapter.file(), &adapter.plan()).unwrap().0
-}
-
-/// The adapters that most tests mix: odd ranks, all dtypes, some with few modules.
-fn pool() -> Vec<Adapter> {
-    vec![
-        Adapter::random(11, 1, Dtype::F32, false, &ALL),
-        Adapter::random(12, 3, Dtype::F16, false, &ALL),
-        Adapter::random(13, 5, Dtype::Bf16, false, &[(0, 0), (0, 2), (3, 0), (6, 1)]),
-        Adapter::random(14, 8, Dtype::F16, true, &ALL),
-        Adapter::random(15, 16, Dtype::Bf16, false, &ALL),
-        Adapter::random(16, 17, Dtype::F32, false, &[(4, 1)]),
-        Adapter::random(17, 2, Dtype::F32, true, &[(0, 1), (5, 0), (7, 0)]),
-        Adapter::random(18, 64, Dtype::F16, false, &ALL),
-        Adapter::random(19, 4, Dtype::F16, false, &[(0, 1), (3, 0), (6, 0)]).with_biases(20, &ALL),
-        Adapter::default().with_biases(21, &[(0, 0), (0, 1), (0, 2), (4, 2), (7, 0)]),
-        Adapter::random(22, 6, Dtype::Bf16, false, &[(HEAD_SITE, 0), (3, 0)]).with_biases(23, &[(HEAD_SITE, 0)]),
-        Adapter::random(24, 5, Dtype::F32, true, &[(HEAD_SITE, 0)]),
-        Adapter::random(25, 3, Dtype::F16, false, &[(0, 0)]).with_embedding(26, 7, Dtype::F16, false),
-        Adapter::default().with_embedding(27, 4, Dtype::F32, true),
-        Adapter::random(28, 2, Dtype::F16, false, &[(7, 0)]).with_norms(29, &[0, 3, NORMS - 1]),
-        Adapter { head_rows: Some(Rows::random(30, Dtype::Bf16, None, 0.4)), ..Adapter::random(31, 2, Dtype::F32, false, &[(1, 0)]) },
-        Adapter { embedding_rows: Some(Rows::random(32, Dtype::F16, None, 1.5)), ..Adapter::default() },
-        Adapter {
-            embedding_rows: Some(Rows::random(33, Dtype::F32, Some(&ODD_TOKENS), 1.5)),
-            head_rows: Some(Rows::random(34, Dtype::F16, Some(&ODD_TOKENS), 0.8)),
-            ..Adapter::random(35, 9, Dtype::F16, true, &ALL)
-        },
-    ]
-}
-
-/// Unsorted and one of them twice: its last row counts.
-const ODD_TOKENS: [u32; 27] = [49, 3, 5, 0, 7, 9, 3, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43, 45, 47, 1];
 
 fn assert_close(found: &[Vec<f32>], wanted: &[Vec<f64>], what: &str) -> f64 {
     let mut worst = 0f64;

@@ -5,9 +5,7 @@ use crate::sampler::{NO_TOKEN, RowSampling, Sampled, Sampler};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-/// Chooses a token as [`Sampler::sample`] does, among those that `matcher` allows, and takes it. Where the constraint
-/// allows only tokens that the row bans, as when it has nothing more to say before the least length, the constraint
-/// wins. `spent` grows by the time that mask and commit took.
+/// Chooses a token as [`Sampler::sample`] does, among those that `matcher` allows, and takes it; see [`beside_bans`]. `spent` grows by the time that mask and commit took.
 ///
 /// # Errors
 /// Why no token can follow; the row's sequence is at an end.
@@ -22,8 +20,7 @@ pub fn sample(
     let started = Instant::now();
     let mask = matcher.mask()?;
     *spent += started.elapsed();
-    let row =
-        if allows_only(mask, &row.banned) { Cow::Owned(RowSampling { banned: Vec::new(), ..row.clone() }) } else { Cow::Borrowed(row) };
+    let row = beside_bans(mask, row);
     let sampled = sampler.sample(logits, token_count, &row, Some(mask));
     if sampled.token != NO_TOKEN {
         let started = Instant::now();
@@ -31,6 +28,13 @@ pub fn sample(
         *spent += started.elapsed();
     }
     Ok(sampled)
+}
+
+/// `row` as it is sampled among the tokens of `mask`. Where the constraint allows only tokens that the row bans, as when it
+/// has nothing more to say before the least length, the constraint wins.
+#[must_use]
+pub fn beside_bans<'a>(mask: &[u32], row: &'a RowSampling) -> Cow<'a, RowSampling> {
+    if allows_only(mask, &row.banned) { Cow::Owned(RowSampling { banned: Vec::new(), ..row.clone() }) } else { Cow::Borrowed(row) }
 }
 
 /// Whether every id of `mask` is among `ids`; false when there are no `ids`.

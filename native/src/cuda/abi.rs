@@ -206,7 +206,8 @@ pub struct Attention {
     pub dim: i32,
     pub window: i32,
     pub max_context: i32,
-    pub has_queries: i32,
+    pub single_rows: i32,
+    pub query_tiles: i32,
 }
 
 #[repr(C)]
@@ -241,8 +242,7 @@ pub struct RowSampling {
 pub struct CountedToken {
     pub id: u32,
     pub repetition: f32,
-    pub subtract: f32,
-    pub reserved: i32,
+    pub subtract: f64,
 }
 
 #[repr(C)]

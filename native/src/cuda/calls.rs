@@ -22,6 +22,7 @@ unsafe extern "C" {
     pub fn lmx_stream_wait(stream: RawStream) -> Status;
     pub fn lmx_copy_in(to: *mut c_void, host_from: *const c_void, bytes: usize, stream: RawStream) -> Status;
     pub fn lmx_copy_out(host_to: *mut c_void, from: *const c_void, bytes: usize, stream: RawStream) -> Status;
+    pub fn lmx_copy(to: *mut c_void, from: *const c_void, bytes: usize, stream: RawStream) -> Status;
     pub fn lmx_zero(to: *mut c_void, bytes: usize, stream: RawStream) -> Status;
     pub fn lmx_event_create(out: *mut RawEvent) -> Status;
     pub fn lmx_event_destroy(event: RawEvent) -> Status;
@@ -57,9 +58,10 @@ unsafe extern "C" {
     ) -> Status;
     pub fn lmx_gated_silu(y: *mut c_void, x: *const c_void, dtype: i32, rows: i32, width: i32, stream: RawStream) -> Status;
 
-    pub fn lmx_attention_workspace(rows: i32, heads: i32, kv_heads: i32, dim: i32, max_context: i32) -> usize;
+    pub fn lmx_attention_workspace(single_rows: i32, heads: i32, dim: i32, max_context: i32) -> usize;
     pub fn lmx_attend(host_step: *const Step, host_call: *const Attention, stream: RawStream) -> Status;
 
-    pub fn lmx_feed_tokens(ids: *mut i64, tokens: *const i32, last_sampled: *const u32, rows: i32, stream: RawStream) -> Status;
+    pub fn lmx_feed_tokens(ids: *mut i64, tokens: *const i32, last_sampled: *const u32, rows: i32, vocab: i32, stream: RawStream)
+    -> Status;
     pub fn lmx_sample(host_call: *const Sampling, stream: RawStream) -> Status;
 }

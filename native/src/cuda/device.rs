@@ -42,10 +42,8 @@ impl Device {
     /// `ERR_NATIVE_LOAD` when the kernels were built from another header, `ERR_DEVICE` when there is no such device.
     pub fn open(index: usize) -> Result<Self> {
         check_sizes()?;
-        let mut count = 0;
-        // SAFETY: writes one number, which lives here.
-        check(unsafe { abi::lmx_device_count(&raw mut count) }, "counting devices")?;
-        let known = i32::try_from(index).ok().filter(|&index| index < count);
+        let count = Self::count()?;
+        let known = i32::try_from(index).ok().filter(|_| index < count);
         let index = known.ok_or_else(|| Error::new(Code::Device, format!("expected a device below {count}, got {index}")))?;
         let mut facts = std::mem::MaybeUninit::<abi::DeviceFacts>::zeroed();
         // SAFETY: all-zero bytes are valid facts; the call writes one struct, which lives here.
@@ -55,6 +53,17 @@ impl Device {
             facts.assume_init()
         };
         Ok(Self(Arc::new(Inner { index, facts: facts_of(&facts), allocated: AtomicUsize::new(0) })))
+    }
+
+    /// How many there are.
+    ///
+    /// # Errors
+    /// `ERR_DEVICE` where there is no driver.
+    pub fn count() -> Result<usize> {
+        let mut count = 0;
+        // SAFETY: writes one number, which lives here.
+        check(unsafe { abi::lmx_device_count(&raw mut count) }, "counting devices")?;
+        Ok(usize::try_from(count).unwrap_or(0))
     }
 
     #[must_use]

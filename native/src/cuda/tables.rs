@@ -20,7 +20,7 @@ use std::sync::Arc;
 const ALIGNMENT: usize = 16;
 
 /// What a step's run looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// Rows of the graph's input; the step's, or the bucket's.
     pub rows: usize,
@@ -31,7 +31,10 @@ pub struct Shape {
     /// For `abi::Sgmv`; in a bucket what all its runs are captured with.
     pub h_stride: usize,
     pub has_long: bool,
-    pub has_queries: bool,
+    /// For `abi::Attention`: rows that are their sequence's only one; in a bucket all of its rows.
+    pub single_rows: usize,
+    /// Likewise; a bucket has none.
+    pub query_tiles: usize,
 }
 
 /// Entries that each array has room for.
@@ -115,7 +118,8 @@ impl StepTables {
             bucket: chosen.map(|(bucket, _)| bucket),
             h_stride: chosen.map_or(self.arrays.h_stride, |(_, most_h)| most_h),
             has_long: !self.arrays.long_tiles.is_empty(),
-            has_queries: !self.arrays.query_tiles.is_empty(),
+            single_rows: chosen.map_or(self.arrays.single_rows.len(), |(bucket, _)| bucket),
+            query_tiles: self.arrays.query_tiles.len(),
         };
         // What the graph itself reads has numbers in every row: token 0, row 0.
         self.arrays.tokens.resize(shape.rows, 0);

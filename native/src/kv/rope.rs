@@ -25,6 +25,12 @@ impl Rope {
         Self { half, cos, sin }
     }
 
+    /// cos and sin.
+    #[must_use]
+    pub fn tables(&self) -> (&[f32], &[f32]) {
+        (&self.cos, &self.sin)
+    }
+
     /// Rotates one head `x` [dim] for `position` in place.
     pub fn rotate(&self, x: &mut [f32], position: usize) {
         let table = position * self.half..(position + 1) * self.half;

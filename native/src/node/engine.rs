@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result, guard};
 use crate::kernels::attention::PAGE;
 use crate::manifest::Manifest;
 use crate::session::context::StepLimits;
-use crate::session::engine::{Engine as Core, EngineOptions, Shared};
+use crate::session::engine::{CudaOptions, Engine as Core, EngineOptions, Shared};
 use crate::session::step::StepRequest;
 use napi::bindgen_prelude::{AsyncTask, Object};
 use napi::{Env, JsDeferred};
@@ -31,6 +31,12 @@ pub struct EngineOptionsObject {
     pub kv_blocks: u32,
     pub token_count: u32,
     pub adapter_dtype: Option<String>,
+    pub cuda: Option<CudaObject>,
+}
+
+#[napi(object, object_to_js = false)]
+pub struct CudaObject {
+    pub device: u32,
 }
 
 #[napi(object, object_from_js = false)]
@@ -159,6 +165,7 @@ impl Engine {
                     kv_pages: options.kv_blocks as usize,
                 },
                 token_count: options.token_count as usize,
+                cuda: options.cuda.map(|cuda| CudaOptions { device: cuda.device as usize, graphs: true }),
                 factors: match options.adapter_dtype.as_deref() {
                     None | Some("file") => FactorStorage::File,
                     Some("int8") => FactorStorage::Int8,

@@ -5,6 +5,8 @@
 
 mod adapter_file;
 mod constraint;
+#[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
+mod cuda;
 mod engine;
 mod job;
 mod loader;

@@ -9,6 +9,9 @@ mod segmented_head;
 mod segmented_lora;
 mod segmented_norm;
 
+#[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
+pub(crate) use paged_attention::AttentionNode;
+
 use crate::error::{Code, Error, Result, guard};
 use crate::kernels::dispatch::Kernels;
 use crate::kv::pages::KvPages;
@@ -61,7 +64,7 @@ fn float_output() -> OperatorOutput {
 }
 
 /// Output 0 has input 0's rows and `width` columns.
-fn infer_rows_by(ctx: &mut ShapeInferenceContext, width: impl Fn(i64) -> i64) -> ort::Result<()> {
+pub(crate) fn infer_rows_by(ctx: &mut ShapeInferenceContext, width: impl Fn(i64) -> i64) -> ort::Result<()> {
     let inputs = ctx.inputs();
     if let Some(ValueType::Tensor { ty, shape, dimension_symbols }) = inputs.first() {
         let mut shape = shape.clone();
@@ -74,15 +77,15 @@ fn infer_rows_by(ctx: &mut ShapeInferenceContext, width: impl Fn(i64) -> i64) ->
 }
 
 /// Runs an operator's body so that neither an error nor a panic leaves it as anything but a coded message.
-fn compute(name: &str, body: impl FnOnce() -> Result<()>) -> ort::Result<()> {
+pub(crate) fn compute(name: &str, body: impl FnOnce() -> Result<()>) -> ort::Result<()> {
     guard(body).map_err(|e| ort::Error::new(format!("{}: {name}: {}", e.code.as_str(), e.message)))
 }
 
-fn from_ort(e: ort::Error) -> Error {
+pub(crate) fn from_ort(e: ort::Error) -> Error {
     Error::new(Code::StepFailed, e.to_string())
 }
 
-fn attribute(value: Option<i64>, name: &str) -> ort::Result<usize> {
+pub(crate) fn attribute(value: Option<i64>, name: &str) -> ort::Result<usize> {
     value.and_then(|v| usize::try_from(v).ok()).ok_or_else(|| {
         ort::Error::new(format!("ERR_MODEL_INVALID: expected attribute {name} as an integer ≥ 0: delete the model's cache entry"))
     })
@@ -160,7 +163,7 @@ fn updated(ctx: &ComputeContext, base: &Matrix) -> Result<*mut f32> {
 
 /// That a matrix holds every row that segments point into: a graph that drops rows before an operator would have it read
 /// and write past them.
-fn check_rows(what: &str, found: usize, wanted: usize) -> Result<()> {
+pub(crate) fn check_rows(what: &str, found: usize, wanted: usize) -> Result<()> {
     if found >= wanted {
         return Ok(());
     }

@@ -6,6 +6,7 @@
 use super::{Matrix, OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, parallel};
 use crate::error::Result;
 use crate::kernels::attention::{Attend, PAGE};
+use crate::manifest::DecoderConfig;
 use crate::session::context::{Row, StepContext};
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
 use std::cell::RefCell;
@@ -14,13 +15,36 @@ use std::sync::Arc;
 pub struct PagedAttention(pub Arc<OpEnv>);
 
 /// The attributes of one node.
-struct Node {
-    layer: usize,
-    heads: usize,
-    kv_heads: usize,
-    dim: usize,
-    scale: f32,
-    window: Option<usize>,
+pub struct AttentionNode {
+    pub layer: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub dim: usize,
+    pub scale: f32,
+    /// Positions that a row sees, itself included.
+    pub window: Option<usize>,
+}
+
+impl AttentionNode {
+    /// # Errors
+    /// What is missing, or does not fit the model.
+    pub fn read(info: &KernelContext<'_>, c: &DecoderConfig) -> ort::Result<Self> {
+        let node = Self {
+            layer: attribute(info.get("layer"), "layer")?,
+            heads: attribute(info.get("num_heads"), "num_heads")?,
+            kv_heads: attribute(info.get("kv_num_heads"), "kv_num_heads")?,
+            dim: attribute(info.get("head_dim"), "head_dim")?,
+            scale: info.get("scale").ok_or_else(|| ort::Error::new("ERR_MODEL_INVALID: PagedAttention: expected attribute scale"))?,
+            window: info.get("local_window").and_then(|w: i64| usize::try_from(w).ok()).filter(|&w| w > 0),
+        };
+        if node.layer >= c.layers || (node.heads, node.kv_heads, node.dim) != (c.heads, c.kv_heads, c.head_dim) {
+            return Err(ort::Error::new(format!(
+                "ERR_MODEL_INVALID: PagedAttention: layer {} with {} / {} heads of {} does not fit the manifest: delete the model's cache entry",
+                node.layer, node.heads, node.kv_heads, node.dim
+            )));
+        }
+        Ok(node)
+    }
 }
 
 thread_local! {
@@ -46,26 +70,12 @@ impl Operator for PagedAttention {
     }
     fn create_kernel<'a>(&self, info: &KernelContext<'a>) -> ort::Result<BoxedKernel<'a>> {
         let env = self.0.clone();
-        let node = Node {
-            layer: attribute(info.get("layer"), "layer")?,
-            heads: attribute(info.get("num_heads"), "num_heads")?,
-            kv_heads: attribute(info.get("kv_num_heads"), "kv_num_heads")?,
-            dim: attribute(info.get("head_dim"), "head_dim")?,
-            scale: info.get("scale").ok_or_else(|| ort::Error::new("ERR_MODEL_INVALID: PagedAttention: expected attribute scale"))?,
-            window: info.get("local_window").and_then(|w: i64| usize::try_from(w).ok()).filter(|&w| w > 0),
-        };
-        let c = &env.config;
-        if node.layer >= c.layers || (node.heads, node.kv_heads, node.dim) != (c.heads, c.kv_heads, c.head_dim) {
-            return Err(ort::Error::new(format!(
-                "ERR_MODEL_INVALID: PagedAttention: layer {} with {} / {} heads of {} does not fit the manifest: delete the model's cache entry",
-                node.layer, node.heads, node.kv_heads, node.dim
-            )));
-        }
+        let node = AttentionNode::read(info, &env.config)?;
         Ok(Box::new(move |ctx: &ComputeContext| compute("PagedAttention", || run(&env, &node, ctx))))
     }
 }
 
-fn run(env: &OpEnv, node: &Node, ctx: &ComputeContext) -> Result<()> {
+fn run(env: &OpEnv, node: &AttentionNode, ctx: &ComputeContext) -> Result<()> {
     let qkv = matrix(ctx, 0, Some((node.heads + 2 * node.kv_heads) * node.dim))?;
     let width = node.heads * node.dim;
     let out = Shared(output(ctx, qkv.rows, width)?);
@@ -87,7 +97,7 @@ fn run(env: &OpEnv, node: &Node, ctx: &ComputeContext) -> Result<()> {
 ///
 /// # Safety
 /// `qkv` is one row of the input, `q_out` one row of the output; nobody else touches them or the slot.
-unsafe fn append_row(env: &OpEnv, node: &Node, row: Row, qkv: *const f32, q_out: *mut f32) {
+unsafe fn append_row(env: &OpEnv, node: &AttentionNode, row: Row, qkv: *const f32, q_out: *mut f32) {
     let dim = node.dim;
     // SAFETY: heads·dim and the two kv_heads·dim slices follow each other in the row.
     unsafe {
@@ -112,7 +122,7 @@ unsafe fn append_row(env: &OpEnv, node: &Node, row: Row, qkv: *const f32, q_out:
 
 fn attend_rows(
     env: &OpEnv,
-    node: &Node,
+    node: &AttentionNode,
     ctx: &ComputeContext,
     step: &StepContext,
     rows: usize,

@@ -24,7 +24,7 @@ pub struct Penalties {
 
 impl Penalties {
     /// Repetition first, then presence and frequency. Ids without a logit are ignored. `seen` is scratch.
-    #[allow(clippy::float_cmp)]
+    #[allow(clippy::float_cmp, clippy::cast_possible_truncation)]
     pub fn apply(&self, logits: &mut [f32], seen: &mut Vec<u32>) {
         if self.repetition != 1.0 {
             sort_into(&self.history, seen);
@@ -35,25 +35,38 @@ impl Penalties {
                 }
             }
         }
-        if self.presence != 0.0 || self.frequency != 0.0 {
-            let (counted, length) = match self.scope {
-                Scope::Output => (&self.history[self.prompt_length..], 1),
-                Scope::Sequence => (&self.history[..], self.history.len()),
-            };
+        if self.subtracts() {
+            let (counted, length) = self.counted();
             sort_into(counted, seen);
-            self.subtract_counts(logits, seen, length);
+            for run in seen.chunk_by(|a, b| a == b) {
+                if let Some(logit) = logits.get_mut(run[0] as usize) {
+                    *logit = (f64::from(*logit) - self.worth(run.len(), length)) as f32;
+                }
+            }
         }
     }
 
-    /// In double precision, rounded once: the TypeScript reference does the same.
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
-    fn subtract_counts(&self, logits: &mut [f32], sorted: &[u32], length: usize) {
-        for run in sorted.chunk_by(|a, b| a == b) {
-            if let Some(logit) = logits.get_mut(run[0] as usize) {
-                let share = run.len() as f64 / length as f64;
-                *logit = (f64::from(*logit) - (self.presence + self.frequency * share)) as f32;
-            }
+    /// Whether presence or frequency counts.
+    #[must_use]
+    pub fn subtracts(&self) -> bool {
+        self.presence != 0.0 || self.frequency != 0.0
+    }
+
+    /// The ids that presence and frequency count, and what their counts are divided by.
+    #[must_use]
+    pub fn counted(&self) -> (&[u32], usize) {
+        match self.scope {
+            Scope::Output => (&self.history[self.prompt_length..], 1),
+            Scope::Sequence => (&self.history[..], self.history.len()),
         }
+    }
+
+    /// What is subtracted from the logit of an id that occurs `count` times. In double precision, rounded once it is
+    /// subtracted: the TypeScript reference does the same.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn worth(&self, count: usize, length: usize) -> f64 {
+        self.presence + self.frequency * (count as f64 / length as f64)
     }
 }
 

@@ -33,7 +33,7 @@ pub trait Residents: Send + Sync {
     /// Makes `file` resident: its handle, never used before, and its bytes.
     ///
     /// # Errors
-    /// `ERR_ADAPTER_INVALID` naming the tensor, see [`crate::adapters::read::read_adapter`].
+    /// `ERR_ADAPTER_INVALID` naming the tensor, see [`crate::adapters::compile::compile`].
     fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<(u32, usize)>;
 
     /// Forgets an adapter; harmless when it is not there.

@@ -13,6 +13,7 @@ use crate::adapters::store::AdapterStore;
 use crate::constraint::sample::sample as sample_constrained;
 use crate::error::{Code, Error, Result, guard};
 use crate::kernels::dispatch;
+use crate::kernels::simd::Dtype;
 use crate::kv::pages::KvPages;
 use crate::kv::rope::Rope;
 use crate::manifest::Manifest;
@@ -45,6 +46,10 @@ impl CpuCore {
     /// # Errors
     /// `ERR_MODEL_INVALID` or `ERR_NATIVE_LOAD` naming the file, `ERR_NATIVE` where memory does not suffice.
     pub fn open(manifest: &Manifest, options: &EngineOptions) -> Result<(Self, Arc<CpuAdapters>)> {
+        if manifest.precision.dtype() != Dtype::F32 {
+            let what = format!("expected a model in f32, w8 or w4 on the CPU, got {:?}: choose another precision", manifest.precision);
+            return Err(Error::new(Code::ModelInvalid, what));
+        }
         let kernels = dispatch::choose().map_err(|e| Error::new(Code::NativeLoad, e))?;
         let c = manifest.config.clone();
         let env = Arc::new(OpEnv {

@@ -24,6 +24,16 @@ pub struct EngineOptions {
     /// Ids at or above this are never sampled.
     pub token_count: usize,
     pub factors: FactorStorage,
+    /// None: the CPU.
+    pub cuda: Option<CudaOptions>,
+}
+
+/// The CUDA device that steps run on.
+#[derive(Debug, Clone, Copy)]
+pub struct CudaOptions {
+    pub device: usize,
+    /// Decoding steps are captured as CUDA graphs, one a shape, and replayed.
+    pub graphs: bool,
 }
 
 impl EngineOptions {
@@ -79,10 +89,10 @@ impl Engine {
     pub fn open(manifest: Manifest, options: &EngineOptions) -> Result<Self> {
         options.check()?;
         let weights = Weights::open(&options.directory.join(&manifest.weights.file))?;
-        let (core, adapters) = CpuCore::open(&manifest, options)?;
+        let (core, adapters) = open_core(&manifest, options)?;
         let constraints = ConstraintStore::new(options.directory.join(&manifest.tokenizer.file), manifest.eos_token_ids.clone());
         Ok(Self {
-            core: Box::new(core),
+            core,
             last_sampled: LastSampled::new(options.limits.max_sequences, manifest.config.vocab_size),
             shared: Arc::new(Shared { manifest, adapters, constraints, weights }),
         })
@@ -110,4 +120,26 @@ impl Engine {
         let of = |&handle: &i32| if handle == -1 { Ok(None) } else { self.shared.constraints.get(handle).map(Some) };
         handles.iter().map(of).collect()
     }
+}
+
+type Opened = (Box<dyn Core>, Arc<dyn Residents>);
+
+fn open_core(manifest: &Manifest, options: &EngineOptions) -> Result<Opened> {
+    if let Some(cuda) = options.cuda {
+        return open_cuda(manifest, options, cuda);
+    }
+    let (core, adapters) = CpuCore::open(manifest, options)?;
+    Ok((Box::new(core), adapters))
+}
+
+#[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
+fn open_cuda(manifest: &Manifest, options: &EngineOptions, cuda: CudaOptions) -> Result<Opened> {
+    let (core, adapters) = crate::cuda::engine::CudaCore::open(manifest, options, cuda)?;
+    Ok((Box::new(core), adapters))
+}
+
+#[cfg(not(any(feature = "cuda", feature = "cuda-emulated")))]
+fn open_cuda(_: &Manifest, _: &EngineOptions, cuda: CudaOptions) -> Result<Opened> {
+    let what = format!("this addon has no CUDA kernels, device {} cannot be used: run `npm run build:cuda` for one that has", cuda.device);
+    Err(Error::new(Code::NativeLoad, what))
 }

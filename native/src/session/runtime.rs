@@ -54,3 +54,17 @@ pub fn environment() -> Result<&'static Environment> {
 pub fn graph_opened<T>(graph: &Path, open: impl FnOnce(&Path) -> std::result::Result<T, String>) -> Result<T> {
     open(graph).map_err(|e| Error::new(Code::ModelInvalid, format!("{}: {e}. Delete the cache entry to have it rebuilt", graph.display())))
 }
+
+/// What the CUDA provider needs and the system's loader may not find, in the order in which they need each other.
+#[cfg(feature = "cuda")]
+const CUDA_LIBRARIES: [&str; 4] = ["libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10"];
+
+/// Opens those of the CUDA provider's libraries that lie beside the runtime's, for the life of the process. What is missing
+/// the provider names itself.
+#[cfg(feature = "cuda")]
+pub fn open_cuda_libraries() {
+    let Some(folder) = RUNTIME.get().and_then(|(library, _)| library.parent()) else { return };
+    for path in CUDA_LIBRARIES.map(|name| folder.join(name)).iter().filter(|path| path.exists()) {
+        let _ = ort::util::preload_dylib(path);
+    }
+}

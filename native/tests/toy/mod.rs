@@ -11,14 +11,17 @@
 )]
 
 pub mod adapter;
+#[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
+pub mod device;
 pub mod onnx;
 pub mod replaced;
+pub mod steps;
 
 use crate::common::panels::Panels;
-use crate::common::{Rng, TempDir};
+use crate::common::{Rng, TempDir, bytes_of, round_to};
 use adapter::Adapter;
 use loramux_native::adapters::compile::FactorStorage;
-use loramux_native::kernels::simd::LANES;
+use loramux_native::kernels::simd::{Dtype, LANES};
 use loramux_native::manifest::Manifest;
 use loramux_native::session::context::StepLimits;
 use loramux_native::session::engine::{Engine, EngineOptions};
@@ -84,10 +87,11 @@ pub struct Toy {
     layers: Vec<Layer>,
     head: Vec<f32>,
     directory: TempDir,
+    dtype: Dtype,
 }
 
 /// How a test's model departs from the plain one.
-#[derive(Default, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Variant {
     /// The head's site does not say that rows were dropped before it: no valid graph.
     pub forgetful_head: bool,
@@ -95,6 +99,14 @@ pub struct Variant {
     pub dense: bool,
     /// The weight of a `DenseMatMul` has an input column more than there are.
     pub misfit: bool,
+    /// Of the graph, and what weights are rounded to.
+    pub dtype: Dtype,
+}
+
+impl Default for Variant {
+    fn default() -> Self {
+        Self { forgetful_head: false, dense: false, misfit: false, dtype: Dtype::F32 }
+    }
 }
 
 /// `product = x · Wᵀ`, the weight [rows, inputs] being an initializer.
@@ -117,15 +129,16 @@ fn matmul(g: &mut Graph, variant: Variant, x: &str, (name, weight, inputs): (&st
 impl Toy {
     pub fn new(variant: Variant) -> Self {
         let mut rng = Rng(7);
-        let mut weight = |out: usize, inputs: usize| rng.floats(out * inputs, 1.7 / (inputs as f32).sqrt());
+        let rounded = |values: Vec<f32>| -> Vec<f32> { values.into_iter().map(|v| round_to(variant.dtype, v)).collect() };
+        let mut weight = |out: usize, inputs: usize| rounded(rng.floats(out * inputs, 1.7 / (inputs as f32).sqrt()));
         let embedding = weight(VOCAB, HIDDEN).iter().map(|v| v * 4.0).collect();
         let mut layer = || Layer {
             sites: SITES.iter().map(|(inputs, modules)| weight(modules.iter().sum(), *inputs)).collect(),
-            bias: weight(SITES[0].1.iter().sum(), 1).iter().map(|v| v * 0.3).collect(),
+            bias: rounded(weight(SITES[0].1.iter().sum(), 1).iter().map(|v| v * 0.3).collect()),
         };
         let layers = vec![layer(), layer()];
         let head = weight(VOCAB, HIDDEN);
-        let toy = Self { embedding, layers, head, directory: TempDir::new() };
+        let toy = Self { embedding, layers, head, directory: TempDir::new(), dtype: variant.dtype };
         toy.write(variant);
         toy
     }
@@ -133,13 +146,13 @@ impl Toy {
     fn write(&self, variant: Variant) {
         std::fs::write(self.directory.path().join("model.onnx"), self.graph(variant)).unwrap();
         let layers = self.layers.iter().flat_map(|layer| layer.sites.iter().chain([&layer.bias]).flatten());
-        let bytes: Vec<u8> = layers.chain(&self.head).chain(&self.embedding).flat_map(|v| v.to_le_bytes()).collect();
-        std::fs::write(self.directory.path().join("weights.bin"), bytes).unwrap();
+        let values: Vec<f32> = layers.chain(&self.head).chain(&self.embedding).copied().collect();
+        std::fs::write(self.directory.path().join("weights.bin"), bytes_of(self.dtype, &values)).unwrap();
     }
 
     fn graph(&self, variant: Variant) -> Vec<u8> {
         use Attribute::{Float, Int};
-        let mut g = Graph::default();
+        let mut g = Graph::of(self.dtype);
         g.input("input_ids", "T");
         g.input("logits_rows", "L");
         g.output("logits", "L", VOCAB);
@@ -206,47 +219,13 @@ impl Toy {
         Manifest::parse(&Self::manifest_json().to_string()).unwrap()
     }
 
+    /// Of this toy, whatever its element type.
+    pub fn own_manifest(&self) -> Manifest {
+        Manifest::parse(&manifest_json_in(self.dtype).to_string()).unwrap()
+    }
+
     pub fn manifest_json() -> serde_json::Value {
-        let mut offset = 0;
-        let mut sites = Vec::new();
-        let layer_floats: usize = SITES.iter().map(|(inputs, modules)| inputs * modules.iter().sum::<usize>()).sum();
-        for l in 0..LAYERS {
-            let biases = offset + layer_floats * 4;
-            for (s, (inputs, modules)) in SITES.iter().enumerate() {
-                let mut first = 0;
-                let mut listed = Vec::new();
-                for (m, &out) in modules.iter().enumerate() {
-                    let weight = serde_json::json!({ "format": "f32", "rows": out, "cols": inputs, "firstRow": 0, "dataOffset": offset });
-                    listed.push(serde_json::json!({
-                        "name": format!("{l}.{s}.{m}"), "outOffset": first, "outFeatures": out, "weight": weight,
-                        "biasOffset": (s == 0).then_some(biases + first * 4),
-                    }));
-                    first += out;
-                    offset += out * inputs * 4;
-                }
-                sites.push(serde_json::json!({ "inFeatures": inputs, "outFeatures": first, "modules": listed }));
-            }
-            offset = biases + SITES[0].1.iter().sum::<usize>() * 4;
-        }
-        let matrix = |at: usize| serde_json::json!({ "format": "f32", "rows": VOCAB, "cols": HIDDEN, "firstRow": 0, "dataOffset": at });
-        let module = serde_json::json!({ "name": "head", "outOffset": 0, "outFeatures": VOCAB, "weight": matrix(offset) });
-        sites.push(serde_json::json!({ "inFeatures": HIDDEN, "outFeatures": VOCAB, "modules": [module] }));
-        let embedding = serde_json::json!({ "name": "embedding", "weight": matrix(offset + VOCAB * HIDDEN * 4) });
-        let norms: Vec<_> = (0..NORMS).map(|n| serde_json::json!({ "name": format!("norm.{n}") })).collect();
-        serde_json::json!({
-            "config": {
-                "layers": LAYERS, "heads": HEADS, "kvHeads": KV_HEADS, "headDim": DIM, "vocabSize": VOCAB,
-                "ropeInverseFrequencies": frequencies(), "ropeScale": 1.0,
-            },
-            "precision": "f32",
-            "sites": sites,
-            "embedding": embedding,
-            "norms": norms,
-            "graph": { "file": "model.onnx" },
-            "weights": { "file": "weights.bin" },
-            "tokenizer": { "file": "tokenizer.json" },
-            "eosTokenIds": [VOCAB - 1],
-        })
+        manifest_json_in(Dtype::F32)
     }
 
     pub fn options(&self, threads: usize) -> EngineOptions {
@@ -256,6 +235,7 @@ impl Toy {
             limits: LIMITS,
             token_count: VOCAB,
             factors: FactorStorage::File,
+            cuda: None,
         }
     }
 
@@ -293,6 +273,56 @@ impl Toy {
         let logits = |row: &Vec<f64>| times(&head, &rms_norm(row, &last)).iter().zip(&bias).map(|(y, b)| y + b).collect();
         x.iter().map(logits).collect()
     }
+}
+
+/// A toy's manifest with its weights in `dtype`.
+fn manifest_json_in(dtype: Dtype) -> serde_json::Value {
+    let size = dtype.size();
+    let format = match dtype {
+        Dtype::F32 => "f32",
+        Dtype::F16 => "f16",
+        Dtype::Bf16 => "bf16",
+    };
+    let mut offset = 0;
+    let mut sites = Vec::new();
+    let layer_floats: usize = SITES.iter().map(|(inputs, modules)| inputs * modules.iter().sum::<usize>()).sum();
+    for l in 0..LAYERS {
+        let biases = offset + layer_floats * size;
+        for (s, (inputs, modules)) in SITES.iter().enumerate() {
+            let mut first = 0;
+            let mut listed = Vec::new();
+            for (m, &out) in modules.iter().enumerate() {
+                let weight = serde_json::json!({ "format": format, "rows": out, "cols": inputs, "firstRow": 0, "dataOffset": offset });
+                listed.push(serde_json::json!({
+                    "name": format!("{l}.{s}.{m}"), "outOffset": first, "outFeatures": out, "weight": weight,
+                    "biasOffset": (s == 0).then_some(biases + first * size),
+                }));
+                first += out;
+                offset += out * inputs * size;
+            }
+            sites.push(serde_json::json!({ "inFeatures": inputs, "outFeatures": first, "modules": listed }));
+        }
+        offset = biases + SITES[0].1.iter().sum::<usize>() * size;
+    }
+    let matrix = |at: usize| serde_json::json!({ "format": format, "rows": VOCAB, "cols": HIDDEN, "firstRow": 0, "dataOffset": at });
+    let module = serde_json::json!({ "name": "head", "outOffset": 0, "outFeatures": VOCAB, "weight": matrix(offset) });
+    sites.push(serde_json::json!({ "inFeatures": HIDDEN, "outFeatures": VOCAB, "modules": [module] }));
+    let embedding = serde_json::json!({ "name": "embedding", "weight": matrix(offset + VOCAB * HIDDEN * size) });
+    let norms: Vec<_> = (0..NORMS).map(|n| serde_json::json!({ "name": format!("norm.{n}") })).collect();
+    serde_json::json!({
+        "config": {
+            "layers": LAYERS, "heads": HEADS, "kvHeads": KV_HEADS, "headDim": DIM, "vocabSize": VOCAB,
+            "ropeInverseFrequencies": frequencies(), "ropeScale": 1.0,
+        },
+        "precision": format,
+        "sites": sites,
+        "embedding": embedding,
+        "norms": norms,
+        "graph": { "file": "model.onnx" },
+        "weights": { "file": "weights.bin" },
+        "tokenizer": { "file": "tokenizer.json" },
+        "eosTokenIds": [VOCAB - 1],
+    })
 }
 
 fn frequencies() -> Vec<f32> {

@@ -1,5 +1,8 @@
 //! Writes small ONNX models: field numbers of onnx.proto, IR 10, opset 21.
 
+use crate::common::bytes_of;
+use loramux_native::kernels::simd::Dtype;
+
 /// A protobuf message under construction.
 #[derive(Default)]
 pub struct Message(Vec<u8>);
@@ -46,11 +49,26 @@ pub enum Attribute {
     Float(f32),
 }
 
-/// The graph of a model.
-#[derive(Default)]
-pub struct Graph(Message);
+/// The graph of a model whose floats are all of one type.
+pub struct Graph {
+    body: Message,
+    dtype: Dtype,
+}
 
 impl Graph {
+    pub fn of(dtype: Dtype) -> Self {
+        Self { body: Message::default(), dtype }
+    }
+
+    /// `TensorProto.DataType`.
+    fn element(&self) -> i64 {
+        match self.dtype {
+            Dtype::F32 => 1,
+            Dtype::F16 => 10,
+            Dtype::Bf16 => 16,
+        }
+    }
+
     pub fn node(&mut self, domain: &str, op: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) {
         let mut node = Message::default();
         for input in inputs {
@@ -71,9 +89,9 @@ impl Graph {
     }
 
     pub fn initializer(&mut self, name: &str, shape: &[usize], values: &[f32]) {
-        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let raw = bytes_of(self.dtype, values);
         let dims = shape.iter().fold(Message::default(), |tensor, &n| tensor.int(1, n as i64));
-        self.put(5, &dims.int(2, 1).text(8, name).bytes(9, &raw));
+        self.put(5, &dims.int(2, self.element()).text(8, name).bytes(9, &raw));
     }
 
     /// Graph input of int64 [symbol].
@@ -81,13 +99,13 @@ impl Graph {
         self.put(11, &value(name, 7, &[Message::default().text(2, symbol)]));
     }
 
-    /// Graph output of float32 [symbol, width].
+    /// Graph output of floats [symbol, width].
     pub fn output(&mut self, name: &str, symbol: &str, width: usize) {
-        self.put(12, &value(name, 1, &[Message::default().text(2, symbol), Message::default().int(1, width as i64)]));
+        self.put(12, &value(name, self.element(), &[Message::default().text(2, symbol), Message::default().int(1, width as i64)]));
     }
 
     pub fn model(self) -> Vec<u8> {
-        let mut model = Message::default().int(1, 10).message(7, &self.0.text(2, "toy"));
+        let mut model = Message::default().int(1, 10).message(7, &self.body.text(2, "toy"));
         for (domain, version) in [("", 21), ("loramux", 1)] {
             model = model.message(8, &Message::default().text(1, domain).int(2, version));
         }
@@ -95,7 +113,7 @@ impl Graph {
     }
 
     fn put(&mut self, field: u64, value: &Message) {
-        self.0 = std::mem::take(&mut self.0).message(field, value);
+        self.body = std::mem::take(&mut self.body).message(field, value);
     }
 }
 

@@ -1,0 +1,110 @@
+//! Device memory that lives as long as the engine: keys and values, rotary tables, workspaces.
+
+use super::abi;
+use super::device::Device;
+use super::memory::DeviceBuffer;
+use super::staging::Staging;
+use super::stream::Stream;
+use crate::error::{Code, Error, Result};
+use crate::kernels::simd::Dtype;
+use crate::kv::rope::Rope;
+use crate::manifest::DecoderConfig;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// Keys and values, each `dtype` `[layers, blocks, kv_heads, BLOCK, dim]`.
+pub struct KvBlocks {
+    keys: DeviceBuffer,
+    values: DeviceBuffer,
+    layer_bytes: usize,
+}
+
+impl KvBlocks {
+    /// # Errors
+    /// `ERR_DEVICE` when the device has no room.
+    pub fn new(device: &Device, stream: &Stream, config: &DecoderConfig, blocks: usize, dtype: Dtype) -> Result<Self> {
+        let layer = [blocks, config.kv_heads, abi::BLOCK, config.head_dim, dtype.size()].into_iter().try_fold(1usize, usize::checked_mul);
+        let all = layer.and_then(|layer| Some((layer, layer.checked_mul(config.layers)?)));
+        let (layer_bytes, bytes) =
+            all.ok_or_else(|| Error::new(Code::Native, format!("a KV cache of {blocks} blocks has no size: lower --kv-memory")))?;
+        let (keys, values) = (device.alloc(bytes)?, device.alloc(bytes)?);
+        stream.zero(&keys)?;
+        stream.zero(&values)?;
+        Ok(Self { keys, values, layer_bytes })
+    }
+
+    /// Keys and values of a layer that the model has.
+    #[must_use]
+    pub fn layer(&self, layer: usize) -> (*mut c_void, *mut c_void) {
+        debug_assert!((layer + 1) * self.layer_bytes <= self.keys.len());
+        // SAFETY: the operator checked the layer when it was created, so the offset lies inside both.
+        unsafe { (self.keys.ptr().add(layer * self.layer_bytes).cast(), self.values.ptr().add(layer * self.layer_bytes).cast()) }
+    }
+}
+
+/// cos and sin f32 [positions, dim / 2] in one piece of memory.
+pub struct RopeTables {
+    buffer: Arc<DeviceBuffer>,
+    table_bytes: usize,
+}
+
+impl RopeTables {
+    pub fn upload(device: &Device, stream: &Stream, rope: &Rope) -> Result<Self> {
+        let (cos, sin) = rope.tables();
+        let bytes: Vec<u8> = cos.iter().chain(sin).flat_map(|value| value.to_ne_bytes()).collect();
+        let buffer = Arc::new(device.alloc(bytes.len())?);
+        let mut staging = Staging::new(device, bytes.len())?;
+        staging.bytes_mut()?.copy_from_slice(&bytes);
+        staging.copy_in(bytes.len(), &buffer, 0, stream)?;
+        staging.wait()?;
+        Ok(Self { buffer, table_bytes: bytes.len() / 2 })
+    }
+
+    #[must_use]
+    pub fn cos(&self) -> *const f32 {
+        self.buffer.ptr().cast_const().cast()
+    }
+
+    #[must_use]
+    pub fn sin(&self) -> *const f32 {
+        // SAFETY: the second half of the buffer.
+        unsafe { self.buffer.ptr().add(self.table_bytes).cast_const().cast() }
+    }
+}
+
+/// Scratch memory: one piece for runs that are captured, whose address never changes, and one that grows for others.
+pub struct Workspace {
+    device: Device,
+    fixed: DeviceBuffer,
+    grown: Option<Arc<DeviceBuffer>>,
+}
+
+impl Workspace {
+    /// `fixed` bytes suffice for every captured run.
+    pub fn new(device: &Device, fixed: usize) -> Result<Self> {
+        Ok(Self { device: device.clone(), fixed: device.alloc(fixed)?, grown: None })
+    }
+
+    /// At least `bytes`, the same address every time for what a captured run needs. Nothing may be in flight: memory that is
+    /// too small is freed.
+    pub fn of(&mut self, bytes: usize) -> Result<*mut c_void> {
+        if bytes <= self.fixed.len() {
+            return Ok(self.fixed.ptr().cast());
+        }
+        Ok(grow(&self.device, &mut self.grown, bytes)?.ptr().cast())
+    }
+}
+
+/// `buffer` with room for `bytes`, made anew where it is too small. Nothing may be in flight on the old one.
+pub fn grow(device: &Device, buffer: &mut Option<Arc<DeviceBuffer>>, bytes: usize) -> Result<Arc<DeviceBuffer>> {
+    match buffer {
+        Some(found) if found.len() >= bytes => Ok(found.clone()),
+        _ => {
+            // The old one goes first: both may not fit.
+            *buffer = None;
+            let larger = Arc::new(device.alloc(bytes.next_power_of_two())?);
+            *buffer = Some(larger.clone());
+            Ok(larger)
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! The engine on a CUDA device, or on the emulator of one: the toy decoder against the same in float64, and against the
+//! engine on the CPU, step by step.
+#![cfg(any(feature = "cuda", feature = "cuda-emulated"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "test code: a failure is a panic, sizes are small"
+)]
+
+mod common;
+mod toy;
+
+use common::Rng;
+use loramux_native::adapters::compile::FactorStorage;
+use loramux_native::constraint::Constraint;
+use loramux_native::kernels::simd::Dtype;
+use loramux_native::sampler::{Logprobs, NO_TOKEN, Penalties, RowSampling, Scope};
+use loramux_native::session::engine::{Engine, EngineOptions};
+use loramux_native::session::step::{Score, StepRequest, StepResult};
+use toy::device::{device_engine, device_ready, tokenizer_json};
+use toy::steps::{Part, batch_of, logits, make_resident, pool, prompt, request};
+use toy::{LIMITS, Toy, VOCAB, Variant};
+
+/// Largest difference from the float64 decoder with logits of the order of 1 to 5: in float32, and in float16, which has 11
+/// bits and is rounded after every operator.
+const TOLERANCE: [(Dtype, f64); 2] = [(Dtype::F32, 1e-4), (Dtype::F16, 8e-2)];
+
+fn toy_in(dtype: Dtype) -> Toy {
+    Toy::new(Variant { dtype, ..Variant::default() })
+}
+
+fn largest_difference(found: &[Vec<f32>], wanted: &[Vec<f64>]) -> f64 {
+    assert_eq!(found.len(), wanted.len(), "rows");
+    let pairs = found.iter().flatten().zip(wanted.iter().flatten());
+    pairs.map(|(f, w)| (f64::from(*f) - w).abs()).fold(0.0, |worst, d| if d.is_nan() { f64::NAN } else { worst.max(d) })
+}
+
+#[test]
+fn prefill_matches_the_decoder_in_float64_for_the_base_and_every_adapter() {
+    if !device_ready() {
+        return;
+    }
+    for (dtype, tolerance) in TOLERANCE {
+        let toy = toy_in(dtype);
+        let mut engine = device_engine(&toy);
+        let tokens = prompt(&mut Rng(1), 37);
+        let part = |entry| [Part { tokens: &tokens, past: 0, pages: &[5, 2, 9], entry }];
+        let mut worst = largest_difference(&logits(&mut engine, batch_of(&part(-1), vec![])), &toy.reference(&tokens, &[]));
+        for (i, adapter) in pool().iter().enumerate() {
+            let handle = make_resident(&engine, adapter);
+            let found = logits(&mut engine, batch_of(&part(0), vec![vec![(handle, 1.0)]]));
+            let difference = largest_difference(&found, &toy.reference(&tokens, &[(adapter, 1.0)]));
+            assert!(difference <= tolerance, "{dtype:?}, adapter {i}: off by {difference}");
+            worst = worst.max(difference);
+        }
+        assert!(worst <= tolerance, "{dtype:?}: off by {worst}");
+        println!("{dtype:?}: largest difference from float64 logits {worst:.2e}");
+    }
+}
+
+#[test]
+fn an_entry_of_several_adapters_is_the_sum_of_its_terms() {
+    if !device_ready() {
+        return;
+    }
+    let toy = toy_in(Dtype::F32);
+    let mut engine = device_engine(&toy);
+    let (tokens, adapters) = (prompt(&mut Rng(2), 21), pool());
+    for list in
+        [vec![(0, 0.5f32), (1, -0.75)], vec![(2, 1.0), (5, 0.5), (0, 0.25)], vec![(8, 0.5), (9, -1.0)], vec![(10, 0.5), (12, -0.75)]]
+    {
+        let terms: Vec<_> = list.iter().map(|&(i, w)| (&adapters[i], w)).collect();
+        let table = list.iter().map(|&(i, w)| (make_resident(&engine, &adapters[i]), w)).collect();
+        let part = Part { tokens: &tokens, past: 0, pages: &[1, 0], entry: 0 };
+        let found = logits(&mut engine, batch_of(&[part], vec![table]));
+        let difference = largest_difference(&found, &toy.reference(&tokens, &terms));
+        assert!(difference <= 1e-4, "{list:?}: off by {difference}");
+    }
+}
+
+/// Logits of each sequence's rows: one prefill of all, then decoding steps, in chunks of `chunk` prompt rows.
+fn generate(engine: &mut Engine, prompts: &[Vec<i32>], entries: &[i32], table: &[Vec<(u32, f32)>], which: &[usize]) -> Vec<Vec<Vec<f32>>> {
+    let pages: Vec<[i32; 3]> = which.iter().map(|&n| [0, 1, 2].map(|i| ((n * 3 + i) * 7 % LIMITS.kv_pages) as i32)).collect();
+    let mut out = vec![Vec::new(); which.len()];
+    let mut fed: Vec<Vec<i32>> = which.iter().map(|&n| prompts[n].clone()).collect();
+    let mut past = vec![0; which.len()];
+    for step in 0..3 {
+        let parts: Vec<_> =
+            (0..which.len()).map(|i| Part { tokens: &fed[i], past: past[i], pages: &pages[i], entry: entries[which[i]] }).collect();
+        let mut rows = logits(engine, batch_of(&parts, table.to_vec())).into_iter();
+        for i in 0..which.len() {
+            let count = fed[i].len();
+            out[i].extend(rows.by_ref().take(count));
+            past[i] += count;
+            fed[i] = vec![((which[i] * 13 + step * 5) % VOCAB) as i32];
+        }
+    }
+    out
+}
+
+#[test]
+fn rows_of_a_mixed_batch_are_the_same_rows_alone() {
+    if !device_ready() {
+        return;
+    }
+    let mut rng = Rng(3);
+    let n = 12;
+    let prompts: Vec<_> = (0..n).map(|i| prompt(&mut rng, [1, 2, 3, 5, 16, 17, 33][i % 7])).collect();
+    let toy = toy_in(Dtype::F32);
+    let mut engine = device_engine(&toy);
+    let table: Vec<_> = pool().iter().map(|adapter| vec![(make_resident(&engine, adapter), 1.0)]).collect();
+    let shapes: [(&str, Vec<i32>); 4] = [
+        ("distinct", (0..n).map(|i| i as i32 % 19 - 1).collect()),
+        ("the last ones", (0..n).map(|i| 17 - i as i32 % 9).collect()),
+        ("identical", vec![7; n]),
+        ("base only", vec![-1; n]),
+    ];
+    for (shape, entries) in &shapes {
+        let together = generate(&mut engine, &prompts, entries, &table, &(0..n).collect::<Vec<_>>());
+        for (i, mixed) in together.iter().enumerate() {
+            let alone: Vec<Vec<f64>> = generate(&mut engine, &prompts, entries, &table, &[i])[0]
+                .iter()
+                .map(|row| row.iter().map(|&v| f64::from(v)).collect())
+                .collect();
+            let difference = largest_difference(mixed, &alone);
+            assert!(difference <= 2e-5, "{shape}: sequence {i} differs by {difference}");
+        }
+    }
+}
+
+#[test]
+fn chunked_prefill_is_one_shot() {
+    if !device_ready() {
+        return;
+    }
+    let toy = toy_in(Dtype::F32);
+    let mut engine = device_engine(&toy);
+    let (tokens, adapter) = (prompt(&mut Rng(5), 50), &pool()[17]);
+    let table = vec![vec![(make_resident(&engine, adapter), 1.0)]];
+    let wanted = toy.reference(&tokens, &[(adapter, 1.0)]);
+    for chunk in [1, 7, 16, 31] {
+        let mut rows = Vec::new();
+        for (i, tokens) in tokens.chunks(chunk).enumerate() {
+            let part = Part { tokens, past: i * chunk, pages: &[9, 4, 30, 11], entry: 0 };
+            rows.extend(logits(&mut engine, batch_of(&[part], table.clone())));
+        }
+        let difference = largest_difference(&rows, &wanted);
+        assert!(difference <= 1e-4, "chunks of {chunk}: off by {difference}");
+    }
+}
+
+/// The CPU's engine and the device's, with the same adapters resident under the same table.
+struct Both {
+    toy: Toy,
+    cpu: Engine,
+    device: Engine,
+    tables: [Vec<Vec<(u32, f32)>>; 2],
+}
+
+impl Both {
+    fn new() -> Self {
+        let toy = toy_in(Dtype::F32);
+        std::fs::write(toy.options(1).directory.join("tokenizer.json"), tokenizer_json()).unwrap();
+        let (cpu, device) = (toy.engine(1), device_engine(&toy));
+        let table = |engine: &Engine| pool().iter().map(|adapter| vec![(make_resident(engine, adapter), 1.0)]).collect();
+        let tables = [table(&cpu), table(&device)];
+        Self { toy, cpu, device, tables }
+    }
+
+    /// The same step on both. Numbers that come of logits are close, all else is equal; the CPU's result.
+    fn step(&mut self, make: impl Fn(&[Vec<(u32, f32)>]) -> StepRequest) -> StepResult {
+        let wanted = self.cpu.step(&make(&self.tables[0])).unwrap();
+        let found = self.device.step(&make(&self.tables[1])).unwrap();
+        assert_eq!(found.tokens, wanted.tokens);
+        assert_eq!(found.failures, wanted.failures);
+        assert_eq!((&found.top.indptr, &found.top.ids), (&wanted.top.indptr, &wanted.top.ids));
+        assert_close("logprobs", &found.logprobs, &wanted.logprobs);
+        assert_close("top logprobs", &found.top.logprobs, &wanted.top.logprobs);
+        assert_close("logits", &found.logits.unwrap_or_default(), wanted.logits.as_deref().unwrap_or_default());
+        wanted
+    }
+}
+
+fn assert_close(what: &str, found: &[f32], wanted: &[f32]) {
+    assert_eq!(found.len(), wanted.len(), "{what}");
+    for (f, w) in found.iter().zip(wanted) {
+        assert!(
+            (f - w).abs() <= 1e-4 || f.is_nan() && w.is_nan() || f.is_infinite() && f.to_bits() == w.to_bits(),
+            "{what}: got {f}, expected {w}"
+        );
+    }
+}
+
+/// What a test's sequences are: prompt, adapter, pages; slot i is the i-th's.
+fn sequences(rng: &mut Rng, n: usize) -> Vec<(Vec<i32>, i32, [i32; 4])> {
+    let sequence = |i: usize| (prompt(rng, 1 + (i * 7) % 20), (i as i32 * 5) % 19 - 1, [0, 1, 2, 3].map(|p| (i * 4 + p) as i32 % 64));
+    (0..n).map(sequence).collect()
+}
+
+/// Prefills all, then decodes with what slots sampled last; `wish` says how row (step, sequence) is sampled.
+fn serve(both: &mut Both, n: usize, steps: usize, wish: impl Fn(usize, usize, &[u32]) -> RowSampling) -> Vec<Vec<u32>> {
+    let sequences = sequences(&mut Rng(77), n);
+    let mut histories: Vec<Vec<u32>> = sequences.iter().map(|s| s.0.iter().map(|&t| t as u32).collect()).collect();
+    for step in 0..steps {
+        let last: Vec<[i32; 1]> = (0..n).map(|i| [-(i as i32 + 1)]).collect();
+        let make = |table: &[Vec<(u32, f32)>]| {
+            let part = |i: usize| {
+                let (prompt, entry, pages) = &sequences[i];
+                let (tokens, past) = if step == 0 { (&prompt[..], 0) } else { (&last[i][..], prompt.len() + step - 1) };
+                Part { tokens, past, pages, entry: *entry }
+            };
+            let parts: Vec<_> = (0..n).map(part).collect();
+            let mut batch = batch_of(&parts, table.to_vec());
+            batch.logits_rows = batch.cu_seqlens[1..].iter().map(|end| end - 1).collect();
+            let mut request = request(batch, &(0..n as i32).collect::<Vec<_>>());
+            request.return_logits = if n == 1 { vec![0] } else { vec![0, n - 1] };
+            request.sampling = (0..n).map(|i| wish(step, i, &histories[i])).collect();
+            request
+        };
+        let result = both.step(make);
+        for (history, token) in histories.iter_mut().zip(&result.tokens) {
+            history.push(*token);
+        }
+    }
+    histories
+}
+
+#[test]
+fn greedy_tokens_fed_from_slots_are_those_of_the_cpu_in_every_bucket() {
+    if !device_ready() {
+        return;
+    }
+    let mut both = Both::new();
+    for n in [1, 2, 3, 5, 8, 13] {
+        let histories = serve(&mut both, n, 6, |_, _, _| RowSampling::default());
+        assert!(histories.iter().all(|history| history.len() >= 7 && !history.contains(&NO_TOKEN)));
+    }
+    assert_eq!(both.toy.options(1).limits.max_sequences, LIMITS.max_sequences);
+}
+
+#[test]
+fn everything_that_sampling_does_is_the_same() {
+    if !device_ready() {
+        return;
+    }
+    let mut both = Both::new();
+    let wish = |step: usize, i: usize, history: &[u32]| {
+        let scope = if i.is_multiple_of(2) { Scope::Output } else { Scope::Sequence };
+        let prompt_length = history.len() - step;
+        let penalties = |repetition, presence, frequency| {
+            Some(Penalties { repetition, presence, frequency, scope, history: history.to_vec(), prompt_length })
+        };
+        let plain = RowSampling { greedy: false, seed: 40 + i as u64, position: step as u32, ..RowSampling::default() };
+        match i % 9 {
+            0 => RowSampling { logprobs: Some(Logprobs { raw: true, top: 5 }), ..RowSampling::default() },
+            1 => RowSampling {
+                penalties: penalties(1.3, 0.5, 0.25),
+                logprobs: Some(Logprobs { raw: false, top: 3 }),
+                ..RowSampling::default()
+            },
+            2 => RowSampling { penalties: penalties(1.0, 0.7, 0.0), temperature: 0.7, ..plain },
+            3 => RowSampling { penalties: penalties(0.8, 0.0, 1.5), top_k: 7, logprobs: Some(Logprobs { raw: false, top: 9 }), ..plain },
+            4 => RowSampling { bias: vec![(3, 2.0), (9, -4.0), (11, 1.5)], top_p: 0.8, ..plain },
+            5 => RowSampling { banned: vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 1 << 20], min_p: 0.05, temperature: 1.4, ..plain },
+            6 => RowSampling { typical_p: 0.7, logprobs: Some(Logprobs { raw: true, top: 0 }), ..plain },
+            7 => RowSampling { choice: 3, logprobs: Some(Logprobs { raw: true, top: VOCAB }), ..plain },
+            _ => RowSampling { bias: (0..VOCAB as u32).map(|id| (id, f32::NEG_INFINITY)).collect(), ..plain },
+        }
+    };
+    // A row whose every logit is −∞ has no token: nothing goes on from there.
+    serve(&mut both, 9, 1, wish);
+    serve(&mut both, 8, 8, wish);
+}
+
+#[test]
+fn guesses_are_followed_only_where_they_were_right() {
+    if !device_ready() {
+        return;
+    }
+    let mut both = Both::new();
+    let tokens = prompt(&mut Rng(9), 6);
+    let prefill = |table: &[Vec<(u32, f32)>]| {
+        let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[0, 1], entry: 3 }], table.to_vec());
+        batch.logits_rows = vec![5];
+        request(batch, &[4])
+    };
+    let first = both.step(prefill).tokens[0] as i32;
+    // What the model says next, to know right guesses.
+    let mut right = vec![first];
+    for i in 0..3 {
+        let last = [right[i]];
+        let step = |table: &[Vec<(u32, f32)>]| {
+            request(batch_of(&[Part { tokens: &last, past: 6 + i, pages: &[0, 1], entry: 3 }], table.to_vec()), &[4])
+        };
+        right.push(both.step(step).tokens[0] as i32);
+    }
+    for wrong in [None, Some(1), Some(2)] {
+        let mut drafts = vec![-5, right[1], right[2]];
+        if let Some(at) = wrong {
+            drafts[at] = (right[at] + 1) % VOCAB as i32;
+        }
+        both.cpu.step(&prefill(&both.tables[0])).unwrap();
+        both.device.step(&prefill(&both.tables[1])).unwrap();
+        let step = |table: &[Vec<(u32, f32)>]| {
+            let batch = batch_of(&[Part { tokens: &drafts, past: 6, pages: &[0, 1], entry: 3 }], table.to_vec());
+            let mut request = request(batch, &[4, 4, 4]);
+            request.follows = vec![-1, drafts[1], drafts[2]];
+            request
+        };
+        let found = both.step(step).tokens;
+        let expected = wrong.map_or(3, |at| at);
+        assert_eq!(found.iter().filter(|&&token| token != NO_TOKEN).count(), expected, "{wrong:?}");
+        // The slot remembers the last token that was.
+        both.step(|table| request(batch_of(&[Part { tokens: &[-5], past: 6 + expected, pages: &[0, 1], entry: 3 }], table.to_vec()), &[4]));
+    }
+}
+
+#[test]
+fn scored_rows_report_the_tokens_that_were_given() {
+    if !device_ready() {
+        return;
+    }
+    let mut both = Both::new();
+    let tokens = prompt(&mut Rng(10), 12);
+    both.step(|table| {
+        let mut request = request(batch_of(&[Part { tokens: &tokens, past: 0, pages: &[7], entry: 8 }], table.to_vec()), &[]);
+        request.scores = (0..11).map(|i| Some(Score { token: tokens[i + 1] as u32, top: i })).chain([None]).collect();
+        (request.sampling, request.slots, request.constraints, request.follows) =
+            (vec![RowSampling::default()], vec![2], vec![-1], vec![-1]);
+        request
+    });
+    // Longer lists than the kernels report are refused, not cut.
+    let mut long = request(batch_of(&[Part { tokens: &tokens, past: 0, pages: &[7], entry: -1 }], vec![]), &[]);
+    long.sampling[0].logprobs = Some(Logprobs { raw: true, top: 0 });
+    assert!(both.device.step(&long).is_ok());
+}
+
+#[test]
+fn constraints_are_obeyed_also_where_rows_stand_on_guesses() {
+    if !device_ready() {
+        return;
+    }
+    let mut both = Both::new();
+    let open = |engine: &Engine, pattern: &str| engine.shared().constraints.open(Constraint::Regex(pattern.to_owned())).unwrap();
+    let patterns = ["[a-f]+x", "(ab|cd){3}", "h"];
+    let handles: Vec<[i32; 2]> = patterns.iter().map(|pattern| [open(&both.cpu, pattern), open(&both.device, pattern)]).collect();
+    let prompts: Vec<_> = (0..3).map(|i| prompt(&mut Rng(20 + i), 4)).collect();
+    let pages = [[0], [1], [2]];
+    let mut chosen: Vec<Vec<i32>> = vec![Vec::new(); 3];
+    for step in 0..4 {
+        let last: Vec<[i32; 1]> = (0..3).map(|i| [-(i + 1)]).collect();
+        let mut side = 0;
+        let sides = [0, 1];
+        let requests = sides.map(|of| {
+            let parts: Vec<_> = (0..3)
+                .map(|i| Part {
+                    tokens: if step == 0 { &prompts[i] } else { &last[i] },
+                    past: if step == 0 { 0 } else { 3 + step },
+                    pages: &pages[i],
+                    entry: i as i32,
+                })
+                .collect();
+            let mut batch = batch_of(&parts, both.tables[of].clone());
+            batch.logits_rows = batch.cu_seqlens[1..].iter().map(|end| end - 1).collect();
+            let mut request = request(batch, &[0, 1, 2]);
+            request.constraints = handles.iter().map(|pair| pair[of]).collect();
+            request.sampling[1].banned = vec![3];
+            request
+        });
+        let [cpu, device] = requests;
+        let wanted = both.cpu.step(&cpu).unwrap();
+        side += 1;
+        let found = both.device.step(&device).unwrap();
+        assert_eq!(side, 1);
+        assert_eq!((&found.tokens, &found.failures), (&wanted.tokens, &wanted.failures), "step {step}");
+        for (chosen, token) in chosen.iter_mut().zip(&found.tokens) {
+            chosen.push(*token as i32);
+        }
+        if found.tokens.contains(&NO_TOKEN) {
+            break;
+        }
+    }
+    println!("constrained tokens: {chosen:?}");
+
+    // Three rows of one sequence: the second and third stand on guesses, whose masks are those of the guesses.
+    let pattern = "abcdef(g|h)";
+    let both_handles = [open(&both.cpu, pattern), open(&both.device, pattern)];
+    let ids = |text: &str| text.bytes().map(|byte| i32::from(byte - b'a')).collect::<Vec<_>>();
+    for guesses in ["ab", "aq", "zz"] {
+        let guessed = ids(guesses);
+        let rows = [5, guessed[0], guessed[1]];
+        let requests = [0, 1].map(|of| {
+            let batch = batch_of(&[Part { tokens: &rows, past: 0, pages: &[9], entry: 2 }], both.tables[of].clone());
+            let mut request = request(batch, &[6, 6, 6]);
+            request.constraints = vec![both_handles[of]; 3];
+            request.follows = vec![-1, guessed[0], guessed[1]];
+            request
+        });
+        let [cpu, device] = requests;
+        let (wanted, found) = (both.cpu.step(&cpu).unwrap(), both.device.step(&device).unwrap());
+        assert_eq!((&found.tokens, &found.failures), (&wanted.tokens, &wanted.failures), "guesses {guesses}");
+    }
+}
+
+#[test]
+fn released_adapters_leave_the_device() {
+    if !device_ready() {
+        return;
+    }
+    let toy = toy_in(Dtype::F32);
+    let mut engine = device_engine(&toy);
+    let shared = engine.shared();
+    let tokens = prompt(&mut Rng(11), 5);
+    let handles: Vec<_> = pool().iter().map(|adapter| make_resident(&engine, adapter)).collect();
+    assert_eq!(shared.adapters.memory().1, handles.len());
+    for &handle in &handles {
+        let part = [Part { tokens: &tokens, past: 0, pages: &[0], entry: 0 }];
+        logits(&mut engine, batch_of(&part, vec![vec![(handle, 1.0)]]));
+        shared.adapters.release(handle);
+        let gone = request(batch_of(&part, vec![vec![(handle, 1.0)]]), &[]);
+        assert!(engine.step(&gone).err().unwrap().message.contains("is not resident"));
+    }
+    assert_eq!(shared.adapters.memory(), (0, 0));
+}
+
+#[test]
+fn a_step_may_ask_for_no_logits_at_all() {
+    if !device_ready() {
+        return;
+    }
+    let mut both = Both::new();
+    let tokens = prompt(&mut Rng(8), 5);
+    both.step(|table| {
+        let mut batch = batch_of(&[Part { tokens: &tokens, past: 0, pages: &[3], entry: 5 }], table.to_vec());
+        batch.logits_rows.clear();
+        request(batch, &[])
+    });
+    both.step(|table| request(batch_of(&[Part { tokens: &[7], past: 5, pages: &[3], entry: 5 }], table.to_vec()), &[]));
+}
+
+#[test]
+fn what_the_device_cannot_do_is_refused_by_name() {
+    if !device_ready() {
+        return;
+    }
+    let toy = toy_in(Dtype::F32);
+    let options = toy::device::device_options(&toy);
+    let int8 = EngineOptions { factors: FactorStorage::Int8, ..options.clone() };
+    let refused = |manifest, options: &EngineOptions| Engine::open(manifest, options).err().unwrap().message;
+    assert!(refused(Toy::manifest(), &int8).contains("adapterDtype"));
+    let mut quantised = Toy::manifest();
+    quantised.precision = loramux_native::manifest::Precision::W8;
+    assert!(refused(quantised, &options).contains("f32, f16 or bf16"));
+    let mut nowhere = options;
+    nowhere.cuda = nowhere.cuda.map(|cuda| loramux_native::session::engine::CudaOptions { device: 1000, ..cuda });
+    assert!(refused(Toy::manifest(), &nowhere).contains("expected a device below"));
+}
