@@ -11,7 +11,7 @@ use loramux_native::adapters::resident::{Adapter as Packed, EmbeddingDelta, Pack
 use loramux_native::adapters::store::{AdapterStore, Resident};
 use loramux_native::cuda::abi;
 use loramux_native::cuda::device::Device;
-use loramux_native::cuda::loader::{DeviceAdapter, Loader, MAX_SPARE_PINNED};
+use loramux_native::cuda::loader::{DeviceAdapter, Loader, MAX_SPARE_DEVICE, MAX_SPARE_PINNED};
 use loramux_native::cuda::pool::PinnedPool;
 use loramux_native::cuda::staging::Staging;
 use loramux_native::error::Code;
@@ -238,31 +238,51 @@ fn what_the_cpu_refuses_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn device_memory_goes_with_the_last_holder() {
+fn device_memory_is_used_again_once_the_last_holder_is_gone() {
     let bench = Bench::new();
     let store = AdapterStore::<DeviceAdapter>::default();
-    let adapter = Arc::new(bench.load(&Adapter::random(1, 4, Dtype::F16, false, &ALL)));
-    let bytes = adapter.bytes();
+    let plain = |seed: u64, rank: usize| bench.load(&Adapter::random(seed, rank, Dtype::F16, false, &ALL));
+    let adapter = Arc::new(plain(1, 8));
+    let (bytes, address) = (adapter.bytes(), adapter.address());
     store.insert(adapter);
     assert_eq!((store.memory(), bench.device.allocated_bytes()), ((bytes, 1), bytes));
     let held_by_a_step = store.get(7).unwrap();
     store.release(7);
-    assert_eq!((store.memory(), bench.device.allocated_bytes()), ((bytes, 1), bytes), "a step reads it");
+    assert_eq!((store.memory(), bench.loader.spare().bytes()), ((bytes, 1), 0), "a step reads it");
+    assert_ne!(plain(2, 8).address(), address);
     drop(held_by_a_step);
-    assert_eq!((store.memory(), bench.device.allocated_bytes()), ((0, 0), 0));
+    assert_eq!((store.memory(), bench.loader.spare().bytes()), ((0, 0), 2 * bytes));
+    let (again, smaller) = (plain(3, 8), plain(4, 4));
+    assert_eq!(bench.device.allocated_bytes(), 2 * bytes + smaller.bytes(), "much too large a piece is left for others");
+    assert_eq!(again.bytes(), bytes);
+    drop((again, smaller));
+    assert_eq!(bench.loader.spare().bytes(), bench.device.allocated_bytes());
+    bench.loader.spare().clear();
+    assert_eq!(bench.device.allocated_bytes(), 0);
 }
 
 #[test]
-fn loads_use_pinned_memory_again_and_it_stays_bounded() {
+fn an_adapter_outlives_its_loader() {
+    let Bench { device, loader, toy, manifest, weights } = Bench::new();
+    let adapter = Adapter::random(1, 4, Dtype::F16, false, &ALL);
+    let resident = loader.load(7, &adapter.file(), &adapter.plan(), &manifest, &weights).unwrap();
+    drop((loader, toy));
+    assert_eq!(device.allocated_bytes(), resident.bytes());
+    drop(resident);
+    assert_eq!(device.allocated_bytes(), 0);
+}
+
+#[test]
+fn loads_use_memory_again_and_what_lies_spare_stays_bounded() {
     let bench = Bench::new();
     for seed in 0..20 {
         let held: Vec<_> = (0..3).map(|i| bench.load(&Adapter::random(seed * 3 + i, 8, Dtype::F32, false, &ALL))).collect();
-        assert_eq!(held.len(), 3);
+        assert_eq!(bench.device.allocated_bytes(), held.iter().map(Resident::bytes).sum::<usize>(), "round {seed}");
     }
-    // One load at a time: one buffer serves them all.
+    assert!(bench.loader.spare().bytes() <= MAX_SPARE_DEVICE);
+    // One load at a time: one pinned buffer serves them all.
     let spare = bench.loader.pool().spare_bytes();
     assert!(spare > 0 && spare <= 1 << 20 && spare <= MAX_SPARE_PINNED, "{spare} bytes");
-    assert_eq!(bench.device.allocated_bytes(), 0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::device::Device;
 use super::image::Image;
 use super::memory::DeviceBuffer;
 use super::pool::PinnedPool;
+use super::spare::Spare;
 use super::staging::Staging;
 use super::stream::Stream;
 use crate::adapters::plan::AdapterPlan;
@@ -17,17 +18,24 @@ use crate::adapters::store::Resident;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::weights::Weights;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-/// Most pinned bytes that wait for the next load.
+/// Most bytes, pinned and on the device, that wait for the next load.
 pub const MAX_SPARE_PINNED: usize = 256 << 20;
+pub const MAX_SPARE_DEVICE: usize = 256 << 20;
 /// The least there is: steps' streams have one below 0, so that their small copies come first.
 const UPLOAD_PRIORITY: i32 = 0;
 
-/// An adapter in device memory. Freed with its last holder: whoever queues kernels that read it holds it until they are done.
+/// An adapter in device memory. The next one may take its place once its last holder is gone: whoever queues kernels that
+/// read it holds it until they are done.
 pub struct DeviceAdapter {
     handle: u32,
-    memory: Arc<DeviceBuffer>,
+    /// Taken only when this is dropped.
+    memory: ManuallyDrop<Arc<DeviceBuffer>>,
+    /// Where the memory goes then.
+    spare: Arc<Spare<DeviceBuffer>>,
+    bytes: usize,
     stands_alone: bool,
     most_rank: usize,
 }
@@ -39,7 +47,7 @@ impl DeviceAdapter {
         self.memory.ptr().cast_const().cast()
     }
 
-    /// All of it; tables first.
+    /// All of it, tables first; perhaps a little more than [`Resident::bytes`], which behind them holds anything.
     #[must_use]
     pub fn memory(&self) -> &Arc<DeviceBuffer> {
         &self.memory
@@ -58,11 +66,21 @@ impl Resident for DeviceAdapter {
     }
 
     fn bytes(&self) -> usize {
-        self.memory.len()
+        self.bytes
     }
 
     fn stands_alone(&self) -> bool {
         self.stands_alone
+    }
+}
+
+impl Drop for DeviceAdapter {
+    fn drop(&mut self) {
+        // SAFETY: taken once, and nothing looks at a value that is dropped.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        if let Some(buffer) = Arc::into_inner(memory) {
+            self.spare.give(buffer.len(), buffer);
+        }
     }
 }
 
@@ -71,12 +89,13 @@ pub struct Loader {
     device: Device,
     stream: Stream,
     pool: PinnedPool,
+    spare: Arc<Spare<DeviceBuffer>>,
 }
 
 impl Loader {
     pub fn new(device: &Device) -> Result<Self> {
         let pool = PinnedPool::new(device, MAX_SPARE_PINNED);
-        Ok(Self { device: device.clone(), stream: device.stream(UPLOAD_PRIORITY)?, pool })
+        Ok(Self { device: device.clone(), stream: device.stream(UPLOAD_PRIORITY)?, pool, spare: Arc::new(Spare::new(MAX_SPARE_DEVICE)) })
     }
 
     /// Makes `file` resident. Returns when it is: the calling thread waits, no stream of a step does.
@@ -91,18 +110,38 @@ impl Loader {
             let what = format!("{}: the device has no room for its {bytes} bytes: lower --adapter-memory or --kv-memory", file.label);
             Error::new(Code::AdapterNoSpace, what)
         };
-        let memory = Arc::new(self.device.try_alloc(bytes)?.ok_or_else(full)?);
+        let memory = Arc::new(self.memory(bytes)?.ok_or_else(full)?);
         let (pinned, used) = image.finish(memory.ptr().addr());
         let lost = || Error::new(Code::Native, "the image's memory is gone");
         let mut staging = Staging::of(pinned.into_buffer().ok_or_else(lost)?)?;
         staging.copy_in(used, &memory, 0, &self.stream)?;
         self.pool.give(staging.into_buffer()?);
-        Ok(DeviceAdapter { handle, memory, stands_alone: plan.stands_alone(), most_rank })
+        let memory = ManuallyDrop::new(memory);
+        Ok(DeviceAdapter { handle, memory, spare: self.spare.clone(), bytes, stands_alone: plan.stands_alone(), most_rank })
+    }
+
+    /// What an adapter that left had, if it fits without much waste, or fresh memory; None when the device has no room even
+    /// without what lies spare.
+    fn memory(&self, bytes: usize) -> Result<Option<DeviceBuffer>> {
+        if let Some(buffer) = self.spare.take(bytes..=bytes + bytes / 8) {
+            return Ok(Some(buffer));
+        }
+        if let Some(buffer) = self.device.try_alloc(bytes)? {
+            return Ok(Some(buffer));
+        }
+        self.spare.clear();
+        self.device.try_alloc(bytes)
     }
 
     /// Pinned memory between loads.
     #[must_use]
     pub fn pool(&self) -> &PinnedPool {
         &self.pool
+    }
+
+    /// Device memory between loads.
+    #[must_use]
+    pub fn spare(&self) -> &Spare<DeviceBuffer> {
+        &self.spare
     }
 }

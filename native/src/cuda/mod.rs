@@ -19,6 +19,7 @@ pub mod pool;
 mod sampling;
 mod session;
 mod spaces;
+pub mod spare;
 pub mod staging;
 pub mod step_arrays;
 pub mod stream;

@@ -1,21 +1,21 @@
-//! Pinned memory that is used again: to pin fresh memory takes long and may stop the device.
+//! Pinned memory that is used again.
 
 use super::device::Device;
 use super::memory::PinnedBuffer;
+use super::spare::Spare;
 use crate::adapters::slab::Source;
 use crate::error::Result;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Sizes are rounded up to this, so that adapters of nearly one size share a buffer.
 const GRAIN: usize = 1 << 20;
 
-/// Buffers that nobody uses, oldest first, at most so many bytes of them. A copy is the same pool.
+/// Pinned buffers of one device. A copy is the same pool.
 #[derive(Clone)]
 pub struct PinnedPool {
     device: Device,
-    max_spare: usize,
-    spare: Arc<Mutex<Vec<PinnedBuffer>>>,
+    spare: Arc<Spare<PinnedBuffer>>,
 }
 
 /// A buffer of a pool, which lies spare once dropped. No copy may be in flight on it then.
@@ -27,43 +27,27 @@ pub struct Pooled {
 impl PinnedPool {
     #[must_use]
     pub fn new(device: &Device, max_spare: usize) -> Self {
-        Self { device: device.clone(), max_spare, spare: Arc::default() }
+        Self { device: device.clone(), spare: Arc::new(Spare::new(max_spare)) }
     }
 
     /// At least `len` bytes of any content: the smallest spare buffer that has them, or a fresh one.
     pub fn take(&self, len: usize) -> Result<Pooled> {
-        let mut spare = self.lock();
-        let fits = spare.iter().enumerate().filter(|(_, buffer)| buffer.len() >= len);
-        let best = fits.min_by_key(|(_, buffer)| buffer.len()).map(|(at, _)| at);
-        let found = best.map(|at| spare.remove(at));
-        drop(spare);
-        let buffer = match found {
+        let buffer = match self.spare.take(len..=usize::MAX) {
             Some(buffer) => buffer,
             None => self.device.pinned(len.max(1).next_multiple_of(GRAIN))?,
         };
         Ok(Pooled { buffer: Some(buffer), pool: self.clone() })
     }
 
-    /// Keeps `buffer` for the next one who asks; the oldest ones go where there are too many bytes.
+    /// Keeps `buffer` for the next one who asks.
     pub fn give(&self, buffer: PinnedBuffer) {
-        let mut leaving = Vec::new();
-        let mut spare = self.lock();
-        spare.push(buffer);
-        while spare.iter().map(|buffer| buffer.len()).sum::<usize>() > self.max_spare {
-            leaving.push(spare.remove(0));
-        }
-        // Unpinned without the lock.
-        drop(spare);
+        self.spare.give(buffer.len(), buffer);
     }
 
     /// Bytes that lie spare.
     #[must_use]
     pub fn spare_bytes(&self) -> usize {
-        self.lock().iter().map(|buffer| buffer.len()).sum()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<PinnedBuffer>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spare.bytes()
     }
 }
 
