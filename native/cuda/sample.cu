@@ -11,6 +11,7 @@ namespace {
 template <class T>
 __global__ void __launch_bounds__(SELECT_THREADS) sample(lmx_sampling call) {
   __shared__ SelectRoom room;
+  __shared__ FewRoom few;
   __shared__ ListRoom list;
   const int row = blockIdx.x;
   const lmx_row_sampling &wishes = call.rows_sampling[row];
@@ -33,21 +34,22 @@ __global__ void __launch_bounds__(SELECT_THREADS) sample(lmx_sampling call) {
   const Overview overview = plain ? look_over(room, n, own) : look_over(room, n, logits);
   if (overview.highest == -INFINITY) return report.nothing();
 
-  int token = overview.likeliest;
+  int chosen = overview.likeliest;
   Candidates candidates = all_candidates(logits, n, overview.highest);
   Sum total{0, 0.0};
   if (!wishes.greedy) {
-    narrow(room, candidates, wishes, overview.possible);
+    narrow(room, few, candidates, wishes, overview.possible);
     total = total_of(room, candidates);
-    token = draw(room, candidates, wishes, total, uniform(wishes.seed, wishes.choice, wishes.position));
+    chosen = draw(room, candidates, wishes, n, total, uniform(wishes.seed, wishes.choice, wishes.position));
   }
+  const int token = candidates.id_of(chosen);
   if (wishes.logprobs == LOGPROBS_NONE) return report.token_alone(token);
   if (wishes.logprobs == LOGPROBS_OWN || plain) {
     report.of_logits(room, list, n, own, plain ? overview : look_over(room, n, own), token);
   } else if (wishes.greedy) {
     report.of_logits(room, list, n, logits, overview, token);
   } else {
-    report.of_candidates(room, list, candidates, total.real, token);
+    report.of_candidates(room, list, candidates, total.real, chosen);
   }
 }
 

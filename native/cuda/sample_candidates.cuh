@@ -29,48 +29,62 @@ struct Sum {
   double real;
 };
 
+/// The candidates where only few are left, in the order of their ids.
+constexpr int FEW = 1024;
+struct FewRoom {
+  float logits[FEW];
+  uint32_t ids[FEW];
+};
+
+/// Those that may be drawn: of tokens 0 .. n, or, where few are left, of entries 0 .. n of a FewRoom.
 struct Candidates {
   ProcessedLogits logits;
+  const uint32_t *ids;  // of the entries; null: token i is entry i
   int n;
   float highest;
   double unit;        // fixed-point mass of weight 1
-  uint32_t last_key;  // candidates rank before this key, or are of it and have an id up to last_id
-  int last_id;
-  double least;       // and weigh this much
-  double total, entropy, farthest; // and their information is within `farthest` of the entropy, if total > 0
+  uint32_t last_key;  // candidates rank before this key, or are of it and stand at most at last_place
+  int last_place;
+  double least;                     // and weigh this much
+  double total, entropy, farthest;  // and their information is within `farthest` of the entropy, if total > 0
 
   __device__ double distance(double weight) const { return fabs(-log(weight / total) - entropy); }
 
-  // 0 for those that cannot be drawn.
-  __device__ double weight(int id) const {
-    const float logit = logits(id);
+  __device__ int id_of(int entry) const { return ids == nullptr ? entry : static_cast<int>(ids[entry]); }
+
+  __device__ bool ranks(int entry, float logit) const {
     const uint32_t key = falling(logit);
-    if (key > last_key || (key == last_key && id > last_id)) return 0.0;
+    return key < last_key || (key == last_key && entry <= last_place);
+  }
+
+  /// 0 for those that cannot be drawn.
+  __device__ double weight(int entry) const {
+    const float logit = logits(entry);
+    if (!ranks(entry, logit)) return 0.0;
     const double weight = weight_of(logit, highest);
     if (weight < least) return 0.0;
     return total > 0 && weight > 0 && distance(weight) > farthest ? 0.0 : weight;
   }
 
-  __device__ u64 mass(int id) const { return u64(llrint(weight(id) * unit)); }
+  __device__ u64 mass(int entry) const { return u64(llrint(weight(entry) * unit)); }
 };
 
 __device__ __forceinline__ Candidates all_candidates(ProcessedLogits logits, int n, float highest) {
   // n weights of at most 1 stay below 2^63.
   const double unit = double(u64(1) << (__clz(n) + 31));
-  return {logits, n, highest, unit, 0xffffffffu, n, 0.0, 0.0, 0.0, 0.0};
+  return {logits, nullptr, n, highest, unit, 0xffffffffu, n, 0.0, 0.0, 0.0, 0.0};
 }
 
 __device__ __forceinline__ Sum total_of(SelectRoom &room, const Candidates &candidates) {
   Sum sum{0, 0.0};
-  for (int id = threadIdx.x; id < candidates.n; id += SELECT_THREADS) {
-    const double weight = candidates.weight(id);
+  each_token<2>(candidates.n, [&](int entry) { return candidates.weight(entry); }, [&](int, double weight) {
     sum.fixed += u64(llrint(weight * candidates.unit));
     sum.real += weight;
-  }
+  });
   return {block_join(sum.fixed, Add(), room.numbers), block_join(sum.real, Add(), room.numbers)};
 }
 
-/// `share` of `total`, rounded by `up`, as a goal that running totals reach.
+/// `exact`, a share of `total`, as a goal that running totals reach.
 __device__ __forceinline__ u64 goal_of(double exact, u64 total) {
   const u64 goal = exact < 1.0 ? 1 : u64(exact);
   return goal < total ? goal : total;
@@ -84,9 +98,44 @@ __device__ int select_rank(SelectRoom &room, int n, ProcessedLogits logits, Meas
   return select_id(room, n, [&](int id) { return key(id) == found ? measure(id) : u64(0); }, goal);
 }
 
-__device__ __forceinline__ void keep_up_to(Candidates &candidates, int id) {
-  candidates.last_key = falling(candidates.logits(id));
-  candidates.last_id = id;
+/// Keeps those that rank up to the entry; where they are few, in shared memory from now on.
+__device__ inline void keep_up_to(SelectRoom &room, FewRoom &few, Candidates &candidates, int entry) {
+  candidates.last_key = falling(candidates.logits(entry));
+  candidates.last_place = entry;
+  if (candidates.n <= FEW) return;
+  const unsigned lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32, first = stretch_begin(candidates.n), length = stretch_length(candidates.n);
+  const auto kept = [&](int i) {
+    const int place = first + i + static_cast<int>(lane);
+    return place < candidates.n && candidates.ranks(place, candidates.logits(place));
+  };
+  unsigned own = 0;
+  for (int i = 0; i < length; i += 32) own += __popc(__ballot_sync(ALL_LANES, kept(i)));
+  __syncthreads();
+  if (lane == 0) room.numbers.whole[warp] = own;
+  __syncthreads();
+  u64 before = 0, all = 0;
+  for (int w = 0; w < SELECT_THREADS / 32; ++w) {
+    if (w < warp) before += room.numbers.whole[w];
+    all += room.numbers.whole[w];
+  }
+  if (all > FEW) return;
+  for (int i = 0; i < length; i += 32) {
+    const bool mine = kept(i);
+    const unsigned together = __ballot_sync(ALL_LANES, mine);
+    if (mine) {
+      const u64 place = before + __popc(together & ((1u << lane) - 1));
+      few.logits[place] = candidates.logits(first + i + static_cast<int>(lane));
+      few.ids[place] = first + i + lane;
+    }
+    before += __popc(together);
+  }
+  __syncthreads();
+  candidates.logits = {few.logits};
+  candidates.ids = few.ids;
+  candidates.n = static_cast<int>(all);
+  candidates.last_key = 0xffffffffu;
+  candidates.last_place = candidates.n;
 }
 
 /// Keeps the tokens whose information is nearest to the expected until their share reaches `mass`, and those as near as the
@@ -94,8 +143,8 @@ __device__ __forceinline__ void keep_up_to(Candidates &candidates, int id) {
 __device__ __forceinline__ void keep_typical(SelectRoom &room, Candidates &candidates, double mass) {
   const Sum sum = total_of(room, candidates);
   double entropy = 0;
-  for (int id = threadIdx.x; id < candidates.n; id += SELECT_THREADS) {
-    const double share = candidates.weight(id) / sum.real;
+  for (int entry = threadIdx.x; entry < candidates.n; entry += SELECT_THREADS) {
+    const double share = candidates.weight(entry) / sum.real;
     if (share > 0) entropy += share * -log(share);
   }
   entropy = block_join(entropy, Add(), room.numbers);
@@ -111,28 +160,27 @@ __device__ __forceinline__ void keep_typical(SelectRoom &room, Candidates &candi
   candidates.farthest = number_of(farthest);
 }
 
-/// Top-k, top-p, min-p, typical-p, each with the probabilities that the one before left.
-__device__ __forceinline__ void narrow(SelectRoom &room, Candidates &candidates, const lmx_row_sampling &row, int possible) {
-  const ProcessedLogits logits = candidates.logits;
+/// Top-k, top-p, min-p, typical-p, each with the probabilities that the one before left; `possible` logits are above −∞.
+__device__ __forceinline__ void narrow(SelectRoom &room, FewRoom &few, Candidates &candidates, const lmx_row_sampling &row, int possible) {
   if (row.top_k > 0 && row.top_k < possible) {
-    auto count = [&](int id) { return u64(logits(id) > -INFINITY); };
-    keep_up_to(candidates, select_rank(room, candidates.n, logits, count, u64(row.top_k)));
+    auto count = [&](int entry) { return u64(candidates.logits(entry) > -INFINITY); };
+    keep_up_to(room, few, candidates, select_rank(room, candidates.n, candidates.logits, count, u64(row.top_k)));
   }
   if (row.top_p < 1.0f) {
     const u64 total = total_of(room, candidates).fixed;
     const u64 goal = goal_of(ceil(double(total) * double(row.top_p)), total);
-    keep_up_to(candidates, select_rank(room, candidates.n, logits, [&](int id) { return candidates.mass(id); }, goal));
+    auto mass = [&](int entry) { return candidates.mass(entry); };
+    keep_up_to(room, few, candidates, select_rank(room, candidates.n, candidates.logits, mass, goal));
   }
   if (row.min_p > 0.0f) candidates.least = double(row.min_p);
   if (row.typical_p < 1.0f) keep_typical(room, candidates, double(row.typical_p));
 }
 
-/// The token that `share` of all probability, in [0, 1), falls on: in the order of ranks where anything was filtered, else
+/// The entry that `share` of all probability, in [0, 1), falls on: in the order of ranks where anything was filtered, else
 /// of ids.
-__device__ __forceinline__ int draw(SelectRoom &room, const Candidates &candidates, const lmx_row_sampling &row, Sum total, double share) {
-  const bool counted = row.top_k > 0 && row.top_k < candidates.n;
-  const bool ranked = counted || row.top_p < 1.0f || row.min_p > 0.0f || row.typical_p < 1.0f;
-  auto mass = [&](int id) { return candidates.mass(id); };
+__device__ __forceinline__ int draw(SelectRoom &room, const Candidates &candidates, const lmx_row_sampling &row, int n, Sum total, double share) {
+  const bool ranked = (row.top_k > 0 && row.top_k < n) || row.top_p < 1.0f || row.min_p > 0.0f || row.typical_p < 1.0f;
+  auto mass = [&](int entry) { return candidates.mass(entry); };
   const u64 goal = goal_of(floor(share * double(total.fixed)) + 1.0, total.fixed);
   return ranked ? select_rank(room, candidates.n, candidates.logits, mass, goal) : select_id(room, candidates.n, mass, goal);
 }

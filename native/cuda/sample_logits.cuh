@@ -41,11 +41,10 @@ struct Overview {
 template <class Logits>
 __device__ Overview look_over(SelectRoom &room, int n, Logits logits) {
   u64 first = ~u64(0), possible = 0;
-  for (int id = threadIdx.x; id < n; id += SELECT_THREADS) {
-    const float logit = logits(id);
+  each_token(n, logits, [&](int id, float logit) {
     first = Least()(first, u64(falling(logit)) << 32 | unsigned(id));
     if (logit > -INFINITY) ++possible;
-  }
+  });
   first = block_join(first, Least(), room.numbers);
   possible = block_join(possible, Add(), room.numbers);
   const int likeliest = int(first & 0xffffffffu);
@@ -59,7 +58,7 @@ __device__ __forceinline__ bool adjusts(const lmx_row_sampling &row) { return ro
 /// precision), bias, what is forbidden, and the temperature unless the row is greedy.
 template <class T>
 __device__ void process(const lmx_sampling &call, const lmx_row_sampling &row, int n, OwnLogits<T> own, float *processed) {
-  for (int id = threadIdx.x; id < n; id += SELECT_THREADS) processed[id] = own(id);
+  each_token(n, own, [&](int id, float logit) { processed[id] = logit; });
   __syncthreads();
   for (int i = threadIdx.x; i < row.counted; i += SELECT_THREADS) {
     const lmx_counted_token token = call.counted[row.first_counted + i];
@@ -81,10 +80,11 @@ __device__ void process(const lmx_sampling &call, const lmx_row_sampling &row, i
   __syncthreads();
   const uint32_t *mask = row.mask < 0 ? nullptr : call.masks + size_t(row.mask) * ((call.vocab + 31) / 32);
   const float temperature = row.greedy ? 1.0f : row.temperature;
-  for (int id = threadIdx.x; id < n; id += SELECT_THREADS) {
+  const auto final = [&](int id) {
     const bool allowed = mask == nullptr || (mask[id / 32] >> id % 32 & 1) != 0;
-    processed[id] = allowed ? processed[id] / temperature : -INFINITY;
-  }
+    return allowed ? processed[id] / temperature : -INFINITY;
+  };
+  each_token(n, final, [&](int id, float logit) { processed[id] = logit; });
   __syncthreads();
 }
 

@@ -27,8 +27,8 @@ struct Report {
   __device__ void token_alone(int token) const { write(uint32_t(token), NAN, 0); }
 
   // The likeliest of the tokens whose logit is above −∞ and which `counts`, `logprob(logit)` beside each; how many.
-  template <class Logits, class Counts, class Logprob>
-  __device__ int likeliest(SelectRoom &room, ListRoom &list, int n, Logits logits, int possible, Counts counts, Logprob logprob) const {
+  template <class Logits, class Counts, class Logprob, class IdOf>
+  __device__ int likeliest(SelectRoom &room, ListRoom &list, int n, Logits logits, int possible, Counts counts, Logprob logprob, IdOf id_of) const {
     const int count = min(min(top, int(LMX_MOST_TOP)), possible);
     if (count <= 0) return 0;
     auto key = [&](int id) { return u64(falling(logits(id))); };
@@ -48,7 +48,7 @@ struct Report {
       int rank = 0;
       for (int i = 0; i < count; ++i) rank += list.entries[i] < own;
       const int id = int(own & 0xffffffffu);
-      call.top_ids[size_t(row) * LMX_MOST_TOP + rank] = uint32_t(id);
+      call.top_ids[size_t(row) * LMX_MOST_TOP + rank] = uint32_t(id_of(id));
       call.top_logprobs[size_t(row) * LMX_MOST_TOP + rank] = logprob(id);
     }
     return count;
@@ -58,7 +58,7 @@ struct Report {
   template <class Logits>
   __device__ void of_logits(SelectRoom &room, ListRoom &list, int n, Logits logits, const Overview &overview, int token) const {
     double total = 0;
-    for (int id = threadIdx.x; id < n; id += SELECT_THREADS) total += weight_of(logits(id), overview.highest);
+    each_token(n, logits, [&](int, float logit) { total += weight_of(logit, overview.highest); });
     const double log_total = log(block_join(total, Add(), room.numbers));
     auto logprob = [&](int id) {
       const float logit = logits(id);
@@ -66,19 +66,20 @@ struct Report {
       return float(below - log_total);
     };
     auto counts = [&](int id) { return logits(id) > -INFINITY; };
-    const int count = likeliest(room, list, n, logits, overview.possible, counts, logprob);
+    const int count = likeliest(room, list, n, logits, overview.possible, counts, logprob, [](int id) { return id; });
     write(uint32_t(token), unsigned(token) < unsigned(n) ? logprob(token) : -INFINITY, count);
   }
 
-  // Among those that could be drawn, whose weights add up to `total`.
-  __device__ void of_candidates(SelectRoom &room, ListRoom &list, const Candidates &candidates, double total, int token) const {
+  // Among those that could be drawn, whose weights add up to `total`, of which entry `chosen` was.
+  __device__ void of_candidates(SelectRoom &room, ListRoom &list, const Candidates &candidates, double total, int chosen) const {
     u64 possible = 0;
-    for (int id = threadIdx.x; id < candidates.n; id += SELECT_THREADS) possible += candidates.weight(id) > 0;
+    for (int entry = threadIdx.x; entry < candidates.n; entry += SELECT_THREADS) possible += candidates.weight(entry) > 0;
     possible = block_join(possible, Add(), room.numbers);
-    auto logprob = [&](int id) { return float(log(candidates.weight(id) / total)); };
-    auto counts = [&](int id) { return candidates.weight(id) > 0; };
-    const int count = likeliest(room, list, candidates.n, candidates.logits, int(possible), counts, logprob);
-    write(uint32_t(token), logprob(token), count);
+    auto logprob = [&](int entry) { return float(log(candidates.weight(entry) / total)); };
+    auto counts = [&](int entry) { return candidates.weight(entry) > 0; };
+    auto id_of = [&](int entry) { return candidates.id_of(entry); };
+    const int count = likeliest(room, list, candidates.n, candidates.logits, int(possible), counts, logprob, id_of);
+    write(uint32_t(id_of(chosen)), logprob(chosen), count);
   }
 };
 
