@@ -37,10 +37,10 @@ pub fn multiply_adds(name: &str) -> f64 {
     let (run, lanes): (fn(), usize) = match name {
         // SAFETY: `available` lists a set only where the CPU has it.
         #[cfg(target_arch = "x86_64")]
-        "avx512" => (|| unsafe { chains_avx512() }, 16),
+        "avx512" | "avx512vnni" => (|| unsafe { chains_avx512() }, 16),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        "avx2" => (|| unsafe { chains_avx2() }, 8),
+        "avx2" | "avx2vnni" => (|| unsafe { chains_avx2() }, 8),
         _ => (chains_portable, 16),
     };
     let time = || {
