@@ -86,7 +86,7 @@ ${speeds === null ? '' : `\n## Speed\n\nBase only, medians, precisions in turn; 
 ## What \`--precision auto\` takes
 
 - \`w4\` where the file holds its matrices in 4-bit blocks (Q4_0, Q4_1), else \`w8\`: both stay within 1 % of float32's perplexity.
-- \`f32\` where the CPU runs the portable kernels, whose integer products are slower than ONNX Runtime's float32, if the weights
+- \`f32\` where the CPU runs the portable kernels, whose integer products are slower than those of float32, if the weights
   then take no more than half of the memory.
 
 One process holds one copy of the weights, so a choice per batch size would cost both: on the machine above the
