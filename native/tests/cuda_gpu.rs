@@ -1,6 +1,6 @@
 //! What only a GPU can show: the runtime's CUDA provider, bfloat16, and decoding steps captured as CUDA graphs. Without a GPU,
 //! or without the provider beside the runtime, each test says so and passes.
-#![cfg(feature = "cuda")]
+#![cfg(any(feature = "cuda", feature = "cuda-emulated"))]
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -20,7 +20,7 @@ use loramux_native::session::engine::CudaOptions;
 use loramux_native::session::last_sampled::LastSampled;
 use loramux_native::session::step::StepResult;
 use loramux_native::weights::Weights;
-use toy::device::{device_engine, device_options, device_ready};
+use toy::device::{device_engine, device_options, gpu_ready};
 use toy::steps::{Part, batch_of, logits, make_resident, pool, prompt, request};
 use toy::{LIMITS, Toy, VOCAB, Variant};
 
@@ -33,7 +33,7 @@ const BF16_TOLERANCE: f64 = 0.35;
 
 #[test]
 fn bfloat16_stays_near_the_decoder_in_float64() {
-    if !device_ready() {
+    if !gpu_ready() {
         return;
     }
     let toy = toy_in(Dtype::Bf16);
@@ -86,7 +86,7 @@ impl Stepper {
 
 #[test]
 fn a_replayed_graph_is_the_run_itself_whatever_adapters_its_rows_have() {
-    if !device_ready() {
+    if !gpu_ready() {
         return;
     }
     let toy = toy_in(Dtype::F16);

@@ -18,6 +18,15 @@ pub fn device_ready() -> bool {
     }
 }
 
+/// The same, for what the emulator does not show.
+pub fn gpu_ready() -> bool {
+    if Device::emulated() {
+        println!("skipped: this needs a GPU, and the kernels were built for the emulator");
+        return false;
+    }
+    device_ready()
+}
+
 /// The runtime with CUDA's provider beside it, opened.
 fn provider_ready() -> bool {
     let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cuda/runtime/libonnxruntime.so.1");
