@@ -11,7 +11,7 @@ import type { CudaStart } from './messages/worker-messages.js';
 import type { DeviceKind } from './model/choose-precision.js';
 
 /** Settings that decide what computes. */
-export const DEVICE_SETTINGS = ['device', 'deviceFallback', 'cudaRuntime', 'adapterDtype'] as const;
+export const DEVICE_SETTINGS = ['device', 'deviceFallback', 'cudaRuntime', 'cudaGraphs', 'adapterDtype'] as const;
 
 /** Rows of prompts beside answers: what a step of a CPU, and of a GPU, reads without holding answers up for long. */
 const PREFILL_ROWS = { cpu: 16, cuda: 256 } as const;
@@ -23,11 +23,14 @@ export class StartedDevice {
   readonly start: { readonly cuda?: CudaStart };
   readonly #facts: NativeCudaDevice | null;
 
-  constructor(cuda: DeviceChoice['cuda']) {
+  constructor(cuda: DeviceChoice['cuda'], graphs: boolean) {
     this.kind = cuda === null ? 'cpu' : 'cuda';
     this.#facts = cuda?.facts ?? null;
-    this.start =
-      cuda === null ? {} : { cuda: { device: cuda.index, name: cuda.facts.name, capability: cuda.facts.capability } };
+    if (cuda === null) this.start = {};
+    else {
+      const { name, capability } = cuda.facts;
+      this.start = { cuda: { device: cuda.index, name, capability, graphs } };
+    }
   }
 
   precision({ precision }: Pick<Config, 'precision'>): Precision | 'auto' {
@@ -79,5 +82,5 @@ export function startDevice(
       );
     useCudaAddon(runtime);
   }
-  return new StartedDevice(cuda);
+  return new StartedDevice(cuda, config.cudaGraphs);
 }

@@ -50,6 +50,7 @@ const device = startDevice(
     device: parseDevice(options.device, '--device'),
     deviceFallback: 'refuse',
     cudaRuntime: null,
+    cudaGraphs: true,
     adapterDtype: 'file',
   },
   (text) => console.error(text),

@@ -37,6 +37,8 @@ export interface Config {
   readonly deviceFallback: DeviceFallback | null;
   /** Folder of ONNX Runtime with its CUDA provider; null = the checkout's own. */
   readonly cudaRuntime: string | null;
+  /** Decode steps of a GPU are captured as CUDA graphs. */
+  readonly cudaGraphs: boolean;
   readonly threads: number;
   /** Null = a share of the device's memory. */
   readonly adapterMemoryBytes: number | null;

@@ -198,6 +198,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     defaultText: '.cuda/runtime of the package',
     help: 'ONNX Runtime with its CUDA provider, as npm run cuda:runtime makes it',
   },
+  cudaGraphs: {
+    flag: 'cuda-graphs',
+    value: 'SWITCH',
+    parse: onOff,
+    fallback: () => true,
+    defaultText: 'on',
+    help: 'on: a GPU records the launches of decode steps, once a batch size, and repeats them as one',
+  },
   threads: {
     flag: 'threads',
     value: 'N',

@@ -176,7 +176,11 @@ export interface NativeEngineOptions {
   /** `file` when absent. */
   readonly adapterDtype?: AdapterDtype;
   /** The GPU that computes, by its place in `cudaDevices()`; the CPU when absent. */
-  readonly cuda?: { readonly device: number };
+  readonly cuda?: {
+    readonly device: number;
+    /** Decode steps are captured as CUDA graphs; true when absent. */
+    readonly graphs?: boolean;
+  };
 }
 
 export interface NativeEngine {

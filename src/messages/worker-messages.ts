@@ -25,6 +25,8 @@ export interface CudaStart {
   readonly name: string;
   /** 90 for sm_90. */
   readonly capability: number;
+  /** Decode steps are captured as CUDA graphs. */
+  readonly graphs: boolean;
 }
 
 /** What the worker is started with. */

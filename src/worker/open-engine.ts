@@ -50,7 +50,7 @@ export async function openEngine(
     kvBlocks,
     tokenCount,
     adapterDtype,
-    ...(cuda === undefined ? {} : { cuda: { device: cuda.device } }),
+    ...(cuda === undefined ? {} : { cuda: { device: cuda.device, graphs: cuda.graphs } }),
   });
   await warmUp(native);
   const engine = wrap(native);

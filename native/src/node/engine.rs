@@ -37,6 +37,7 @@ pub struct EngineOptionsObject {
 #[napi(object, object_to_js = false)]
 pub struct CudaObject {
     pub device: u32,
+    pub graphs: Option<bool>,
 }
 
 #[napi(object, object_from_js = false)]
@@ -165,7 +166,7 @@ impl Engine {
                     kv_pages: options.kv_blocks as usize,
                 },
                 token_count: options.token_count as usize,
-                cuda: options.cuda.map(|cuda| CudaOptions { device: cuda.device as usize, graphs: true }),
+                cuda: options.cuda.map(|cuda| CudaOptions { device: cuda.device as usize, graphs: cuda.graphs.unwrap_or(true) }),
                 factors: match options.adapter_dtype.as_deref() {
                     None | Some("file") => FactorStorage::File,
                     Some("int8") => FactorStorage::Int8,

@@ -5,7 +5,13 @@ import { startDevice } from '../../../src/device-start.js';
 import type { CudaState } from '../../../src/engine/cuda-probe.js';
 
 const OPEN = { precision: null, maxPrefillRows: null, adapterMemoryBytes: null, kvMemoryBytes: null } as const;
-const ASKED = { device: 'auto', deviceFallback: null, cudaRuntime: '/runtime', adapterDtype: 'file' } as const;
+const ASKED = {
+  device: 'auto',
+  deviceFallback: null,
+  cudaRuntime: '/runtime',
+  cudaGraphs: true,
+  adapterDtype: 'file',
+} as const;
 const NO_GPU: CudaState = {
   obstacles: [{ part: 'device', found: 'no GPU', advice: 'buy one' }],
   devices: [],
@@ -39,7 +45,7 @@ test('int8 adapters are refused on a GPU', () => {
 test('on a GPU, open settings become those of a GPU', () => {
   const gpu = { name: 'g', totalBytes: 1, freeBytes: 2 ** 36, capability: 90, driver: 1, runtime: 1, emulated: false };
   const device = startDevice(ASKED, assert.fail, () => ({ obstacles: [], devices: [gpu], hasDriver: true }));
-  assert.deepEqual(device.start, { cuda: { device: 0, name: 'g', capability: 90 } });
+  assert.deepEqual(device.start, { cuda: { device: 0, name: 'g', capability: 90, graphs: true } });
   assert.deepEqual([device.kind, device.precision(OPEN), device.prefillRows(OPEN)], ['cuda', 'auto', 256]);
   assert.equal(device.precision({ precision: 'f32' }), 'f32');
 });
