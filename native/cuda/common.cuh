@@ -14,6 +14,13 @@ constexpr unsigned ALL_LANES = 0xffffffffu;
 /// Of one module of an adapter.
 constexpr int MOST_RANK = 256;
 
+/// Of the calling thread's device.
+inline cudaError_t device_attribute(cudaDeviceAttr attribute, int &value) {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  return error == cudaSuccess ? cudaDeviceGetAttribute(&value, attribute, device) : error;
+}
+
 // ---- launches -----------------------------------------------------------------------------------------------------------
 
 struct Shape {
@@ -60,9 +67,8 @@ cudaError_t launch(void (*kernel)(Params...), const Shape &shape, cudaStream_t s
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
   if (shape.overlaps) {
-    int device = 0, major = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    int major = 0;
+    const cudaError_t error = device_attribute(cudaDevAttrComputeCapabilityMajor, major);
     if (error != cudaSuccess) return error;
     if (major >= 9) {
       attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

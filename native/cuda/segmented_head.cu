@@ -7,9 +7,8 @@ using namespace lmx;
 
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
-/// Whatever the batch: enough for the multiprocessors of today's GPUs, few where no adapter brings a head, which is the
-/// rule.
-constexpr int BLOCKS = 264;
+/// For each multiprocessor, whatever the batch: what fits there, and few where no adapter brings a head, which is the rule.
+constexpr int BLOCKS = 2;
 
 /// The rows that a tile's adapter brings, or null. They stand alone in their row's terms.
 __device__ const lmx_replaced_rows *head_of(const lmx_step &step, const lmx_tile &tile) {
@@ -26,6 +25,7 @@ __device__ void multiply_tile(const lmx_tile &tile, const lmx_replaced_rows &hea
   const T *x_rows = x + static_cast<size_t>(tile.first_row) * static_cast<size_t>(hidden);
   T *out = logits + static_cast<size_t>(tile.first_row) * static_cast<size_t>(vocab);
   const int warp = static_cast<int>(blockIdx.x) * WARPS + static_cast<int>(threadIdx.x) / 32;
+  const int warps = static_cast<int>(gridDim.x) * WARPS;
   const auto store = [&](int row, int at, float product) {
     const int64_t token = head.tokens == nullptr ? at : static_cast<int64_t>(head.tokens[at]);
     if (token < vocab)
@@ -33,14 +33,15 @@ __device__ void multiply_tile(const lmx_tile &tile, const lmx_replaced_rows &hea
   };
   with_pointer(head.dtype, head.rows, [&](const auto *rows) {
     with_alignment(hidden % 8 == 0, [&](auto aligned) {
-      dot_rows<aligned.value>(x_rows, tile.rows, rows, head.count, hidden, 0, hidden, warp, BLOCKS * WARPS, store);
+      dot_rows<aligned.value>(x_rows, tile.rows, rows, head.count, hidden, 0, hidden, warp, warps, store);
     });
   });
 }
 
 /// Every block takes its share of every tile's head rows. Its threads look at one tile each for whether there are any.
 template <class T>
-__global__ void __launch_bounds__(THREADS, 2) multiply_head(lmx_step step, T *logits, const T *x, int vocab, int hidden) {
+__global__ void __launch_bounds__(THREADS, BLOCKS)
+    multiply_head(lmx_step step, T *logits, const T *x, int vocab, int hidden) {
   __shared__ unsigned found[WARPS];
   const int tiles = step.counts->head_tiles, thread = static_cast<int>(threadIdx.x);
   for (int first = 0; first < tiles; first += THREADS) {
@@ -64,9 +65,13 @@ extern "C" lmx_status lmx_segmented_head(const lmx_step *host_step, void *logits
                                          int32_t vocab, int32_t hidden, lmx_stream stream) {
   if (rows < 0 || vocab <= 0 || hidden <= 0) return cudaErrorInvalidValue;
   if (rows == 0) return cudaSuccess;
+  int multiprocessors = 0;
+  const cudaError_t error = device_attribute(cudaDevAttrMultiProcessorCount, multiprocessors);
+  if (error != cudaSuccess) return error;
   return with_dtype(dtype, [&](auto type) -> lmx_status {
     using T = typename decltype(type)::type;
-    return launch(multiply_head<T>, {dim3(BLOCKS), dim3(THREADS)}, static_cast<cudaStream_t>(stream), *host_step,
-                  static_cast<T *>(logits), static_cast<const T *>(x), vocab, hidden);
+    return launch(multiply_head<T>, {dim3(static_cast<unsigned>(BLOCKS * multiprocessors)), dim3(THREADS)},
+                  static_cast<cudaStream_t>(stream), *host_step, static_cast<T *>(logits), static_cast<const T *>(x), vocab,
+                  hidden);
   });
 }

@@ -157,6 +157,29 @@ __device__ __forceinline__ void load_factor(T (*to)[TILE_STRIDE], const lmx_part
   copy_async_wait<0>();
 }
 
+/// y ← gain ⊙ (y + sums) + offset, two columns at a time: a thread's part of products of 16 rows and 8 · N columns. `y` is
+/// the block's first column, `width` its columns; ALIGNED: rows of y are whole pairs.
+template <bool ALIGNED, class T, int N>
+__device__ __forceinline__ void update_pairs(T *y, int out_features, int row, int rows, int column, int width,
+                                             const float (&sums)[N][4], const float *gain, const float *offset) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (row + 8 * half >= rows) break;
+    T *at_row = y + static_cast<size_t>(row + 8 * half) * static_cast<size_t>(out_features);
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      const int c = column + 8 * n, left = width - c;
+      auto pair = load_span<ALIGNED, 2>(at_row + c, left);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        if (i < left)
+          pair.at[i] = from_float<T>((to_float(pair.at[i]) + sums[n][2 * half + i]) * gain[c + i] + offset[c + i]);
+      }
+      store_span<ALIGNED>(at_row + c, pair, left);
+    }
+  }
+}
+
 /// y ← gain ⊙ (y + Σ h · bᵀ) + offset. Grid [blocks of columns, long tiles]; a warp takes 16 rows and 64 columns.
 template <class T>
 __global__ void __launch_bounds__(EXPAND_TILE_THREADS) expand_tiles(lmx_step step, lmx_sgmv call) {
@@ -230,17 +253,12 @@ __global__ void __launch_bounds__(EXPAND_TILE_THREADS) expand_tiles(lmx_step ste
     }
     __syncthreads();
     if (touched) {
-      T *y = static_cast<T *>(call.y) + static_cast<size_t>(piece.first_row) * static_cast<size_t>(call.out_features);
-#pragma unroll
-      for (int n = 0; n < WARP_COLUMNS / 8; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int row = warp_row + lane / 4 + i / 2 * 8, c = warp_column + n * 8 + lane % 4 * 2 + i % 2;
-          if (row >= piece.rows || block_low + c >= block_high) continue;
-          T &at_column = y[static_cast<size_t>(row) * static_cast<size_t>(call.out_features) + block_low + c];
-          at_column = from_float<T>((to_float(at_column) + sums[n][i]) * gain[c] + offset[c]);
-        }
-      }
+      T *y = static_cast<T *>(call.y) + static_cast<size_t>(piece.first_row) * static_cast<size_t>(call.out_features) +
+             block_low;
+      const int row = warp_row + lane / 4, c = warp_column + lane % 4 * 2;
+      with_alignment(call.out_features % 2 == 0, [&](auto aligned) {
+        update_pairs<aligned.value>(y, call.out_features, row, piece.rows, c, block_high - block_low, sums, gain, offset);
+      });
     }
     __syncthreads();
   }

@@ -68,6 +68,13 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int index) {
   properties->multiProcessorCount = 4;
   return cudaSuccess;
 }
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int index) {
+  cudaDeviceProp properties;
+  const cudaError_t error = cudaGetDeviceProperties(&properties, index);
+  if (error == cudaSuccess)
+    *value = attribute == cudaDevAttrMultiProcessorCount ? properties.multiProcessorCount : properties.major;
+  return error;
+}
 cudaError_t cudaDriverGetVersion(int *version) {
   *version = 13000;
   return cudaSuccess;

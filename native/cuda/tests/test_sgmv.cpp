@@ -82,6 +82,14 @@ LMX_TEST(every_load_shape_at_odd_batch_sizes) {
   }
 }
 
+LMX_TEST(more_tiles_than_blocks) {
+  Random random(23);
+  SgmvCase test{LMX_F16, 24, 16, 2, false, {}, load("distinct", 300, 3)};
+  for (int i = 0; i < 3; ++i) test.adapters.push_back(plain_site(random, LMX_F16, 3 + i, 24, 16));
+  describe(test, LMX_F16, 5);
+  check_sgmv(test);
+}
+
 /// Like q|k|v: modules of different rank, one without an adapter, one with a gain or an offset and no rank.
 static Site fused_site(Random &random, int dtype, int in, const int (&ranks)[3], const int (&widths)[3], bool gains,
                        bool offsets) {
@@ -167,7 +175,7 @@ LMX_TEST(long_segments_of_fused_sites_and_odd_widths) {
   for (const int in : {100, 576, 1544}) {
     for (const int dtype : {LMX_F16, LMX_BF16}) {
       Random random(13);
-      SgmvCase test{dtype, in, 164, 1, false, {}, {}};
+      SgmvCase test{dtype, in, in == 100 ? 165 : 164, 1, false, {}, {}};
       test.adapters.push_back(fused_site(random, dtype, in, {16, 5, 72}, widths, true, true));
       test.adapters.push_back(fused_site(random, dtype, in, {8, 0, -1}, widths, false, true));
       test.adapters.push_back(fused_site(random, LMX_F32, in, {4, 4, 4}, widths, false, false));
