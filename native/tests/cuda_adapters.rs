@@ -5,6 +5,7 @@
 mod common;
 mod toy;
 
+use common::device::first_device;
 use common::{Rng, bits};
 use loramux_native::adapters::compile::{FactorStorage, compile};
 use loramux_native::adapters::resident::{Adapter as Packed, EmbeddingDelta, PackedRows, ReplacedRows};
@@ -32,12 +33,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new() -> Option<Self> {
+        let device = first_device()?;
         let toy = Toy::new(Variant::default());
         let weights = Weights::open(&toy.options(1).directory.join("weights.bin")).unwrap();
-        let device = Device::open(0).unwrap();
         let loader = Loader::new(&device).unwrap();
-        Self { toy, manifest: Toy::manifest(), weights, device, loader }
+        Some(Self { toy, manifest: Toy::manifest(), weights, device, loader })
     }
 
     fn load(&self, adapter: &Adapter) -> DeviceAdapter {
@@ -183,7 +184,7 @@ const ALL: [(usize, usize); 8] = [(0, 0), (0, 2), (1, 0), (2, 1), (2, 0), (3, 0)
 
 #[test]
 fn factors_gains_and_biases_are_the_cpus() {
-    let bench = Bench::new();
+    let Some(bench) = Bench::new() else { return };
     for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
         for rank in [1, 3, 8, 17, 64] {
             for dora in [false, true] {
@@ -198,7 +199,7 @@ fn factors_gains_and_biases_are_the_cpus() {
 
 #[test]
 fn a_site_of_several_dtypes_widens_and_one_of_biases_alone_has_no_factors() {
-    let bench = Bench::new();
+    let Some(bench) = Bench::new() else { return };
     let mut mixed = Adapter::random(1, 5, Dtype::F16, true, &ALL);
     mixed.modules[0].dtype = Dtype::F32;
     assert_same(&bench, &mixed, "mixed");
@@ -208,7 +209,7 @@ fn a_site_of_several_dtypes_widens_and_one_of_biases_alone_has_no_factors() {
 
 #[test]
 fn embeddings_heads_and_norms_are_the_cpus() {
-    let bench = Bench::new();
+    let Some(bench) = Bench::new() else { return };
     for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
         for dora in [false, true] {
             let adapter = Adapter::random(4, 3, dtype, dora, &ALL).with_embedding(5, 7, dtype, dora).with_norms(6, &[0, 3, NORMS - 1]);
@@ -227,7 +228,7 @@ fn embeddings_heads_and_norms_are_the_cpus() {
 
 #[test]
 fn what_the_cpu_refuses_is_refused_and_leaves_nothing() {
-    let bench = Bench::new();
+    let Some(bench) = Bench::new() else { return };
     let mut adapter = Adapter::random(1, 4, Dtype::F32, false, &ALL);
     adapter.modules[3].b[5] = f32::NAN;
     let error = bench.loader.load(1, &adapter.file(), &adapter.plan(), &bench.manifest, &bench.weights).err().unwrap();
@@ -239,7 +240,7 @@ fn what_the_cpu_refuses_is_refused_and_leaves_nothing() {
 
 #[test]
 fn device_memory_is_used_again_once_the_last_holder_is_gone() {
-    let bench = Bench::new();
+    let Some(bench) = Bench::new() else { return };
     let store = AdapterStore::<DeviceAdapter>::default();
     let plain = |seed: u64, rank: usize| bench.load(&Adapter::random(seed, rank, Dtype::F16, false, &ALL));
     let adapter = Arc::new(plain(1, 8));
@@ -263,7 +264,7 @@ fn device_memory_is_used_again_once_the_last_holder_is_gone() {
 
 #[test]
 fn an_adapter_outlives_its_loader() {
-    let Bench { device, loader, toy, manifest, weights } = Bench::new();
+    let Some(Bench { device, loader, toy, manifest, weights }) = Bench::new() else { return };
     let adapter = Adapter::random(1, 4, Dtype::F16, false, &ALL);
     let resident = loader.load(7, &adapter.file(), &adapter.plan(), &manifest, &weights).unwrap();
     drop((loader, toy));
@@ -274,7 +275,7 @@ fn an_adapter_outlives_its_loader() {
 
 #[test]
 fn loads_use_memory_again_and_what_lies_spare_stays_bounded() {
-    let bench = Bench::new();
+    let Some(bench) = Bench::new() else { return };
     for seed in 0..20 {
         let held: Vec<_> = (0..3).map(|i| bench.load(&Adapter::random(seed * 3 + i, 8, Dtype::F32, false, &ALL))).collect();
         assert_eq!(bench.device.allocated_bytes(), held.iter().map(Resident::bytes).sum::<usize>(), "round {seed}");
@@ -288,7 +289,7 @@ fn loads_use_memory_again_and_what_lies_spare_stays_bounded() {
 #[test]
 fn a_pool_keeps_no_more_than_its_bound_and_gives_the_smallest_that_fits() {
     const MIB: usize = 1 << 20;
-    let device = Device::open(0).unwrap();
+    let Some(device) = first_device() else { return };
     let pool = PinnedPool::new(&device, 8 * MIB);
     let taken: Vec<_> = [1, 2, 4, 6].map(|mib| pool.take(mib * MIB - 5).unwrap()).into_iter().collect();
     assert_eq!(taken.iter().map(|b| b.len() / MIB).collect::<Vec<_>>(), [1, 2, 4, 6]);

@@ -2,6 +2,9 @@
 #![cfg(any(feature = "cuda", feature = "cuda-emulated"))]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod common;
+
+use common::device::first_device;
 use loramux_native::cuda::abi::{self, SIZES};
 use loramux_native::cuda::device::Device;
 use loramux_native::cuda::staging::Staging;
@@ -17,7 +20,8 @@ fn both_sides_mean_the_same_structs() {
 
 #[test]
 fn a_device_says_what_it_is_and_one_that_is_not_there_is_refused() {
-    let facts = Device::open(0).unwrap().facts().clone();
+    let Some(device) = first_device() else { return };
+    let facts = device.facts();
     assert!(!facts.name.is_empty() && facts.total_bytes > 0, "{facts:?}");
     assert_eq!(Device::emulated(), cfg!(feature = "cuda-emulated"));
     for index in [1000, usize::MAX] {
@@ -28,7 +32,7 @@ fn a_device_says_what_it_is_and_one_that_is_not_there_is_refused() {
 
 #[test]
 fn bytes_go_there_and_back() {
-    let device = Device::open(0).unwrap();
+    let Some(device) = first_device() else { return };
     let stream = device.stream(0).unwrap();
     let memory = Arc::new(device.alloc(100).unwrap());
     stream.zero(&memory).unwrap();
@@ -46,7 +50,7 @@ fn bytes_go_there_and_back() {
 
 #[test]
 fn copies_that_do_not_fit_are_refused() {
-    let device = Device::open(0).unwrap();
+    let Some(device) = first_device() else { return };
     let stream = device.stream(0).unwrap();
     let memory = Arc::new(device.alloc(10).unwrap());
     let mut staging = Staging::new(&device, 20).unwrap();
@@ -60,7 +64,7 @@ fn copies_that_do_not_fit_are_refused() {
 
 #[test]
 fn a_copy_keeps_its_device_memory_until_it_is_done() {
-    let device = Device::open(0).unwrap();
+    let Some(device) = first_device() else { return };
     let stream = device.stream(0).unwrap();
     let memory = Arc::new(device.alloc(1 << 20).unwrap());
     let mut staging = Staging::new(&device, 1 << 20).unwrap();
@@ -73,7 +77,7 @@ fn a_copy_keeps_its_device_memory_until_it_is_done() {
 
 #[test]
 fn what_is_dropped_is_freed_and_what_has_no_room_is_refused() {
-    let device = Device::open(0).unwrap();
+    let Some(device) = first_device() else { return };
     let buffers: Vec<_> = (0..10).map(|_| device.alloc(1000).unwrap()).collect();
     assert_eq!(device.allocated_bytes(), 10_000);
     drop(buffers);
@@ -85,7 +89,7 @@ fn what_is_dropped_is_freed_and_what_has_no_room_is_refused() {
 
 #[test]
 fn streams_wait_for_events_of_others() {
-    let device = Device::open(0).unwrap();
+    let Some(device) = first_device() else { return };
     let (first, second) = (device.stream(0).unwrap(), device.stream(-1).unwrap());
     let memory = Arc::new(device.alloc(4).unwrap());
     let mut staging = Staging::new(&device, 4).unwrap();

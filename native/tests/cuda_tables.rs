@@ -14,6 +14,7 @@ mod common;
 mod toy;
 
 use common::Rng;
+use common::device::first_device;
 use loramux_native::adapters::store::AdapterStore;
 use loramux_native::cuda::abi::{BLOCK, Counts, LONG_TILE_ROWS, QUERY_TILE_ROWS, QueryTile, Step, TILE_ROWS, Term, Tile};
 use loramux_native::cuda::bucket::Buckets;
@@ -45,10 +46,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new() -> Option<Self> {
+        let device = first_device()?;
         let toy = Toy::new(Variant::default());
         let weights = Weights::open(&toy.options(1).directory.join("weights.bin")).unwrap();
-        let device = Device::open(0).unwrap();
         let loader = Loader::new(&device).unwrap();
         let store = AdapterStore::default();
         for (handle, &rank) in (0u32..).zip(&RANKS) {
@@ -56,7 +57,7 @@ impl Bench {
             store.insert(Arc::new(loader.load(handle, &adapter.file(), &adapter.plan(), &Toy::manifest(), &weights).unwrap()));
         }
         let tables = StepTables::new(&device, &LIMITS).unwrap();
-        Self { stream: device.stream(-1).unwrap(), device, store, tables }
+        Some(Self { stream: device.stream(-1).unwrap(), device, store, tables })
     }
 
     /// Fills, uploads and copies everything back.
@@ -249,7 +250,7 @@ proptest! {
 
     #[test]
     fn tables_are_what_the_batch_says(seed in any::<u64>()) {
-        let mut bench = Bench::new();
+        let Some(mut bench) = Bench::new() else { return Ok(()) };
         let buckets = Buckets::new(LIMITS.max_sequences, MOST_H);
         let mut rng = Rng(seed);
         let mut at_bucket = std::collections::BTreeMap::new();
@@ -304,7 +305,7 @@ fn buckets_ascend_to_the_most_sequences() {
 
 #[test]
 fn a_step_is_captured_when_its_sequences_have_one_row_and_its_adapters_fit() {
-    let mut bench = Bench::new();
+    let Some(mut bench) = Bench::new() else { return };
     let buckets = Buckets::new(LIMITS.max_sequences, MOST_H);
     let (shape, tables) = bench.step(&decode(33, &[3]), Some(&buckets));
     assert_eq!((shape.bucket, shape.rows, shape.has_long), (Some(40), 40, false), "one segment, yet no long tile");
@@ -322,7 +323,7 @@ fn a_step_is_captured_when_its_sequences_have_one_row_and_its_adapters_fit() {
 
 #[test]
 fn more_terms_than_there_is_room_for_are_refused() {
-    let mut bench = Bench::new();
+    let Some(mut bench) = Bench::new() else { return };
     let batch = decode(1, &vec![0; LIMITS.max_batch_tokens * TERMS_PER_ROW + 1]);
     let context = StepContext::build(&batch, &LIMITS, &bench.store).unwrap();
     let error = bench.tables.fill(&context, &batch, None).err().unwrap();
@@ -335,7 +336,7 @@ fn more_terms_than_there_is_room_for_are_refused() {
 
 #[test]
 fn limits_beyond_32_bits_are_refused() {
-    let device = Device::open(0).unwrap();
+    let Some(device) = first_device() else { return };
     let limits = StepLimits { max_batch_tokens: 1 << 29, ..LIMITS };
     assert_eq!(StepTables::new(&device, &limits).err().unwrap().code, Code::Native);
 }

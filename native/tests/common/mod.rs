@@ -2,11 +2,14 @@
 #![allow(
     dead_code,
     clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     reason = "test code; no file uses all of it"
 )]
 
+#[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
+pub mod device;
 pub mod packed;
 pub mod panels;
 
