@@ -199,10 +199,11 @@ lmx_status with_lanes(const lmx_step &step, const lmx_attention &call, int place
 }  // namespace
 
 lmx_status attend_single_rows(const lmx_step &step, const lmx_attention &call, lmx_stream stream) {
-  Partials partials;
-  partials.splits = most_splits(call.max_context, call.window);
-  partials.sums = static_cast<float *>(call.workspace);
-  partials.totals = partials.sums + size_t(call.single_rows) * call.heads * partials.splits * call.dim;
+  Partials partials{nullptr, nullptr, most_splits(call.max_context, call.window)};
+  if (partials.splits > 1) {
+    partials.sums = static_cast<float *>(call.workspace);
+    partials.totals = partials.sums + size_t(call.single_rows) * call.heads * partials.splits * call.dim;
+  }
   return with_dtype(call.dtype, [&](auto type) -> lmx_status {
     using T = typename decltype(type)::type;
     const lmx_status status = with_lanes<T>(step, call, call.single_rows, 0, partials, stream);

@@ -67,7 +67,9 @@ class AttentionStep {
     auto out = upload(h_.dtype, std::vector<float>(static_cast<size_t>(bucket_) * h_.heads * h_.dim, SENTINEL));
     Device<float> cos(cos_), sin(sin_);
     const int most_singles = captured ? bucket_ : counts_.single_rows;
-    Device<unsigned char> workspace(lmx_attention_workspace(most_singles, h_.heads, h_.dim, max_context_) + 16);
+    // None where no row can have more than one part.
+    const size_t workspace_bytes = lmx_attention_workspace(most_singles, h_.heads, h_.dim, max_context_);
+    Device<unsigned char> workspace(workspace_bytes + 1);
 
     lmx_step step = {};
     step.counts = counts.data();
@@ -84,7 +86,7 @@ class AttentionStep {
     call.sin = sin.data();
     call.qkv = qkv.data();
     call.out = out.data();
-    call.workspace = workspace.data();
+    call.workspace = workspace_bytes > 0 ? workspace.data() : nullptr;
     call.scale = scale();
     call.dtype = h_.dtype;
     call.rows = bucket_;
