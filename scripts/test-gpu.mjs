@@ -38,8 +38,9 @@ try {
 } catch (error) {
   stop(error.message);
 }
-const { NO_GPU, GPU_NAME } = await import('../dist/tests/helpers/gpu.js');
+const { NO_GPU, GPU_NAME, IS_EMULATED } = await import('../dist/tests/helpers/gpu.js');
 if (NO_GPU !== false) stop(`the engine's tests need a GPU: ${NO_GPU}`);
+if (IS_EMULATED) stop('native/loramux-cuda.node is the emulated addon: npm run build:cuda');
 console.log(`\n== engine on ${GPU_NAME}`);
 const folder = join(root, 'dist', 'tests', 'gpu');
 const files = readdirSync(folder).filter((name) => name.endsWith('.test.js'));

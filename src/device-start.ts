@@ -21,14 +21,19 @@ export class StartedDevice {
   readonly kind: DeviceKind;
   /** What the engine worker is told; empty for a CPU. */
   readonly start: { readonly cuda?: CudaStart };
+  /** For people. */
+  readonly title: string;
   readonly #facts: NativeCudaDevice | null;
 
   constructor(cuda: DeviceChoice['cuda'], graphs: boolean) {
     this.kind = cuda === null ? 'cpu' : 'cuda';
     this.#facts = cuda?.facts ?? null;
-    if (cuda === null) this.start = {};
-    else {
-      const { name, capability } = cuda.facts;
+    if (cuda === null) {
+      this.title = 'the CPU';
+      this.start = {};
+    } else {
+      const { name, capability, freeBytes } = cuda.facts;
+      this.title = `cuda:${cuda.index}, ${name}, ${Math.floor(freeBytes / 2 ** 20)} MiB free`;
       this.start = { cuda: { device: cuda.index, name, capability, graphs } };
     }
   }

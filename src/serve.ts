@@ -51,6 +51,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
   const logger = pino({ level: config.logLevel, base: null }, pino.destination({ fd: 2, sync: false }));
   const keys = startKeys(config, (level, event, text) => logger[level]({ event }, text));
   const device = startDevice(config, (text) => logger.warn({ event: 'device.fallback' }, text));
+  logger.info({ event: 'device.chosen' }, `computing on ${device.title}`);
   const binding = loadBinding();
   const progress = createProgressDisplay();
   const model = await prepareModel({

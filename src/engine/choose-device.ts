@@ -7,7 +7,7 @@ import type { CudaObstacle, CudaState } from './cuda-probe.js';
 export interface DeviceChoice {
   /** Null = the CPU. */
   readonly cuda: { readonly index: number; readonly facts: NativeCudaDevice } | null;
-  /** Said loudly: the CPU computes though a GPU was wanted, or is there. */
+  /** Said loudly: the CPU computes though a GPU was wanted, or is there; or it stands in for one. */
   readonly warning: string | null;
 }
 
@@ -29,7 +29,10 @@ export function chooseDevice(
   const index = wanted === 'auto' ? 0 : Number(wanted.slice('cuda:'.length));
   const facts = devices[index];
   const obstacle = obstacles[0] ?? unfit(index, facts, devices.length);
-  if (obstacle === null && facts !== undefined) return { cuda: { index, facts }, warning: null };
+  if (obstacle === null && facts !== undefined) {
+    const warning = facts.emulated ? 'THE CPU EMULATES A GPU: this addon is for tests, run npm run build:cuda' : null;
+    return { cuda: { index, facts }, warning };
+  }
   const why = `${obstacle?.found}: ${obstacle?.advice}`;
   const allowed = fallback ?? (wanted === 'auto' ? 'allow' : 'refuse');
   if (allowed === 'refuse') {

@@ -13,5 +13,8 @@ export const GPU = { device: 0 } as const;
 
 export const GPU_NAME = devices[0]?.name ?? 'none';
 
+/** The CPU stands in for the GPU: what passes says nothing about one. */
+export const IS_EMULATED = devices[0]?.emulated ?? false;
+
 // Whoever imports this tests the addon for CUDA.
 if (NO_GPU === false) useCudaAddon(runtime);

@@ -26,7 +26,7 @@ test('on a CPU, open settings become those of a CPU, and a GPU that cannot be us
     () => NO_GPU,
   );
   assert.deepEqual(warnings, ['THE CPU COMPUTES instead of a GPU. no GPU: buy one']);
-  assert.deepEqual([device.kind, device.start], ['cpu', {}]);
+  assert.deepEqual([device.kind, device.title, device.start], ['cpu', 'the CPU', {}]);
   assert.deepEqual([device.precision(OPEN), device.prefillRows(OPEN)], ['f32', 16]);
   assert.deepEqual([device.precision({ precision: 'w8' }), device.prefillRows({ maxPrefillRows: 3 })], ['w8', 3]);
   const memory = device.memory({ ...OPEN, maxBatchTokens: 512 }, {} as ModelManifest, 2 ** 34);
@@ -46,6 +46,7 @@ test('on a GPU, open settings become those of a GPU', () => {
   const gpu = { name: 'g', totalBytes: 1, freeBytes: 2 ** 36, capability: 90, driver: 1, runtime: 1, emulated: false };
   const device = startDevice(ASKED, assert.fail, () => ({ obstacles: [], devices: [gpu], hasDriver: true }));
   assert.deepEqual(device.start, { cuda: { device: 0, name: 'g', capability: 90, graphs: true } });
+  assert.equal(device.title, 'cuda:0, g, 65536 MiB free');
   assert.deepEqual([device.kind, device.precision(OPEN), device.prefillRows(OPEN)], ['cuda', 'auto', 256]);
   assert.equal(device.precision({ precision: 'f32' }), 'f32');
 });
