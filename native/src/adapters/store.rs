@@ -50,15 +50,14 @@ impl<A: Resident> AdapterStore<A> {
         })
     }
 
-    /// Forgets an adapter; harmless when it is not there.
-    pub fn release(&self, handle: u32) {
-        let removed = lock(&self.adapters).remove(&handle);
-        if let Some(adapter) = removed {
-            self.resident_bytes.fetch_sub(adapter.bytes(), Ordering::Relaxed);
-            let mut leaving = lock(&self.leaving);
-            leaving.retain(|weak| weak.strong_count() > 0);
-            leaving.push(Arc::downgrade(&adapter));
-        }
+    /// Forgets an adapter and gives it back; harmless when it is not there.
+    pub fn release(&self, handle: u32) -> Option<Arc<A>> {
+        let adapter = lock(&self.adapters).remove(&handle)?;
+        self.resident_bytes.fetch_sub(adapter.bytes(), Ordering::Relaxed);
+        let mut leaving = lock(&self.leaving);
+        leaving.retain(|weak| weak.strong_count() > 0);
+        leaving.push(Arc::downgrade(&adapter));
+        Some(adapter)
     }
 
     /// Forgets all: the engine is closing.

@@ -205,8 +205,8 @@ impl Residents for DeviceAdapters {
         Ok((handle, bytes))
     }
 
-    fn release(&self, handle: u32) {
-        self.store.release(handle);
+    fn release(&self, handle: u32) -> Option<Box<dyn Send>> {
+        self.store.release(handle).map(|adapter| Box::new(adapter) as Box<dyn Send>)
     }
 
     fn clear(&self) {

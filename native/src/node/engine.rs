@@ -127,7 +127,7 @@ impl StepThread {
         self.refuse_if_closed()?;
         let compiled = self.shared.compile_adapter(file, plan)?;
         // Closed meanwhile: `stop` may have cleared the store before this adapter entered it.
-        self.refuse_if_closed().inspect_err(|_| self.shared.adapters.release(compiled.0))?;
+        self.refuse_if_closed().inspect_err(|_| drop(self.shared.adapters.release(compiled.0)))?;
         Ok(compiled)
     }
 
@@ -228,8 +228,8 @@ impl Engine {
 
     #[napi(catch_unwind)]
     pub fn release_adapter(&self, handle: u32) {
-        self.inner.shared.adapters.release(handle);
-        loader::tidy();
+        // Also where nothing comes back: memory may have come free that the loader would keep.
+        loader::discard(self.inner.shared.adapters.release(handle));
     }
 
     #[napi(catch_unwind)]

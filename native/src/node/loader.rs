@@ -118,14 +118,9 @@ pub fn submit<'env, T: Send + 'static, J: ToNapiValue + 'static>(
     Ok(promise)
 }
 
-/// Drops `value` on the loader's thread: giving memory back to the system takes time.
+/// Drops `value` on the loader's thread, which then looks at what memory lies spare: giving memory back takes time.
 pub fn discard<T: Send + 'static>(value: T) {
     let Some(loader) = LOADER.with_borrow(Clone::clone) else { return };
     // Refused only while the environment goes; then it has been dropped already.
     let _ = loader.submit(Box::new(move |_| drop(value)));
-}
-
-/// Tells the loader that memory may have come free.
-pub fn tidy() {
-    discard(());
 }

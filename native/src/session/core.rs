@@ -36,8 +36,9 @@ pub trait Residents: Send + Sync {
     /// `ERR_ADAPTER_INVALID` naming the tensor, see [`crate::adapters::compile::compile`].
     fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<(u32, usize)>;
 
-    /// Forgets an adapter; harmless when it is not there.
-    fn release(&self, handle: u32);
+    /// Forgets an adapter; harmless when it is not there. What comes back holds its memory where freeing that takes long: a
+    /// device waits for what it is at. To be dropped on a thread that others do not wait for.
+    fn release(&self, handle: u32) -> Option<Box<dyn Send>>;
 
     /// Forgets all: the engine is closing.
     fn clear(&self);

@@ -150,8 +150,9 @@ impl Residents for CpuAdapters {
         Ok((handle, bytes))
     }
 
-    fn release(&self, handle: u32) {
-        self.store.release(handle);
+    fn release(&self, handle: u32) -> Option<Box<dyn Send>> {
+        drop(self.store.release(handle));
+        None
     }
 
     fn clear(&self) {
