@@ -32,6 +32,8 @@ function fromPack() {
   console.log('\n== crate\nskipped: this is a pack, and Cargo is needed to build these tests');
 }
 
+const [unknown] = process.argv.slice(2);
+if (unknown !== undefined) stop(`${unknown}: test:gpu takes no arguments, it runs everything`);
 try {
   if (isPacked()) fromPack();
   else fromSources();
