@@ -162,7 +162,7 @@ test('a start that cannot succeed says why in one line and ends with 1', async (
   const refusals: readonly (readonly [readonly string[], RegExp])[] = [
     [['--prot', '1'], /unknown flag --prot/],
     [['--port', 'many'], /--port accepts a whole number from 0 to 65535, got "many"/],
-    [['--precision', 'f16'], /--precision "f16" is not in this build/],
+    [['--precision', 'f16'], /--precision f16: expected f32, w8, w4 or auto with --device cpu/],
     [['--adapter-memory', '-1'], /--adapter-memory accepts a size/],
     [['--model', join(FIXTURES, 'nowhere')], /nowhere/],
     [['--max-model-len', '9999999'], /--max-model-len/],
