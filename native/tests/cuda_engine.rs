@@ -23,7 +23,7 @@ use loramux_native::sampler::{Logprobs, NO_TOKEN, Penalties, RowSampling, Scope}
 use loramux_native::session::engine::{Engine, EngineOptions};
 use loramux_native::session::step::{Score, StepRequest, StepResult};
 use toy::device::{device_engine, device_ready, tokenizer_json};
-use toy::steps::{Part, batch_of, logits, make_resident, pool, prompt, request};
+use toy::steps::{Part, batch_of, generate, logits, make_resident, pool, prompt, request};
 use toy::{LIMITS, Toy, VOCAB, Variant};
 
 /// Largest difference from the float64 decoder with logits of the order of 1 to 5: in float32, and in float16, which has 11
@@ -81,26 +81,6 @@ fn an_entry_of_several_adapters_is_the_sum_of_its_terms() {
         let difference = largest_difference(&found, &toy.reference(&tokens, &terms));
         assert!(difference <= 1e-4, "{list:?}: off by {difference}");
     }
-}
-
-/// Logits of each sequence's rows: one prefill of all, then decoding steps, in chunks of `chunk` prompt rows.
-fn generate(engine: &mut Engine, prompts: &[Vec<i32>], entries: &[i32], table: &[Vec<(u32, f32)>], which: &[usize]) -> Vec<Vec<Vec<f32>>> {
-    let pages: Vec<[i32; 3]> = which.iter().map(|&n| [0, 1, 2].map(|i| ((n * 3 + i) * 7 % LIMITS.kv_pages) as i32)).collect();
-    let mut out = vec![Vec::new(); which.len()];
-    let mut fed: Vec<Vec<i32>> = which.iter().map(|&n| prompts[n].clone()).collect();
-    let mut past = vec![0; which.len()];
-    for step in 0..3 {
-        let parts: Vec<_> =
-            (0..which.len()).map(|i| Part { tokens: &fed[i], past: past[i], pages: &pages[i], entry: entries[which[i]] }).collect();
-        let mut rows = logits(engine, batch_of(&parts, table.to_vec())).into_iter();
-        for i in 0..which.len() {
-            let count = fed[i].len();
-            out[i].extend(rows.by_ref().take(count));
-            past[i] += count;
-            fed[i] = vec![((which[i] * 13 + step * 5) % VOCAB) as i32];
-        }
-    }
-    out
 }
 
 #[test]

@@ -25,7 +25,7 @@ use loramux_native::session::engine::{Engine, EngineOptions};
 use loramux_native::weights::Weights;
 use std::sync::Arc;
 use toy::adapter::Adapter;
-use toy::steps::{ALL, Part, batch_of, logits, make_resident, pool, prompt, request};
+use toy::steps::{ALL, Part, batch_of, generate, logits, make_resident, pool, prompt, request};
 use toy::{LIMITS, Toy, VOCAB, Variant, runtime_ready};
 
 /// Largest difference from the float64 decoder, logits being of the order of 1 to 5.
@@ -110,26 +110,6 @@ fn load_shapes(n: usize, rng: &mut Rng) -> Vec<(&'static str, Vec<i32>)> {
         ("one against many", (0..n).map(|i| if i == 4 { 3 } else { 1 }).collect()),
         ("base only", vec![-1; n]),
     ]
-}
-
-/// One prefill of all sequences and three decode steps; logits of each sequence's rows in order.
-fn generate(engine: &mut Engine, prompts: &[Vec<i32>], entries: &[i32], table: &[Vec<(u32, f32)>], which: &[usize]) -> Vec<Vec<Vec<f32>>> {
-    let pages: Vec<[i32; 3]> = which.iter().map(|&n| [0, 1, 2].map(|i| ((n * 3 + i) * 7 % LIMITS.kv_pages) as i32)).collect();
-    let mut out = vec![Vec::new(); which.len()];
-    let mut fed: Vec<Vec<i32>> = which.iter().map(|&n| prompts[n].clone()).collect();
-    let mut past = vec![0; which.len()];
-    for step in 0..4 {
-        let parts: Vec<_> =
-            (0..which.len()).map(|i| Part { tokens: &fed[i], past: past[i], pages: &pages[i], entry: entries[which[i]] }).collect();
-        let mut rows = logits(engine, batch_of(&parts, table.to_vec())).into_iter();
-        for i in 0..which.len() {
-            let count = fed[i].len();
-            out[i].extend(rows.by_ref().take(count));
-            past[i] += count;
-            fed[i] = vec![((which[i] * 13 + step * 5) % VOCAB) as i32];
-        }
-    }
-    out
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Engines on a CUDA device for tests: a GPU with the feature `cuda`, else the emulator.
 
 use super::{Toy, runtime_ready};
+use crate::common::skipped;
 use loramux_native::cuda::device::Device;
 use loramux_native::session::engine::{CudaOptions, Engine, EngineOptions};
 use loramux_native::session::runtime;
@@ -11,18 +12,14 @@ pub fn device_ready() -> bool {
     match Device::open(0) {
         Ok(_) if Device::emulated() => runtime_ready(),
         Ok(_) => provider_ready(),
-        Err(e) => {
-            println!("skipped: {e}");
-            false
-        }
+        Err(e) => skipped(&e.to_string()),
     }
 }
 
 /// The same, for what the emulator does not show.
 pub fn gpu_ready() -> bool {
     if Device::emulated() {
-        println!("skipped: this needs a GPU, and the kernels were built for the emulator");
-        return false;
+        return skipped("this needs a GPU, and the kernels were built for the emulator");
     }
     device_ready()
 }
@@ -31,8 +28,7 @@ pub fn gpu_ready() -> bool {
 fn provider_ready() -> bool {
     let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cuda/runtime/libonnxruntime.so.1");
     if !library.exists() {
-        println!("skipped: {} is not there, run `npm run cuda:runtime` first", library.display());
-        return false;
+        return skipped(&format!("{} is not there, run `npm run cuda:runtime` first", library.display()));
     }
     runtime::open(&library).unwrap();
     true

@@ -1,7 +1,7 @@
 //! Steps of the toy decoder, and the adapters that most tests mix.
 
 use super::adapter::{Adapter, Rows};
-use super::{HEAD_SITE, NORMS, VOCAB};
+use super::{HEAD_SITE, LIMITS, NORMS, VOCAB};
 use crate::common::Rng;
 use loramux_native::kernels::attention::PAGE;
 use loramux_native::kernels::simd::Dtype;
@@ -67,6 +67,32 @@ pub fn request(batch: StepBatch, slots: &[i32]) -> StepRequest {
 pub fn logits(engine: &mut Engine, batch: StepBatch) -> Vec<Vec<f32>> {
     let result = engine.step(&request(batch, &[])).unwrap();
     result.logits.unwrap().chunks_exact(VOCAB).map(<[f32]>::to_vec).collect()
+}
+
+/// One prefill of the sequences `which` and three decode steps; logits of each sequence's rows in order.
+pub fn generate(
+    engine: &mut Engine,
+    prompts: &[Vec<i32>],
+    entries: &[i32],
+    table: &[Vec<(u32, f32)>],
+    which: &[usize],
+) -> Vec<Vec<Vec<f32>>> {
+    let pages: Vec<[i32; 3]> = which.iter().map(|&n| [0, 1, 2].map(|i| ((n * 3 + i) * 7 % LIMITS.kv_pages) as i32)).collect();
+    let mut out = vec![Vec::new(); which.len()];
+    let mut fed: Vec<Vec<i32>> = which.iter().map(|&n| prompts[n].clone()).collect();
+    let mut past = vec![0; which.len()];
+    for step in 0..4 {
+        let parts: Vec<_> =
+            (0..which.len()).map(|i| Part { tokens: &fed[i], past: past[i], pages: &pages[i], entry: entries[which[i]] }).collect();
+        let mut rows = logits(engine, batch_of(&parts, table.to_vec())).into_iter();
+        for i in 0..which.len() {
+            let count = fed[i].len();
+            out[i].extend(rows.by_ref().take(count));
+            past[i] += count;
+            fed[i] = vec![((which[i] * 13 + step * 5) % VOCAB) as i32];
+        }
+    }
+    out
 }
 
 pub fn prompt(rng: &mut Rng, length: usize) -> Vec<i32> {
