@@ -16,7 +16,7 @@ use ort::value::{DynValue, TensorElementType};
 use std::ffi::c_void;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Where one run finds its inputs and leaves its logits, all on the device. A captured run is only the same run again if
 /// all of this is the same.
@@ -48,9 +48,7 @@ impl DeviceSession {
     /// `ERR_NATIVE_LOAD` where CUDA's provider cannot be used, `ERR_DEVICE` where the device refuses, `ERR_MODEL_INVALID` naming
     /// the graph.
     pub fn open(env: &Arc<DeviceEnv>, device: usize, graph: &Path, threads: usize, captures: bool) -> Result<Self> {
-        // One session opens at a time: each briefly needs its weights twice.
-        static OPENING: Mutex<()> = Mutex::new(());
-        let _one = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = runtime::one_session_opens();
         let index = int(device)?;
         let domain = ops::domain(env)?;
         let mut builder = builder(runtime::environment()?, domain, env, index, threads, captures).map_err(unusable)?;

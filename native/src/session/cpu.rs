@@ -23,7 +23,7 @@ use crate::sampler::{NO_TOKEN, Sampler};
 use crate::weights::Weights;
 use ort::session::Session;
 use ort::value::TensorRef;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The session, its operators' state and the sampler's buffers.
@@ -165,9 +165,7 @@ impl Residents for CpuAdapters {
 }
 
 fn open_session(env: &Arc<OpEnv>, graph: &std::path::Path) -> std::result::Result<Session, String> {
-    // One session opens at a time: each briefly needs its weights twice.
-    static OPENING: Mutex<()> = Mutex::new(());
-    let _one = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = runtime::one_session_opens();
     let environment = runtime::environment().map_err(|e| e.message)?;
     let domain = ops::domain(env).map_err(|e| e.message)?;
     let text = |e: &dyn std::fmt::Display| e.to_string();

@@ -3,7 +3,7 @@
 use crate::error::{Code, Error, Result};
 use ort::environment::Environment;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A process has one environment, ever: a second build fails even after the first was dropped.
 static RUNTIME: OnceLock<(PathBuf, Environment)> = OnceLock::new();
@@ -45,6 +45,13 @@ pub fn environment() -> Result<&'static Environment> {
         .get()
         .map(|(_, environment)| environment)
         .ok_or_else(|| Error::new(Code::NativeLoad, "ONNX Runtime is not open: call initRuntime first"))
+}
+
+/// Held while a session opens, of whatever device: each briefly needs its weights twice, and the runtime refuses the second of
+/// two that enter the domain of our operators at the same time ("the domain is already exist").
+pub fn one_session_opens() -> MutexGuard<'static, ()> {
+    static SESSION: Mutex<()> = Mutex::new(());
+    SESSION.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What `open` makes of the model file `graph`.
