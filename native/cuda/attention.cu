@@ -12,6 +12,7 @@ lmx_status lmx_attend(const lmx_step *host_step, const lmx_attention *host_call,
   const lmx_attention &call = *host_call;
   const bool divides = call.kv_heads > 0 && call.heads > 0 && call.heads % call.kv_heads == 0;
   if (!divides || call.dim <= 0 || call.dim % 8 != 0 || call.dim > 256) return cudaErrorInvalidValue;
+  if (call.block_stride % 8 != 0 || call.block_stride < int64_t(call.kv_heads) * LMX_BLOCK * call.dim) return cudaErrorInvalidValue;
   lmx_status status = append_rows(step, call, stream);
   if (status == 0 && call.single_rows > 0) status = attend_single_rows(step, call, stream);
   if (status == 0 && call.query_tiles > 0)

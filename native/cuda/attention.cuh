@@ -18,9 +18,9 @@ __device__ __forceinline__ Context context_of(const lmx_step &step, int row, int
   return {begin, end, step.block_tables + static_cast<size_t>(step.row_sequence[row]) * step.counts->max_blocks};
 }
 
-/// First element of a slot of one head in keys or values [blocks, kv_heads, LMX_BLOCK, dim].
-__device__ __forceinline__ size_t slot_offset(int block, int head, int offset, int kv_heads, int dim) {
-  return ((static_cast<size_t>(block) * kv_heads + head) * LMX_BLOCK + offset) * dim;
+/// First element of a slot of one head, from the layer's keys or values of block 0 on.
+__device__ __forceinline__ size_t slot_offset(int block, int head, int offset, const lmx_attention &call) {
+  return static_cast<size_t>(block) * call.block_stride + (static_cast<size_t>(head) * LMX_BLOCK + offset) * call.dim;
 }
 
 /// A row's context is attended to in parts, side by side; their bounds follow from that context alone, so that a row's sums

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(THREADS) append(lmx_step step, lmx_attention c
   const size_t width = size_t(call.heads + 2 * call.kv_heads) * call.dim;
   const T *key = static_cast<const T *>(call.qkv) + row * width + size_t(call.heads + head) * call.dim;
   const T *value = key + size_t(call.kv_heads) * call.dim;
-  const size_t to = slot_offset(slot / LMX_BLOCK, head, slot % LMX_BLOCK, call.kv_heads, call.dim);
+  const size_t to = slot_offset(slot / LMX_BLOCK, head, slot % LMX_BLOCK, call);
   const Pairs rotated = rotate(load_pairs(key, call.dim, piece), call.cos, call.sin, step.positions[row], call.dim, piece);
   store_pairs(static_cast<T *>(call.keys) + to, call.dim, piece, rotated);
   T *value_to = static_cast<T *>(call.values) + to;

@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(THREADS, HEADS > 2 ? 3 : 4) decode(lmx_step st
   // Scores come out in powers of two.
   load_queries<T>(queries, call, task, call.scale * 1.44269504088896341f);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const size_t mine = slot_offset(0, task.kv_head, 0, call.kv_heads, call.dim) + lane % LANES * 8;
+  const size_t mine = slot_offset(0, task.kv_head, 0, call) + lane % LANES * 8;
   const T *keys = static_cast<const T *>(call.keys) + mine, *values = static_cast<const T *>(call.values) + mine;
 
   for (int split = blockIdx.y; split < count; split += gridDim.y) {

@@ -18,13 +18,13 @@ __host__ __device__ constexpr int stride_of(int width) { return width + 8; }
 
 /// Starts to bring rows `first` .. of the sequence's pages; rows outside the context become zeros, and columns past dim stay.
 template <class T, int WIDTH>
-__device__ __forceinline__ void fetch(T *to, const T *pages, const Context &context, int first, int kv_heads, int dim) {
-  const int vectors = dim / 8;
+__device__ __forceinline__ void fetch(T *to, const T *pages, const Context &context, int first, const lmx_attention &call) {
+  const int vectors = call.dim / 8;
   for (int i = threadIdx.x; i < keys_of(WIDTH) * vectors; i += THREADS) {
     const int position = first + i / vectors, column = i % vectors * 8;
     const bool inside = position >= context.begin && position < context.end;
     const T *from = pages;
-    if (inside) from += slot_offset(context.blocks[position / LMX_BLOCK], 0, position % LMX_BLOCK, kv_heads, dim) + column;
+    if (inside) from += slot_offset(context.blocks[position / LMX_BLOCK], 0, position % LMX_BLOCK, call) + column;
     copy_async(to + (position - first) * stride_of(WIDTH) + column, from, inside);
   }
   copy_async_commit();
@@ -44,8 +44,8 @@ __global__ void __launch_bounds__(THREADS) prefill(lmx_step step, lmx_attention 
   // What any row of the tile sees: its rows are in the order of their positions.
   Context context = context_of(step, tile.first_row, call.window);
   context.end = step.positions[tile.first_row + tile.rows - 1] + 1;
-  const T *key_pages = static_cast<const T *>(call.keys) + slot_offset(0, kv_head, 0, call.kv_heads, call.dim);
-  const T *value_pages = static_cast<const T *>(call.values) + slot_offset(0, kv_head, 0, call.kv_heads, call.dim);
+  const T *key_pages = static_cast<const T *>(call.keys) + slot_offset(0, kv_head, 0, call);
+  const T *value_pages = static_cast<const T *>(call.values) + slot_offset(0, kv_head, 0, call);
 
   if (call.dim < WIDTH || tile.rows < LMX_QUERY_TILE_ROWS) {
     Vector<T> zeros;
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(THREADS) prefill(lmx_step step, lmx_attention 
     __syncthreads();
   }
   const int first = context.begin / KEYS * KEYS;
-  fetch<T, WIDTH>(keys, key_pages, context, first, call.kv_heads, call.dim);
+  fetch<T, WIDTH>(keys, key_pages, context, first, call);
   for (int i = threadIdx.x; i < tile.rows * (call.dim / 8); i += THREADS) {
     const int row = tile.first_row + i / (call.dim / 8), piece = i % (call.dim / 8);
     const T *query = static_cast<const T *>(call.qkv) + row * row_width + size_t(head) * call.dim;
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(THREADS) prefill(lmx_step step, lmx_attention 
   const int window = call.window > 0 ? call.window : context.end;
 
   for (int begin = first; begin < context.end; begin += KEYS) {
-    fetch<T, WIDTH>(values, value_pages, context, begin, call.kv_heads, call.dim);
+    fetch<T, WIDTH>(values, value_pages, context, begin, call);
     copy_async_wait<1>();
     __syncthreads();
     float scores[KEYS / 8][4] = {};
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(THREADS) prefill(lmx_step step, lmx_attention 
       }
     }
     __syncthreads();
-    if (begin + KEYS < context.end) fetch<T, WIDTH>(keys, key_pages, context, begin + KEYS, call.kv_heads, call.dim);
+    if (begin + KEYS < context.end) fetch<T, WIDTH>(keys, key_pages, context, begin + KEYS, call);
     else copy_async_commit();
 
 #pragma unroll

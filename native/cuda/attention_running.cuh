@@ -60,7 +60,7 @@ __device__ __forceinline__ void see(Running<HEADS> &own, const float (&queries)[
     seen[u] = position >= begin && position < end;
     k[u] = v[u] = Eight<T>{};
     if (seen[u] && column < call.dim) {
-      const size_t at = slot_offset(blocks[(position - stretch) / LMX_BLOCK], 0, position % LMX_BLOCK, call.kv_heads, call.dim);
+      const size_t at = slot_offset(blocks[(position - stretch) / LMX_BLOCK], 0, position % LMX_BLOCK, call);
       k[u] = load_eight(keys + at);
       v[u] = load_eight(values + at);
     }

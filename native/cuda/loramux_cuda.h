@@ -219,13 +219,14 @@ lmx_status lmx_gated_silu(void *y, const void *x, int32_t dtype, int32_t rows, i
 /* ---- kernels: attention -------------------------------------------------------------------------------------------- */
 
 typedef struct {
-  void *keys;   /* dtype [blocks, kv_heads, LMX_BLOCK, dim] of one layer */
+  void *keys;   /* dtype [kv_heads, LMX_BLOCK, dim] of one layer, of block 0; those of block b lie b · block_stride elements behind */
   void *values; /* likewise */
   const float *cos; /* [positions, dim / 2], the model's attention scale folded in */
   const float *sin;
   const void *qkv;  /* dtype [rows, (heads + 2 · kv_heads) · dim] */
   void *out;        /* dtype [rows, heads · dim] */
   void *workspace;  /* lmx_attention_workspace bytes; partial results */
+  int64_t block_stride; /* a multiple of 8, at least kv_heads · LMX_BLOCK · dim */
   float scale;
   int32_t dtype;
   int32_t rows;

@@ -87,6 +87,7 @@ class AttentionStep {
     call.qkv = qkv.data();
     call.out = out.data();
     call.workspace = workspace_bytes > 0 ? workspace.data() : nullptr;
+    call.block_stride = static_cast<int64_t>(block_stride());
     call.scale = scale();
     call.dtype = h_.dtype;
     call.rows = bucket_;
@@ -148,7 +149,7 @@ class AttentionStep {
   /// First element of a position's key or value.
   size_t place(int sequence, int position, int kv_head) const {
     const int block = tables_[static_cast<size_t>(sequence) * max_blocks_ + position / LMX_BLOCK];
-    return ((static_cast<size_t>(block) * h_.kv_heads + kv_head) * LMX_BLOCK + position % LMX_BLOCK) * h_.dim;
+    return block * block_stride() + (static_cast<size_t>(kv_head) * LMX_BLOCK + position % LMX_BLOCK) * h_.dim;
   }
   int rows() const { return counts_.rows; }
   int position(int row) const { return positions_[row]; }
@@ -161,6 +162,8 @@ class AttentionStep {
 
  private:
   size_t row_width() const { return static_cast<size_t>(h_.heads + 2 * h_.kv_heads) * h_.dim; }
+  /// Between a layer's blocks lie those of others.
+  size_t block_stride() const { return static_cast<size_t>(2) * h_.kv_heads * LMX_BLOCK * h_.dim + 24; }
   float scale() const { return 2.0f / std::sqrt(static_cast<float>(h_.dim)); }
 
   void place_blocks(uint64_t spread) {
@@ -174,7 +177,7 @@ class AttentionStep {
     Random random(spread);
     for (size_t i = blocks.size(); i > 1; --i) std::swap(blocks[i - 1], blocks[random.below(static_cast<int>(i))]);
     // Nothing may come from where no sequence has written: the pool begins as NaN.
-    keys_.assign(blocks.size() * h_.kv_heads * LMX_BLOCK * h_.dim, NAN);
+    keys_.assign(blocks.size() * block_stride(), NAN);
     values_ = keys_;
     tables_.assign(sequences_.size() * max_blocks_, 1 << 30);
     size_t next = 0;

@@ -57,7 +57,8 @@ double attention(const Model &model, int sequences, int context, int rows) {
   step.block_tables = device_table.data();
   step.query_tiles = device_tiles.data();
   step.single_rows = device_singles.data();
-  const lmx_attention call = {keys.data(), values.data(),    cos.data(), sin.data(), qkv.data(),     out.data(), workspace.data(),   0.1f,
+  const int64_t block = static_cast<int64_t>(model.kv_heads) * LMX_BLOCK * model.dim;
+  const lmx_attention call = {keys.data(), values.data(),    cos.data(), sin.data(), qkv.data(),     out.data(), workspace.data(),   block, 0.1f,
                               LMX_F16,     all_rows,         model.heads, model.kv_heads, model.dim, -1,         context,            counts.single_rows,
                               counts.query_tiles};
   return seconds_of([&] { NEED(lmx_attend(&step, &call, nullptr)); }, sized(20, 1), sized(7, 1));

@@ -177,6 +177,20 @@ LMX_TEST(shapes_that_fit_no_kernel_are_refused) {
     call.heads = heads;
     call.kv_heads = kv_heads;
     call.dim = dim;
+    call.block_stride = 1 << 20;
+    CHECK(lmx_attend(&step, &call, nullptr) != 0);
+  }
+}
+
+LMX_TEST(blocks_that_overlap_or_lie_askew_are_refused) {
+  lmx_step step = {};
+  lmx_attention call = {};
+  call.heads = 4;
+  call.kv_heads = 2;
+  call.dim = 64;
+  const int64_t block = int64_t(2) * LMX_BLOCK * 64;
+  for (const int64_t stride : {int64_t(0), block - 8, block + 4, -block}) {
+    call.block_stride = stride;
     CHECK(lmx_attend(&step, &call, nullptr) != 0);
   }
 }

@@ -198,6 +198,7 @@ pub struct Attention {
     pub qkv: *const c_void,
     pub out: *mut c_void,
     pub workspace: *mut c_void,
+    pub block_stride: i64,
     pub scale: f32,
     pub dtype: i32,
     pub rows: i32,

@@ -12,33 +12,44 @@ use crate::manifest::DecoderConfig;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// Keys and values, each `dtype` `[layers, blocks, kv_heads, BLOCK, dim]`.
+/// Keys and values, `dtype` `[blocks, layers, 2, kv_heads, BLOCK, dim]`: a block is one piece, of all layers.
 pub struct KvBlocks {
-    keys: DeviceBuffer,
-    values: DeviceBuffer,
-    layer_bytes: usize,
+    memory: DeviceBuffer,
+    /// Of one layer's keys, or values, of a block.
+    part_bytes: usize,
+    block_stride: i64,
 }
 
 impl KvBlocks {
     /// # Errors
     /// `ERR_DEVICE` when the device has no room.
     pub fn new(device: &Device, stream: &Stream, config: &DecoderConfig, blocks: usize, dtype: Dtype) -> Result<Self> {
-        let layer = [blocks, config.kv_heads, abi::BLOCK, config.head_dim, dtype.size()].into_iter().try_fold(1usize, usize::checked_mul);
-        let all = layer.and_then(|layer| Some((layer, layer.checked_mul(config.layers)?)));
-        let (layer_bytes, bytes) =
-            all.ok_or_else(|| Error::new(Code::Native, format!("a KV cache of {blocks} blocks has no size: lower --kv-memory")))?;
-        let (keys, values) = (device.alloc(bytes)?, device.alloc(bytes)?);
-        stream.zero(&keys)?;
-        stream.zero(&values)?;
-        Ok(Self { keys, values, layer_bytes })
+        let product = |factors: &[usize]| factors.iter().try_fold(1usize, |all, &factor| all.checked_mul(factor));
+        let sizes = || {
+            let part = product(&[config.kv_heads, abi::BLOCK, config.head_dim])?;
+            let block = product(&[part, 2, config.layers])?;
+            Some((part.checked_mul(dtype.size())?, i64::try_from(block).ok()?, product(&[block, dtype.size(), blocks])?))
+        };
+        let (part_bytes, block_stride, bytes) =
+            sizes().ok_or_else(|| Error::new(Code::Native, format!("a KV cache of {blocks} blocks has no size: lower --kv-memory")))?;
+        let memory = device.alloc(bytes)?;
+        stream.zero(&memory)?;
+        Ok(Self { memory, part_bytes, block_stride })
     }
 
-    /// Keys and values of a layer that the model has.
+    /// Keys and values of a layer that the model has, of block 0.
     #[must_use]
     pub fn layer(&self, layer: usize) -> (*mut c_void, *mut c_void) {
-        debug_assert!((layer + 1) * self.layer_bytes <= self.keys.len());
-        // SAFETY: the operator checked the layer when it was created, so the offset lies inside both.
-        unsafe { (self.keys.ptr().add(layer * self.layer_bytes).cast(), self.values.ptr().add(layer * self.layer_bytes).cast()) }
+        let keys = 2 * layer * self.part_bytes;
+        debug_assert!(keys + 2 * self.part_bytes <= self.memory.len());
+        // SAFETY: the operator checked the layer when it was created, so both lie inside block 0.
+        unsafe { (self.memory.ptr().add(keys).cast(), self.memory.ptr().add(keys + self.part_bytes).cast()) }
+    }
+
+    /// Elements between blocks.
+    #[must_use]
+    pub fn block_stride(&self) -> i64 {
+        self.block_stride
     }
 }
 

@@ -38,6 +38,7 @@ fn attend(env: &DeviceEnv, node: &AttentionNode, ctx: &ComputeContext) -> Result
         qkv: qkv.data,
         out,
         workspace: launch.attention,
+        block_stride: env.kv.block_stride(),
         scale: node.scale,
         dtype: abi::dtype(env.dtype),
         rows: int(qkv.rows)?,
