@@ -8,11 +8,15 @@ mod toy;
 use common::device::first_device;
 use common::{Rng, bits};
 use loramux_native::adapters::compile::{FactorStorage, compile};
+use loramux_native::adapters::read::read_adapter;
 use loramux_native::adapters::resident::{Adapter as Packed, EmbeddingDelta, PackedRows, ReplacedRows};
 use loramux_native::adapters::store::{AdapterStore, Resident};
 use loramux_native::cuda::abi;
 use loramux_native::cuda::device::Device;
+use loramux_native::cuda::image::{FixUp, ImageMap, Placement};
+use loramux_native::cuda::image_builder::ImageBuilder;
 use loramux_native::cuda::loader::{DeviceAdapter, Loader, MAX_SPARE_DEVICE, MAX_SPARE_PINNED};
+use loramux_native::cuda::memory::DeviceBuffer;
 use loramux_native::cuda::pool::PinnedPool;
 use loramux_native::cuda::staging::Staging;
 use loramux_native::error::Code;
@@ -50,10 +54,20 @@ impl Bench {
     }
 
     fn image(&self, adapter: &DeviceAdapter) -> Image {
-        let mut staging = Staging::new(&self.device, adapter.bytes()).unwrap();
-        let stream = self.device.stream(0).unwrap();
-        staging.copy_out(adapter.memory(), 0, adapter.bytes(), &stream).unwrap();
-        Image { base: adapter.address().addr(), bytes: staging.bytes().unwrap().to_vec() }
+        self.read_back(adapter.memory())
+    }
+
+    fn read_back(&self, memory: &Arc<DeviceBuffer>) -> Image {
+        let mut staging = Staging::new(&self.device, memory.len()).unwrap();
+        staging.copy_out(memory, 0, memory.len(), &self.device.stream(0).unwrap()).unwrap();
+        Image { base: memory.ptr().addr(), bytes: staging.bytes().unwrap().to_vec() }
+    }
+
+    fn build(&self, adapter: &Adapter) -> loramux_native::cuda::image::Image {
+        let (file, plan) = (adapter.file(), adapter.plan());
+        let mut builder = ImageBuilder::begin(self.loader.pool(), &plan, &self.manifest, file.size(), file.tensors.len()).unwrap();
+        read_adapter(&file, &plan, &self.manifest, &self.weights, &mut builder).unwrap();
+        builder.finish().unwrap()
     }
 }
 
@@ -111,12 +125,18 @@ fn panels(slab: &[u8], dtype: Dtype, at: usize, out: usize, rank: usize) -> Vec<
 /// Every number of the image is the CPU's.
 fn assert_same(bench: &Bench, adapter: &Adapter, what: &str) {
     let (device, packed) = (bench.load(adapter), bench.compile(adapter));
-    let image = bench.image(&device);
-    let slab = packed.slab.bytes();
-    let table: abi::Adapter = image.array(device.address(), 1)[0];
     assert_eq!((device.handle(), device.stands_alone()), (7, packed.stands_alone), "{what}");
     let most_rank = packed.sites.iter().flatten().map(|site| site.rank).max().unwrap_or(0);
-    assert_eq!((device.most_rank(), size(table.most_rank)), (most_rank, most_rank), "{what}");
+    assert_eq!(device.most_rank(), most_rank, "{what}");
+    assert_numbers(bench, &bench.image(&device), device.address(), &packed, what);
+}
+
+/// Every number that is reached from the table at `address` is the CPU's.
+fn assert_numbers(bench: &Bench, image: &Image, address: *const abi::Adapter, packed: &Packed, what: &str) {
+    let slab = packed.slab.bytes();
+    let table: abi::Adapter = image.array(address, 1)[0];
+    let most_rank = packed.sites.iter().flatten().map(|site| site.rank).max().unwrap_or(0);
+    assert_eq!(size(table.most_rank), most_rank, "{what}");
 
     let sites: Vec<abi::SiteDelta> = image.array(table.sites, bench.manifest.sites.len());
     for (id, (found, wanted)) in sites.iter().zip(&packed.sites).enumerate() {
@@ -150,13 +170,13 @@ fn assert_same(bench: &Bench, adapter: &Adapter, what: &str) {
     let norms: Vec<*const f32> = image.array(table.norms, NORMS);
     let norms: Vec<_> = norms.iter().map(|&norm| image.vector(norm, WIDTH)).collect();
     assert_eq!(norms, packed.norms, "{what}: norms");
-    assert_same_rows(&image, &table.head_rows, packed.head.as_ref(), slab, what);
+    assert_same_rows(image, &table.head_rows, packed.head.as_ref(), slab, what);
     let (lora, rows) = match &packed.embedding {
         None => (None, None),
         Some(EmbeddingDelta::Lora(lora)) => (Some(lora), None),
         Some(EmbeddingDelta::Replaced(rows)) => (None, Some(rows)),
     };
-    assert_same_rows(&image, &table.embedding_rows, rows, slab, what);
+    assert_same_rows(image, &table.embedding_rows, rows, slab, what);
     let found = &table.embedding;
     assert_eq!(size(found.rank), lora.map_or(0, |lora| lora.rank), "{what}: rank of the embedding");
     if let Some(lora) = lora {
@@ -223,6 +243,80 @@ fn embeddings_heads_and_norms_are_the_cpus() {
             };
             assert_same(&bench, &adapter, &format!("{dtype:?} rows of {tokens:?}"));
         }
+    }
+}
+
+/// Arrays in random order and distance, some of them neighbours as in the image; the bytes that this takes.
+fn scatter(rng: &mut Rng, map: &ImageMap, base: usize) -> (Placement, usize) {
+    let mut addresses = vec![0; map.arrays().len()];
+    let mut order: Vec<usize> = (0..addresses.len()).collect();
+    (1..order.len()).rev().for_each(|i| order.swap(i, rng.below(i + 1)));
+    let mut end = 0usize;
+    for array in order {
+        if addresses[array] != 0 {
+            continue;
+        }
+        let most = if rng.below(2) == 0 { 1 } else { 4 };
+        let offset = end.next_multiple_of(64) + 64 * rng.below(5);
+        let run: Vec<usize> = (array..addresses.len()).take(most).take_while(|&next| addresses[next] == 0).collect();
+        for next in run {
+            let at = offset + map.arrays()[next].start - map.arrays()[array].start;
+            addresses[next] = base + at;
+            end = at + map.arrays()[next].len();
+        }
+    }
+    (Placement::of(addresses), end)
+}
+
+#[test]
+fn an_image_is_the_same_adapter_wherever_its_arrays_lie() {
+    let Some(bench) = Bench::new() else { return };
+    let stream = bench.device.stream(0).unwrap();
+    let mut rng = Rng(5);
+    for seed in 0..12 {
+        let adapter = Adapter {
+            head_rows: Some(Rows::random(9, Dtype::F32, Some(&[9u32, 2, 49]), 1.0)),
+            ..Adapter::random(seed, 5, Dtype::F16, seed % 2 == 0, &ALL).with_embedding(5, 7, Dtype::F32, true).with_norms(6, &[0, 3])
+        };
+        let image = bench.build(&adapter);
+        let map = image.map().clone();
+        let memory = Arc::new(bench.device.alloc(4 * map.bytes() + 64 * 4 * map.arrays().len()).unwrap());
+        let (placement, bytes) = scatter(&mut rng, &map, memory.ptr().addr());
+        assert!(bytes <= memory.len() && map.runs(&placement).unwrap().len() > map.arrays().len() / 4);
+        image.upload(&placement, &memory, &stream).unwrap();
+        let address = std::ptr::without_provenance(placement.table());
+        assert_numbers(&bench, &bench.read_back(&memory), address, &bench.compile(&adapter), &format!("scattered, seed {seed}"));
+    }
+}
+
+#[test]
+fn a_placement_outside_of_its_memory_or_of_another_image_is_refused() {
+    let Some(bench) = Bench::new() else { return };
+    let stream = bench.device.stream(0).unwrap();
+    let adapter = Adapter::random(1, 4, Dtype::F16, false, &ALL);
+    let map = bench.build(&adapter).map().clone();
+    let memory = Arc::new(bench.device.alloc(map.bytes()).unwrap());
+    let base = memory.ptr().addr();
+    assert_eq!(map.runs(&Placement::contiguous(&map, base)).unwrap().len(), 1, "one copy");
+    let short = Arc::new(bench.device.alloc(map.bytes() - 1).unwrap());
+    for (to, placement) in [
+        (&memory, Placement::of(vec![base])),
+        (&memory, Placement::contiguous(&map, base + 1)),
+        (&memory, Placement::contiguous(&map, base - 64)),
+        (&short, Placement::contiguous(&map, short.ptr().addr())),
+    ] {
+        let error = bench.build(&adapter).upload(&placement, to, &stream).err().unwrap();
+        assert_eq!(error.code, Code::Native, "{error}");
+    }
+    let fix = |at, array| vec![FixUp { at, array }];
+    assert!(ImageMap::new(vec![0..64, 64..80], fix(72, 1), 0, false).is_ok());
+    for (arrays, fix_ups) in [
+        (vec![0..64, 64..80], fix(73, 1)),
+        (vec![0..64, 64..80], fix(usize::MAX, 1)),
+        (vec![0..64, 64..80], fix(0, 2)),
+        (vec![0..65, 64..80], fix(0, 0)),
+    ] {
+        assert_eq!(ImageMap::new(arrays, fix_ups, 0, false).err().unwrap().code, Code::Native);
     }
 }
 

@@ -5,11 +5,11 @@
 
 use super::abi;
 use super::device::Device;
-use super::image::Image;
+use super::image::{ImageMap, Placement};
+use super::image_builder::ImageBuilder;
 use super::memory::DeviceBuffer;
 use super::pool::PinnedPool;
 use super::spare::Spare;
-use super::staging::Staging;
 use super::stream::Stream;
 use crate::adapters::plan::AdapterPlan;
 use crate::adapters::read::read_adapter;
@@ -19,6 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::weights::Weights;
 use std::mem::ManuallyDrop;
+use std::ptr::without_provenance;
 use std::sync::Arc;
 
 /// Most bytes, pinned and on the device, that wait for the next load.
@@ -35,16 +36,15 @@ pub struct DeviceAdapter {
     memory: ManuallyDrop<Arc<DeviceBuffer>>,
     /// Where the memory goes then.
     spare: Arc<Spare<DeviceBuffer>>,
-    bytes: usize,
-    stands_alone: bool,
-    most_rank: usize,
+    map: Arc<ImageMap>,
+    placement: Placement,
 }
 
 impl DeviceAdapter {
     /// Its first table, for [`abi::Term`].
     #[must_use]
     pub fn address(&self) -> *const abi::Adapter {
-        self.memory.ptr().cast_const().cast()
+        without_provenance(self.placement.table())
     }
 
     /// All of it, tables first; perhaps a little more than [`Resident::bytes`], which behind them holds anything.
@@ -56,7 +56,7 @@ impl DeviceAdapter {
     /// Highest rank of a site, all modules together.
     #[must_use]
     pub fn most_rank(&self) -> usize {
-        self.most_rank
+        self.map.most_rank()
     }
 }
 
@@ -66,11 +66,11 @@ impl Resident for DeviceAdapter {
     }
 
     fn bytes(&self) -> usize {
-        self.bytes
+        self.map.bytes()
     }
 
     fn stands_alone(&self) -> bool {
-        self.stands_alone
+        self.map.stands_alone()
     }
 }
 
@@ -103,21 +103,19 @@ impl Loader {
     /// # Errors
     /// As [`read_adapter`]; `ERR_ADAPTER_NO_SPACE` when the device has no room, `ERR_DEVICE` when it fails.
     pub fn load(&self, handle: u32, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<DeviceAdapter> {
-        let mut image = Image::begin(&self.pool, plan, manifest, file.size(), file.tensors.len())?;
+        let mut image = ImageBuilder::begin(&self.pool, plan, manifest, file.size(), file.tensors.len())?;
         read_adapter(file, plan, manifest, weights, &mut image)?;
-        let (bytes, most_rank) = (image.used(), image.most_rank());
+        let image = image.finish()?;
+        let map = image.map().clone();
+        let bytes = map.bytes();
         let full = || {
             let what = format!("{}: the device has no room for its {bytes} bytes: lower --adapter-memory or --kv-memory", file.label);
             Error::new(Code::AdapterNoSpace, what)
         };
         let memory = Arc::new(self.memory(bytes)?.ok_or_else(full)?);
-        let (pinned, used) = image.finish(memory.ptr().addr());
-        let lost = || Error::new(Code::Native, "the image's memory is gone");
-        let mut staging = Staging::of(pinned.into_buffer().ok_or_else(lost)?)?;
-        staging.copy_in(used, &memory, 0, &self.stream)?;
-        self.pool.give(staging.into_buffer()?);
-        let memory = ManuallyDrop::new(memory);
-        Ok(DeviceAdapter { handle, memory, spare: self.spare.clone(), bytes, stands_alone: plan.stands_alone(), most_rank })
+        let placement = Placement::contiguous(&map, memory.ptr().addr());
+        image.upload(&placement, &memory, &self.stream)?;
+        Ok(DeviceAdapter { handle, memory: ManuallyDrop::new(memory), spare: self.spare.clone(), map, placement })
     }
 
     /// What an adapter that left had, if it fits without much waste, or fresh memory; None when the device has no room even

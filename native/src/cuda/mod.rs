@@ -11,6 +11,7 @@ pub mod engine;
 mod env;
 mod graphs;
 pub mod image;
+pub mod image_builder;
 pub mod loader;
 pub mod memory;
 mod ops;

@@ -60,10 +60,10 @@ impl Source for PinnedPool {
 }
 
 impl Pooled {
-    /// The buffer itself; to be given back by hand.
+    /// The buffer itself, and the pool that it is to be given back to by hand.
     #[must_use]
-    pub fn into_buffer(mut self) -> Option<PinnedBuffer> {
-        self.buffer.take()
+    pub fn into_parts(mut self) -> Option<(PinnedBuffer, PinnedPool)> {
+        Some((self.buffer.take()?, self.pool.clone()))
     }
 }
 

@@ -7,6 +7,14 @@ use super::stream::{Event, Stream};
 use crate::error::{Code, Error, Result};
 use std::sync::Arc;
 
+/// Bytes of one copy to the device: from which byte of the host's memory to which address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    pub from: usize,
+    pub to: usize,
+    pub len: usize,
+}
+
 /// Owns both ends of a copy until the device is done with it: its bytes can be neither read, written nor freed before.
 /// One copy at a time; whoever wants two in flight has two of these.
 pub struct Staging {
@@ -53,10 +61,18 @@ impl Staging {
     /// # Errors
     /// `ERR_NATIVE` when either end is too short, `ERR_DEVICE` when the device refuses.
     pub fn copy_in(&mut self, len: usize, to: &Arc<DeviceBuffer>, at: usize, stream: &Stream) -> Result<()> {
-        self.copy(len, to, at, stream, |device, host| {
-            // SAFETY: both ends have `len` bytes (checked) and live until the event is done; streams order who reads them.
-            unsafe { abi::lmx_copy_in(device.cast(), host.cast_const().cast(), len, stream.raw()) }
-        })
+        self.copy(&[Piece { host: 0, device: at, len }], to, stream, copy_in)
+    }
+
+    /// Queues the copies of all `runs`, whose addresses lie in `to`.
+    ///
+    /// # Errors
+    /// As [`Staging::copy_in`].
+    pub fn copy_in_runs(&mut self, runs: &[Run], to: &Arc<DeviceBuffer>, stream: &Stream) -> Result<()> {
+        let base = to.ptr().addr();
+        // An address below the buffer is a place far beyond it.
+        let pieces: Vec<_> = runs.iter().map(|run| Piece { host: run.from, device: run.to.wrapping_sub(base), len: run.len }).collect();
+        self.copy(&pieces, to, stream, copy_in)
     }
 
     /// Queues a copy of `len` bytes from byte `at` of `from` to its beginning.
@@ -64,30 +80,24 @@ impl Staging {
     /// # Errors
     /// As [`Staging::copy_in`].
     pub fn copy_out(&mut self, from: &Arc<DeviceBuffer>, at: usize, len: usize, stream: &Stream) -> Result<()> {
-        self.copy(len, from, at, stream, |device, host| {
-            // SAFETY: as in `copy_in`.
-            unsafe { abi::lmx_copy_out(host.cast(), device.cast_const().cast(), len, stream.raw()) }
-        })
+        self.copy(&[Piece { host: 0, device: at, len }], from, stream, copy_out)
     }
 
-    fn copy(
-        &mut self,
-        len: usize,
-        other: &Arc<DeviceBuffer>,
-        at: usize,
-        stream: &Stream,
-        queue: impl FnOnce(*mut u8, *mut u8) -> abi::Status,
-    ) -> Result<()> {
-        let fits = at.checked_add(len).is_some_and(|end| end <= other.len()) && len <= self.len();
-        if !fits {
-            let what = format!("a copy of {len} bytes between {} pinned and byte {at} of {}", self.len(), other.len());
+    fn copy(&mut self, pieces: &[Piece], other: &Arc<DeviceBuffer>, stream: &Stream, queue: Queue) -> Result<()> {
+        let within = |at: usize, len: usize, bytes: usize| at.checked_add(len).is_some_and(|end| end <= bytes);
+        if let Some(piece) = pieces.iter().find(|p| !within(p.device, p.len, other.len()) || !within(p.host, p.len, self.len())) {
+            let what = format!("a copy of {piece:?} between {} pinned bytes and {} of the device", self.len(), other.len());
             return Err(Error::new(Code::Native, what));
         }
         let host = self.bytes_mut()?.as_mut_ptr();
         self.in_flight = Some(other.clone());
-        // SAFETY: `at` is within the buffer.
-        let status = queue(unsafe { other.ptr().add(at) }, host);
-        check(status, "copying to or from the device").and_then(|()| self.done.record(stream)).or_else(|e| {
+        let queued = pieces.iter().try_for_each(|piece| {
+            // SAFETY: both places are within their buffers, with `len` bytes behind them (checked), which live until the event
+            // is done; streams order who reads them.
+            let status = unsafe { queue(other.ptr().add(piece.device), host.add(piece.host), piece.len, stream.raw()) };
+            check(status, "copying to or from the device")
+        });
+        queued.and_then(|()| self.done.record(stream)).or_else(|e| {
             // The event does not speak for this copy, so the stream has to.
             stream.wait()?;
             self.in_flight = None;
@@ -119,4 +129,25 @@ impl Drop for Staging {
             std::mem::forget(self.in_flight.take());
         }
     }
+}
+
+/// Bytes of one copy, as places in the two buffers.
+#[derive(Debug)]
+struct Piece {
+    host: usize,
+    device: usize,
+    len: usize,
+}
+
+/// Queues a copy between an address of the device, one of the host, of so many bytes.
+type Queue = unsafe fn(*mut u8, *mut u8, usize, abi::RawStream) -> abi::Status;
+
+unsafe fn copy_in(device: *mut u8, host: *mut u8, len: usize, stream: abi::RawStream) -> abi::Status {
+    // SAFETY: as the caller promises.
+    unsafe { abi::lmx_copy_in(device.cast(), host.cast_const().cast(), len, stream) }
+}
+
+unsafe fn copy_out(device: *mut u8, host: *mut u8, len: usize, stream: abi::RawStream) -> abi::Status {
+    // SAFETY: as the caller promises.
+    unsafe { abi::lmx_copy_out(host.cast(), device.cast_const().cast(), len, stream) }
 }
