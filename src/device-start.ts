@@ -49,7 +49,7 @@ export class StartedDevice {
   /** ERR_CONFIG when a GPU's memory is too small. */
   memory(
     wanted: Pick<Config, 'adapterMemoryBytes' | 'kvMemoryBytes' | 'maxBatchTokens'>,
-    { config, precision, weights }: ModelManifest,
+    manifest: ModelManifest,
     memoryBytes: number,
   ): MemoryBudget {
     if (this.#facts === null) return hostBudget(memoryBytes, wanted);
@@ -57,9 +57,9 @@ export class StartedDevice {
     const { maxBatchTokens } = wanted;
     const load = {
       freeBytes,
-      weightsBytes: weights.bytes,
-      config,
-      elementBytes: elementBytes(precision),
+      weightsBytes: manifest.weights.bytes,
+      config: manifest.config,
+      elementBytes: elementBytes(manifest),
       maxBatchTokens,
     };
     return deviceBudget(load, wanted);

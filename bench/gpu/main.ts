@@ -1,7 +1,7 @@
 /**
  * What the engine does on an NVIDIA GPU, over random weights of real shapes that are made on the spot:
  *
- *   npm run bench:gpu [-- --shape llama-2-7b,llama-3.1-8b --batch 32 --context 512 --steps 64 --rounds 3 --keep]
+ *   npm run bench:gpu [-- --shape llama-2-7b,llama-3.1-8b --precision w4 --batch 32 --context 512 --steps 64 --rounds 3 --keep]
  *
  * `--device cpu --shape tiny` tries the benchmark itself without a GPU. Every figure is a median over rounds in which the
  * mixes took turns. Disk: twice a model's weights while it is converted (27 GB for 7 billion).
@@ -11,6 +11,7 @@ import { cpus, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { device as parseDevice } from '../../src/config/values.js';
+import type { Precision } from '../../src/core/model-manifest.js';
 import { type StartedDevice, startDevice } from '../../src/device-start.js';
 import { loadBinding, packageRoot } from '../../src/engine/addon.js';
 import { prepareModel } from '../../src/model/prepare-model.js';
@@ -72,7 +73,7 @@ async function measureShape(name: string): Promise<void> {
   }
   const model = await prepareModel({
     model: source,
-    precision: (options.precision as 'f16' | undefined) ?? device.precision({ precision: null }),
+    precision: (options.precision as Precision | undefined) ?? device.precision({ precision: null }),
     device: device.kind,
     cacheDir,
     checksumFile: (path) => binding.crc32File(path),

@@ -95,5 +95,5 @@ export async function measureThroughput(
 /** Bytes of keys and values that one decode step reads. */
 function kvBytes({ manifest }: PreparedModel, batch: number, context: number): number {
   const { layers, kvHeads, headDim } = manifest.config;
-  return batch * context * layers * kvHeads * headDim * 2 * elementBytes(manifest.precision);
+  return batch * context * layers * kvHeads * headDim * 2 * elementBytes(manifest);
 }

@@ -69,7 +69,7 @@ Made by \`npm run precision\`; do not edit. Measured with the demo model (SmolLM
 | w8 | 8 bits in blocks of 32, float16 scales: 8.5 bits a weight | 8 bits, each row by itself in blocks of 32 |
 | w4 | 4 bits in blocks of 32, float16 scales and minima: 5 bits a weight; the head 8 bits, unless the file holds it in 4 | as w8 |
 
-These are the precisions of a CPU; a GPU takes \`f16\` and \`bf16\` ([GPU](gpu.md)), which nothing here measures. In all three
+These are the precisions of a CPU; a GPU's ([GPU](gpu.md)) nothing here measures. In all three
 adapters, attention, norms and the KV cache compute in float32, and a row's answer is the same bits alone and in any batch: a row is
 rounded by itself, never together with others. Quants that a GGUF file holds are kept as they are
 (Q4_0, Q4_1 in w4; Q8_0, Q4_0 in w8); other weights are fitted.

@@ -50,21 +50,34 @@ pub enum Precision {
     Bf16,
     W8,
     W4,
+    /// Of a weight alone.
+    #[serde(rename = "w8-rows")]
+    W8Rows,
+    /// Of a weight alone.
+    #[serde(rename = "w4-rows")]
+    W4Rows,
 }
 
 impl Precision {
     /// Whether weights are stored in blocks with scales, and not number by number.
     #[must_use]
     pub fn is_quantised(self) -> bool {
-        matches!(self, Self::W8 | Self::W4)
+        matches!(self, Self::W8 | Self::W4 | Self::W8Rows | Self::W4Rows)
     }
 
-    /// Of numbers that are stored one by one: embedding, biases, and weights that are not quantised.
+    /// Whether rows lie one behind the other, and not in panels: what a device computes with.
+    #[must_use]
+    pub fn is_row_major(self) -> bool {
+        !matches!(self, Self::F32Panels | Self::W8 | Self::W4)
+    }
+
+    /// Of numbers that are stored one by one beside weights of this format: biases, and those weights if they are not
+    /// quantised.
     #[must_use]
     pub fn dtype(self) -> Dtype {
         match self {
             Self::F32 | Self::F32Panels | Self::W8 | Self::W4 => Dtype::F32,
-            Self::F16 => Dtype::F16,
+            Self::F16 | Self::W8Rows | Self::W4Rows => Dtype::F16,
             Self::Bf16 => Dtype::Bf16,
         }
     }
@@ -104,8 +117,7 @@ pub struct SiteModule {
     pub out_offset: usize,
     pub out_features: usize,
     pub weight: WeightRef,
-    /// Byte offset of the base's bias `[out_features]`; None where it has none. Beside quantised weights it is float32, beside
-    /// others what they are.
+    /// Byte offset of the base's bias `[out_features]` in the format's dtype; None where it has none.
     pub bias_offset: Option<usize>,
 }
 
@@ -124,6 +136,12 @@ pub struct WeightRef {
 }
 
 impl Manifest {
+    /// Of activations, embedding, norms, biases and logits.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.embedding.weight.format.dtype()
+    }
+
     /// # Errors
     /// `ERR_MODEL_INVALID` when a field is missing or the shapes contradict each other.
     pub fn parse(json: &str) -> Result<Self> {
@@ -149,8 +167,8 @@ impl Manifest {
             return Err(invalid("expected finite rope frequencies and a finite rope scale".to_owned()));
         }
         let embedding = &manifest.embedding.weight;
-        let is_row_major = matches!(embedding.format, Precision::F32 | Precision::F16 | Precision::Bf16);
-        if embedding.rows != c.vocab_size || !within(embedding.cols, MAX_FEATURES) || !is_row_major {
+        let is_plain = embedding.format.is_row_major() && !embedding.format.is_quantised();
+        if embedding.rows != c.vocab_size || !within(embedding.cols, MAX_FEATURES) || !is_plain {
             return Err(invalid(format!(
                 "embedding: expected {} rows of 1 to {MAX_FEATURES}, neither quantised nor in panels, got {} of {}",
                 c.vocab_size, embedding.rows, embedding.cols
@@ -180,10 +198,7 @@ impl Site {
             };
             let (scales, mins) = (m.weight.scales_offset.is_some(), m.weight.mins_offset.is_some());
             if (scales, mins) != (m.weight.format.is_quantised(), m.weight.format == Precision::W4) {
-                return Err(format!(
-                    "module {}: expected scalesOffset beside quantised weights and minsOffset beside those of 4 bits",
-                    m.name
-                ));
+                return Err(format!("module {}: expected scalesOffset beside quantised weights and minsOffset beside those of w4", m.name));
             }
             if m.weight.format.is_quantised() && !m.weight.cols.is_multiple_of(BLOCK) {
                 return Err(format!("module {}: expected blocks of {BLOCK} quantised columns, got {}", m.name, m.weight.cols));

@@ -3,7 +3,7 @@
 use crate::adapters::pack::unpack;
 use crate::error::{Code, Error, Result};
 use crate::kernels::quantised::{BLOCK, Bits};
-use crate::kernels::simd::LANES;
+use crate::kernels::simd::{Dtype, LANES};
 use crate::manifest::{Precision, WeightRef};
 use half::f16;
 use memmap2::Mmap;
@@ -46,6 +46,7 @@ impl Weights {
             }
             Precision::W8 => self.read_packed_row(weight, Bits::Eight, row, out)?,
             Precision::W4 => self.read_packed_row(weight, Bits::Four, row, out)?,
+            Precision::W8Rows | Precision::W4Rows => self.read_quantised_row(weight, row, out)?,
         }
         Ok(())
     }
@@ -72,7 +73,7 @@ impl Weights {
         Ok(out)
     }
 
-    /// Row `row` of numbers that begin at byte `offset`; float32 where `format` is quantised.
+    /// Row `row` of numbers that begin at byte `offset`, of the format's dtype.
     fn read_numbers(&self, offset: usize, row: usize, format: Precision, out: &mut [f32]) -> Result<()> {
         let dtype = format.dtype();
         unpack(dtype, self.range(offset, row, out.len() * dtype.size())?, out);
@@ -108,10 +109,27 @@ impl Weights {
         Ok(())
     }
 
+    /// One row of blocks, row by row: `MatMulNBits` without zero points.
+    fn read_quantised_row(&self, weight: &WeightRef, row: usize, out: &mut [f32]) -> Result<()> {
+        let is_wide = weight.format == Precision::W8Rows;
+        let data = self.range(weight.data_offset, row, if is_wide { weight.cols } else { weight.cols / 2 })?;
+        let scales = self.factors(weight.scales_offset, weight, row)?;
+        for (c, value) in out.iter_mut().enumerate() {
+            let centred = if is_wide { f32::from(data[c]) - 128.0 } else { f32::from(data[c / 2] >> (4 * (c % 2)) & 15) - 8.0 };
+            *value = centred * scales[c / BLOCK];
+        }
+        Ok(())
+    }
+
     /// The scales or minima of one row; zeros where the format has no such table.
     fn factors(&self, offset: Option<usize>, weight: &WeightRef, row: usize) -> Result<Vec<f32>> {
         let blocks = weight.cols.div_ceil(BLOCK);
         let Some(offset) = offset else { return Ok(vec![0.0; blocks]) };
+        if weight.format.is_row_major() {
+            let mut scales = vec![0.0; blocks];
+            unpack(Dtype::F16, self.range(offset, row, blocks * 2)?, &mut scales);
+            return Ok(scales);
+        }
         let (panel, lane) = panel_of(weight, row);
         let bytes = self.range(offset, panel, blocks * LANES * 2)?;
         Ok(bytes.as_chunks::<2>().0.chunks_exact(LANES).map(|block| f16::from_le_bytes(block[lane]).to_f32()).collect())

@@ -640,6 +640,26 @@ fn weight_rows_are_read_in_every_format_and_never_past_the_file() {
         let error = weights.read_row(&weight, 41, &mut out).err().unwrap();
         assert!(error.code == Code::ModelInvalid && error.message.contains("weights.bin"), "{error}");
     }
+    for (format, bits) in [(Precision::W8Rows, 8), (Precision::W4Rows, 4)] {
+        let quants: Vec<u8> = (0..ROWS * COLS * bits / 8).map(|_| rng.bits() as u8).collect();
+        let scales: Vec<f32> = rng.floats(ROWS * COLS / 32, 0.1).iter().map(|&v| half::f16::from_f32(v).to_f32()).collect();
+        std::fs::write(&path, [quants.clone(), bytes_of(Dtype::F16, &scales)].concat()).unwrap();
+        let weights = Weights::open(&path).unwrap();
+        // A module whose rows begin behind another's.
+        let (data_offset, scales_offset) = (7 * COLS * bits / 8, Some(quants.len() + 7 * COLS / 32 * 2));
+        let weight = WeightRef { format, rows: ROWS - 7, cols: COLS, first_row: 0, data_offset, scales_offset, mins_offset: None };
+        let mut steps = vec![0.0; COLS];
+        for row in 0..weight.rows {
+            weights.read_row(&weight, row, &mut out).unwrap();
+            weights.read_steps(&weight, row, &mut steps).unwrap();
+            for c in 0..COLS {
+                let at = (7 + row) * COLS + c;
+                let quant = if bits == 8 { f32::from(quants[at]) - 128.0 } else { f32::from(quants[at / 2] >> (4 * (at % 2)) & 15) - 8.0 };
+                assert_eq!((out[c], steps[c]), (quant * scales[at / 32], scales[at / 32].abs()), "{format:?} row {row} column {c}");
+            }
+        }
+        assert!(weights.read_row(&weight, ROWS - 7, &mut out).is_err(), "{format:?}");
+    }
     for (format, dtype) in [(Precision::F32, Dtype::F32), (Precision::F16, Dtype::F16), (Precision::Bf16, Dtype::Bf16)] {
         let values: Vec<f32> = rng.floats(4 * COLS, 1.0).iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect();
         std::fs::write(&path, bytes_of(dtype, &values)).unwrap();

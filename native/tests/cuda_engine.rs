@@ -18,10 +18,12 @@ mod toy;
 use common::Rng;
 use loramux_native::adapters::compile::FactorStorage;
 use loramux_native::constraint::Constraint;
+use loramux_native::kernels::quantised::Bits;
 use loramux_native::kernels::simd::Dtype;
 use loramux_native::sampler::{Logprobs, NO_TOKEN, Penalties, RowSampling, Scope};
 use loramux_native::session::engine::{Engine, EngineOptions};
 use loramux_native::session::step::{Score, StepRequest, StepResult};
+use toy::adapter::Adapter;
 use toy::device::{device_engine, device_ready, tokenizer_json};
 use toy::steps::{Part, batch_of, generate, logits, make_resident, pool, prompt, request};
 use toy::{LIMITS, Toy, VOCAB, Variant};
@@ -60,6 +62,31 @@ fn prefill_matches_the_decoder_in_float64_for_the_base_and_every_adapter() {
         }
         assert!(worst <= tolerance, "{dtype:?}: off by {worst}");
         println!("{dtype:?}: largest difference from float64 logits {worst:.2e}");
+    }
+}
+
+#[test]
+fn quantised_weights_are_multiplied_as_their_blocks_hold_them() {
+    if !device_ready() {
+        return;
+    }
+    let (_, tolerance) = TOLERANCE[1];
+    for bits in [Bits::Eight, Bits::Four] {
+        let toy = Toy::new(Variant { dtype: Dtype::F16, bits: Some(bits), ..Variant::default() });
+        assert!(toy.own_manifest().sites[1].modules[0].weight.format.is_quantised());
+        let mut engine = device_engine(&toy);
+        let tokens = prompt(&mut Rng(12), 9);
+        // The norms of DoRA's gains are those of quantised rows.
+        let dora = Adapter::random(3, 5, Dtype::F16, true, &[(1, 0), (5, 0)]);
+        let handle = make_resident(&engine, &dora);
+        for rows in [tokens.len(), 1] {
+            let part = |entry| [Part { tokens: &tokens[..rows], past: 0, pages: &[3], entry }];
+            let mut worst = largest_difference(&logits(&mut engine, batch_of(&part(-1), vec![])), &toy.reference(&tokens[..rows], &[]));
+            let found = logits(&mut engine, batch_of(&part(0), vec![vec![(handle, 1.0)]]));
+            worst = worst.max(largest_difference(&found, &toy.reference(&tokens[..rows], &[(&dora, 1.0)])));
+            assert!(worst <= tolerance, "{bits:?}, {rows} rows: off by {worst}");
+            println!("{bits:?}, {rows} rows: largest difference from float64 logits {worst:.2e}");
+        }
     }
 }
 
@@ -433,9 +460,9 @@ fn what_the_device_cannot_do_is_refused_by_name() {
     let int8 = EngineOptions { factors: FactorStorage::Int8, ..options.clone() };
     let refused = |manifest, options: &EngineOptions| Engine::open(manifest, options).err().unwrap().message;
     assert!(refused(Toy::manifest(), &int8).contains("adapterDtype"));
-    let mut quantised = Toy::manifest();
-    quantised.precision = loramux_native::manifest::Precision::W8;
-    assert!(refused(quantised, &options).contains("f32, f16 or bf16"));
+    let mut panels = Toy::manifest();
+    panels.sites[0].modules[0].weight.format = loramux_native::manifest::Precision::F32Panels;
+    assert!(refused(panels, &options).contains("row by row"));
     let mut nowhere = options;
     nowhere.cuda = nowhere.cuda.map(|cuda| loramux_native::session::engine::CudaOptions { device: 1000, ..cuda });
     assert!(refused(Toy::manifest(), &nowhere).contains("expected a device below"));

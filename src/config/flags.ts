@@ -160,7 +160,7 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     parse: choice(['f32', 'f16', 'bf16', 'w8', 'w4', 'auto'], { w8a8: 'use w8, which quantises the weights only' }),
     fallback: () => null,
     defaultText: 'f32 on a CPU, auto on a GPU',
-    help: 'f32 (reference), f16 or bf16 (GPUs), w8 or w4 (weights of 8 or 4 bits, CPUs), auto',
+    help: 'f32 (reference), f16 or bf16 (GPUs), w8 or w4 (weights of 8 or 4 bits), auto',
   },
   adapterDtype: {
     flag: 'adapter-dtype',

@@ -2,21 +2,26 @@ import type { SpecialTokens } from './tokenizer-config.js';
 
 /** Types of one prepared model on disk: `manifest.json` beside `model.onnx`, `weights.bin` and `tokenizer.json`. */
 
-/** What the base's weights are. `f32` is the reference mode; `f16` and `bf16` are for GPUs, `w8` and `w4` for CPUs. */
+/** What the base's weights are. `f32` is the reference mode; `f16` and `bf16` are for GPUs. */
 export type Precision = 'f32' | 'f16' | 'bf16' | 'w8' | 'w4';
 
+/** Blocks of 32 with scales: in panels for our kernels on CPUs, row by row for `MatMulNBits` on a GPU. */
+export type QuantisedFormat = 'w8' | 'w4' | 'w8-rows' | 'w4-rows';
+
+/** How a base weight is stored: see `WeightRef`. */
+export type WeightFormat = Precision | 'f32-panels' | QuantisedFormat;
+
+const QUANTISED: ReadonlySet<WeightFormat> = new Set(['w8', 'w4', 'w8-rows', 'w4-rows']);
+
 /** Whether weights are stored in blocks with scales, and not number by number. */
-export function isQuantised(format: WeightFormat): format is 'w8' | 'w4' {
-  return format === 'w8' || format === 'w4';
+export function isQuantised(format: WeightFormat): format is QuantisedFormat {
+  return QUANTISED.has(format);
 }
 
 /** Bytes of one activation, and of one number of embedding, norms and biases. */
-export function elementBytes(precision: Precision): number {
-  return precision === 'f16' || precision === 'bf16' ? 2 : 4;
+export function elementBytes({ embedding }: Pick<ModelManifest, 'embedding'>): number {
+  return embedding.weight.format === 'f32' ? 4 : 2;
 }
-
-/** How a base weight is stored: see `WeightRef`. */
-export type WeightFormat = Precision | 'f32-panels';
 
 /** Decoder families whose graph we build. */
 export type Architecture = 'llama' | 'mistral' | 'qwen2';
@@ -51,6 +56,9 @@ export interface DecoderConfig {
  *   4g + k of a row is byte [.., g, row, k]; w4 [panels, cols/32, 4, 16, 4]: group 2g in the low, 2g + 1 in the high nibbles.
  *   scales and mins: float16 [panels, cols/32, 16]. w8: value = (q − 128)·scale, no mins; w4: value = q·scale + min.
  *   Offsets of panels are the site's; the module's rows begin at `firstRow`.
+ * - `w8-rows` / `w4-rows`: blocks of 32 along cols, row by row, further modules behind the first: data u8 [rows, cols/32, 32]
+ *   or, two inputs a byte, the first in the low nibble, [rows, cols/32, 16]; scales float16 [rows, cols/32], of either sign.
+ *   value = (q − 128)·scale or (q − 8)·scale. Activations beside them are float16.
  */
 export interface WeightRef {
   readonly format: WeightFormat;

@@ -1,5 +1,5 @@
 import { LoramuxError } from '../core/errors.js';
-import { isQuantised, type Precision } from '../core/model-manifest.js';
+import type { Precision } from '../core/model-manifest.js';
 import { type LinearPlan, planModel } from './graph/model-plan.js';
 import type { ModelSource } from './sources/model-source.js';
 
@@ -24,13 +24,10 @@ export interface Machine {
 
 /** Refuses what the device does not compute in: ERR_CONFIG names the precision and says what to take instead. */
 export function requirePrecision(precision: Precision, device: DeviceKind): void {
-  const refuse = (why: string): never => {
+  if (device === 'cpu' && (precision === 'f16' || precision === 'bf16')) {
+    const why = 'expected f32, w8, w4 or auto with --device cpu: the CPU engine computes in float32';
     throw new LoramuxError('ERR_CONFIG', `--precision ${precision}: ${why}`, { field: '--precision' });
-  };
-  if (device === 'cuda' && isQuantised(precision))
-    refuse('expected f16, bf16, f32 or auto with --device cuda: quantised weights have kernels for CPUs only');
-  if (device === 'cpu' && (precision === 'f16' || precision === 'bf16'))
-    refuse('expected f32, w8, w4 or auto with --device cpu: the CPU engine computes in float32');
+  }
 }
 
 /**

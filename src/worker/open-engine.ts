@@ -35,8 +35,8 @@ export async function openEngine(
   const binding = loadBinding();
   const { manifest, directory } = start.model;
   const { cuda } = start;
-  const { config, precision } = manifest;
-  const blockBytes = cuda === undefined ? hostBlockBytes(config) : deviceBlockBytes(config, elementBytes(precision));
+  const { config } = manifest;
+  const blockBytes = cuda === undefined ? hostBlockBytes(config) : deviceBlockBytes(config, elementBytes(manifest));
   const { kvBlocks, maxModelLen } = sizeEngine(config, blockBytes, start.kvMemoryBytes, start.maxModelLen);
   const { threads, maxSequences, maxBatchTokens, maxPrefillRows, maxQueue, prefixCache, speculation, tokenCount } =
     start;

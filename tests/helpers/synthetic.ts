@@ -79,6 +79,12 @@ export function syntheticModel(name: string): SyntheticModel {
   return model;
 }
 
+/** The folders of a synthetic model's adapters, each once. */
+export function adapterRootsOf(name: string): string[] {
+  const { adapters } = syntheticModel(name);
+  return [...new Set(adapters.map((adapter) => dirname(join(SYNTHETIC, adapter))))];
+}
+
 /** An engine over a synthetic model that finds the model's adapters by their names. */
 export async function openSynthetic(
   name: string,
@@ -87,8 +93,7 @@ export async function openSynthetic(
     ...sizes
   }: { readonly precision?: Precision } & Omit<DirectOptions, 'model' | 'adapterRoots'> = {},
 ): Promise<DirectEngine> {
-  const { path, adapters } = syntheticModel(name);
-  const adapterRoots = [...new Set(adapters.map((adapter) => dirname(join(SYNTHETIC, adapter))))];
+  const { path } = syntheticModel(name);
   const model = await prepareLocal(join(SYNTHETIC, path), precision, sizes.cuda === undefined ? 'cpu' : 'cuda');
-  return DirectEngine.open({ model, adapterRoots, kvBlocks: 512, ...sizes });
+  return DirectEngine.open({ model, adapterRoots: adapterRootsOf(name), kvBlocks: 512, ...sizes });
 }

@@ -18,7 +18,7 @@ use crate::adapters::safetensors::File;
 use crate::adapters::store::{AdapterStore, Resident};
 use crate::error::{Code, Error, Result, guard};
 use crate::kv::rope::Rope;
-use crate::manifest::{DecoderConfig, Manifest, Precision};
+use crate::manifest::{DecoderConfig, Manifest};
 use crate::sampler::NO_TOKEN;
 use crate::session::context::{StepContext, StepLimits};
 use crate::session::core::{Core, Residents, Step};
@@ -69,7 +69,7 @@ impl CudaCore {
     pub fn open(manifest: &Manifest, options: &EngineOptions, cuda: CudaOptions) -> Result<(Self, Arc<DeviceAdapters>)> {
         check_model(manifest, options)?;
         let device = Device::open(cuda.device)?;
-        let (limits, dtype) = (options.limits, manifest.precision.dtype());
+        let (limits, dtype) = (options.limits, manifest.dtype());
         let config = manifest.config.clone();
         let stream = device.stream(-1)?;
         let rope = Rope::new(&config.rope_inverse_frequencies, config.rope_scale, limits.max_model_len);
@@ -279,11 +279,7 @@ fn attention_bytes(env: &DeviceEnv, single_rows: usize) -> Result<usize> {
 /// What the device side has no kernels for.
 fn check_model(manifest: &Manifest, options: &EngineOptions) -> Result<()> {
     let dim = manifest.config.head_dim;
-    if manifest.precision.is_quantised() {
-        let what = format!("expected a model in f32, f16 or bf16 on a CUDA device, got {:?}: choose another precision", manifest.precision);
-        return Err(Error::new(Code::ModelInvalid, what));
-    }
-    if manifest.sites.iter().flat_map(|site| &site.modules).any(|module| module.weight.format == Precision::F32Panels) {
+    if !manifest.sites.iter().flat_map(|site| &site.modules).all(|module| module.weight.format.is_row_major()) {
         return Err(Error::new(
             Code::ModelInvalid,
             "expected weights row by row on a CUDA device, got those of a CPU's: prepare the model for it",

@@ -137,6 +137,9 @@ fn builder(
         // Weights go to plain allocations instead of an arena that rounds up to powers of two.
         .with_device_allocated_initializers()?
         .with_config_entry("session.force_spinning_stop", "1")?
+        // Quantised matmuls multiply blocks as they are, by kernels chosen by trial when the session opens; without this, steps
+        // of more than a few rows would first write the whole matrix as float16.
+        .with_config_entry("ep.cuda.fpa_intb_gemm", "1")?
         .with_execution_providers(providers(env, device, captures))?;
     // A node that fell back to the CPU would have its tensors copied at every step.
     if Device::emulated() { Ok(builder) } else { Ok(builder.with_disable_cpu_fallback()?) }

@@ -46,7 +46,7 @@ impl CpuCore {
     /// # Errors
     /// `ERR_MODEL_INVALID` or `ERR_NATIVE_LOAD` naming the file, `ERR_NATIVE` where memory does not suffice.
     pub fn open(manifest: &Manifest, options: &EngineOptions) -> Result<(Self, Arc<CpuAdapters>)> {
-        if manifest.precision.dtype() != Dtype::F32 {
+        if manifest.dtype() != Dtype::F32 {
             let what = format!("expected a model in f32, w8 or w4 on the CPU, got {:?}: choose another precision", manifest.precision);
             return Err(Error::new(Code::ModelInvalid, what));
         }

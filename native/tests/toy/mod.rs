@@ -11,6 +11,7 @@
 )]
 
 pub mod adapter;
+pub mod blocks;
 #[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
 pub mod device;
 pub mod onnx;
@@ -20,7 +21,9 @@ pub mod steps;
 use crate::common::panels::Panels;
 use crate::common::{Rng, TempDir, bytes_of, round_to, skipped};
 use adapter::Adapter;
+use blocks::{Blocks, rounded_to};
 use loramux_native::adapters::compile::FactorStorage;
+use loramux_native::kernels::quantised::{BLOCK, Bits};
 use loramux_native::kernels::simd::{Dtype, LANES};
 use loramux_native::manifest::Manifest;
 use loramux_native::session::context::StepLimits;
@@ -85,6 +88,7 @@ pub struct Toy {
     head: Vec<f32>,
     directory: TempDir,
     dtype: Dtype,
+    bits: Option<Bits>,
 }
 
 /// How a test's model departs from the plain one.
@@ -98,11 +102,13 @@ pub struct Variant {
     pub misfit: bool,
     /// Of the graph, and what weights are rounded to.
     pub dtype: Dtype,
+    /// Matrices whose inputs are whole blocks, those of the o sites, are quantised, for `MatMulNBits`.
+    pub bits: Option<Bits>,
 }
 
 impl Default for Variant {
     fn default() -> Self {
-        Self { forgetful_head: false, dense: false, misfit: false, dtype: Dtype::F32 }
+        Self { forgetful_head: false, dense: false, misfit: false, dtype: Dtype::F32, bits: None }
     }
 }
 
@@ -117,6 +123,13 @@ fn matmul(g: &mut Graph, variant: Variant, x: &str, (name, weight, inputs): (&st
         panels.values.resize(shape.iter().product(), 0.0);
         g.initializer(name, &shape, &panels.values);
         g.node("loramux", "DenseMatMul", &[x, name], product, &[("rows", Int(rows as i64))]);
+    } else if let Some(blocks) = Blocks::of(variant.bits, weight, inputs) {
+        let (quants, scales) = (format!("{name}.quants"), format!("{name}.scales"));
+        g.bytes(&quants, &[rows, inputs / BLOCK, blocks.quants.len() * BLOCK / weight.len()], &blocks.quants);
+        g.initializer(&scales, &[rows, inputs / BLOCK], &blocks.scales);
+        let attributes =
+            [("K", inputs), ("N", rows), ("bits", blocks.bits()), ("block_size", BLOCK)].map(|(name, n)| (name, Int(n as i64)));
+        g.node("com.microsoft", "MatMulNBits", &[x, &quants, &scales], product, &attributes);
     } else {
         g.initializer(name, &[rows, inputs], weight);
         g.node("", "Gemm", &[x, name], product, &[("transB", Int(1))]);
@@ -130,12 +143,12 @@ impl Toy {
         let mut weight = |out: usize, inputs: usize| rounded(rng.floats(out * inputs, 1.7 / (inputs as f32).sqrt()));
         let embedding = weight(VOCAB, HIDDEN).iter().map(|v| v * 4.0).collect();
         let mut layer = || Layer {
-            sites: SITES.iter().map(|(inputs, modules)| weight(modules.iter().sum(), *inputs)).collect(),
+            sites: SITES.iter().map(|(inputs, modules)| rounded_to(variant.bits, weight(modules.iter().sum(), *inputs), *inputs)).collect(),
             bias: rounded(weight(SITES[0].1.iter().sum(), 1).iter().map(|v| v * 0.3).collect()),
         };
         let layers = vec![layer(), layer()];
         let head = weight(VOCAB, HIDDEN);
-        let toy = Self { embedding, layers, head, directory: TempDir::new(), dtype: variant.dtype };
+        let toy = Self { embedding, layers, head, directory: TempDir::new(), dtype: variant.dtype, bits: variant.bits };
         toy.write(variant);
         toy
     }
@@ -144,7 +157,15 @@ impl Toy {
         std::fs::write(self.directory.path().join("model.onnx"), self.graph(variant)).unwrap();
         let layers = self.layers.iter().flat_map(|layer| layer.sites.iter().chain([&layer.bias]).flatten());
         let values: Vec<f32> = layers.chain(&self.head).chain(&self.embedding).copied().collect();
-        std::fs::write(self.directory.path().join("weights.bin"), bytes_of(self.dtype, &values)).unwrap();
+        let mut file = bytes_of(self.dtype, &values);
+        for layer in &self.layers {
+            for (weight, (inputs, _)) in layer.sites.iter().zip(SITES) {
+                if let Some(blocks) = Blocks::of(variant.bits, weight, inputs) {
+                    file.extend(blocks.quants.iter().copied().chain(bytes_of(Dtype::F16, &blocks.scales)));
+                }
+            }
+        }
+        std::fs::write(self.directory.path().join("weights.bin"), file).unwrap();
     }
 
     fn graph(&self, variant: Variant) -> Vec<u8> {
@@ -218,11 +239,11 @@ impl Toy {
 
     /// Of this toy, whatever its element type.
     pub fn own_manifest(&self) -> Manifest {
-        Manifest::parse(&manifest_json_in(self.dtype).to_string()).unwrap()
+        Manifest::parse(&manifest_json_in(self.dtype, self.bits).to_string()).unwrap()
     }
 
     pub fn manifest_json() -> serde_json::Value {
-        manifest_json_in(Dtype::F32)
+        manifest_json_in(Dtype::F32, None)
     }
 
     pub fn options(&self, threads: usize) -> EngineOptions {
@@ -272,8 +293,8 @@ impl Toy {
     }
 }
 
-/// A toy's manifest with its weights in `dtype`.
-fn manifest_json_in(dtype: Dtype) -> serde_json::Value {
+/// A toy's manifest with its weights in `dtype`, or quantised.
+fn manifest_json_in(dtype: Dtype, bits: Option<Bits>) -> serde_json::Value {
     let size = dtype.size();
     let format = match dtype {
         Dtype::F32 => "f32",
@@ -305,6 +326,16 @@ fn manifest_json_in(dtype: Dtype) -> serde_json::Value {
     let module = serde_json::json!({ "name": "head", "outOffset": 0, "outFeatures": VOCAB, "weight": matrix(offset) });
     sites.push(serde_json::json!({ "inFeatures": HIDDEN, "outFeatures": VOCAB, "modules": [module] }));
     let embedding = serde_json::json!({ "name": "embedding", "weight": matrix(offset + VOCAB * HIDDEN * size) });
+    offset += 2 * VOCAB * HIDDEN * size;
+    for (site, shape) in sites.iter_mut().zip((0..LAYERS).flat_map(|_| SITES)) {
+        if let (Some(bits), (inputs, &[rows])) = (bits.filter(|_| shape.0 % BLOCK == 0), shape) {
+            let (format, quants) = blocks::stored(bits, rows * inputs);
+            site["modules"][0]["weight"] = serde_json::json!({
+                "format": format, "rows": rows, "cols": inputs, "firstRow": 0, "dataOffset": offset, "scalesOffset": offset + quants,
+            });
+            offset += quants + rows * inputs / BLOCK * size_of::<u16>();
+        }
+    }
     let norms: Vec<_> = (0..NORMS).map(|n| serde_json::json!({ "name": format!("norm.{n}") })).collect();
     serde_json::json!({
         "config": {

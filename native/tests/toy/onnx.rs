@@ -94,6 +94,12 @@ impl Graph {
         self.put(5, &dims.int(2, self.element()).text(8, name).bytes(9, &raw));
     }
 
+    /// Of uint8.
+    pub fn bytes(&mut self, name: &str, shape: &[usize], values: &[u8]) {
+        let dims = shape.iter().fold(Message::default(), |tensor, &n| tensor.int(1, n as i64));
+        self.put(5, &dims.int(2, 2).text(8, name).bytes(9, values));
+    }
+
     /// Graph input of int64 [symbol].
     pub fn input(&mut self, name: &str, symbol: &str) {
         self.put(11, &value(name, 7, &[Message::default().text(2, symbol)]));
@@ -106,7 +112,7 @@ impl Graph {
 
     pub fn model(self) -> Vec<u8> {
         let mut model = Message::default().int(1, 10).message(7, &self.body.text(2, "toy"));
-        for (domain, version) in [("", 21), ("loramux", 1)] {
+        for (domain, version) in [("", 21), ("com.microsoft", 1), ("loramux", 1)] {
             model = model.message(8, &Message::default().text(1, domain).int(2, version));
         }
         model.0

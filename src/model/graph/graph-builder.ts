@@ -1,4 +1,5 @@
-import type { LayerPlan, LinearPlan, ModelPlan } from './model-plan.js';
+import { isQuantised } from '../../core/model-manifest.js';
+import { bitsOf, isInPanels, type LayerPlan, type LinearPlan, type ModelPlan, QUANT_BLOCK } from './model-plan.js';
 import { type OnnxNode, writeOnnxModel } from './onnx-writer.js';
 
 const CONTRIB = 'com.microsoft';
@@ -119,11 +120,15 @@ class GraphBuilder {
   }
 
   /** `x · Wᵀ`. */
-  #matmul(name: string, x: string, { format, rows, data, scales, mins }: LinearPlan): string {
+  #matmul(name: string, x: string, { format, rows, cols, data, scales, mins }: LinearPlan): string {
     if (format === 'f32-panels') return this.#own('DenseMatMul', name, [x, data.name], { rows });
-    if (scales === null) return this.#gemm(name, x, data.name);
+    if (!isQuantised(format)) return this.#gemm(name, x, data.name);
     const packed = [data, scales, mins].flatMap((region) => (region === null ? [] : [region.name]));
-    return this.#own('QuantisedMatMul', name, [x, ...packed], { bits: format === 'w8' ? 8 : 4, rows });
+    const bits = bitsOf(format);
+    if (isInPanels(format)) return this.#own('QuantisedMatMul', name, [x, ...packed], { bits, rows });
+    // Without zero points they are 128 and 8.
+    const attributes = { K: cols, N: rows, bits, block_size: QUANT_BLOCK };
+    return this.#add('MatMulNBits', name, [x, ...packed], attributes, CONTRIB);
   }
 
   #head(x: string): void {
@@ -145,8 +150,7 @@ class GraphBuilder {
     inputs: readonly string[],
     attributes: NonNullable<OnnxNode['attributes']> = {},
   ): string {
-    this.#nodes.push({ type, domain: OWN, name, inputs, outputs: [name], attributes });
-    return name;
+    return this.#add(type, name, inputs, attributes, OWN);
   }
 
   #add(
@@ -154,8 +158,9 @@ class GraphBuilder {
     name: string,
     inputs: readonly string[],
     attributes: NonNullable<OnnxNode['attributes']> = {},
+    domain?: string,
   ): string {
-    this.#nodes.push({ type, name, inputs, outputs: [name], attributes });
+    this.#nodes.push({ type, ...(domain === undefined ? {} : { domain }), name, inputs, outputs: [name], attributes });
     return name;
   }
 }

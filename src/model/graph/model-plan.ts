@@ -4,6 +4,7 @@ import {
   type LoraSite,
   type ModelManifest,
   type Precision,
+  type QuantisedFormat,
   type WeightFormat,
   type WeightRef,
 } from '../../core/model-manifest.js';
@@ -34,11 +35,11 @@ export interface LinearPlan {
   readonly rows: number;
   readonly cols: number;
   readonly parts: readonly LinearPart[];
-  /** The activations' type [rows, cols] or [panels, cols, 16], or u8 [panels, cols / 32, 64 · bits]. */
+  /** The activations' type [rows, cols] or [panels, cols, 16], or u8 [panels, cols / 32, 64 · bits] or [rows, cols / 32, 4 · bits]. */
   readonly data: Region;
-  /** Float16 bits [panels, cols / 32, 16]; null where not quantised. */
+  /** Float16 bits [panels, cols / 32, 16] or [rows, cols / 32]; null where not quantised. */
   readonly scales: Region | null;
-  /** As scales; null but for w4. */
+  /** As scales; null but for w4 in panels. */
   readonly mins: Region | null;
   /** The activations' type [rows]. */
   readonly bias: Region | null;
@@ -63,7 +64,7 @@ export interface LayerPlan {
 export interface ModelPlan {
   readonly config: DecoderConfig;
   readonly precision: Precision;
-  /** Of activations, norms, biases and logits; float32 beside quantised weights. */
+  /** Of activations, norms, biases and logits. */
   readonly element: FloatType;
   readonly embedding: PlainPlan;
   readonly layers: readonly LayerPlan[];
@@ -75,13 +76,8 @@ export interface ModelPlan {
 
 type BiasRule = 'required' | 'if-present' | 'never';
 
-const ELEMENTS: Readonly<Record<Precision, FloatType>> = {
-  f32: 'float32',
-  f16: 'float16',
-  bf16: 'bfloat16',
-  w8: 'float32',
-  w4: 'float32',
-};
+/** How numbers of each type are stored one by one, row by row. */
+const PLAIN = { float32: 'f32', float16: 'f16', bfloat16: 'bf16' } as const;
 const EMBEDDING = 'model.embed_tokens';
 const HEAD = 'lm_head';
 
@@ -89,6 +85,7 @@ const HEAD = 'lm_head';
  * Lays out all weights for one precision, checking that every tensor is there in its right shape and that the file
  * holds none that would go unused. Reads no weights. A matrix whose input width is no multiple of 32 is not quantised. In w4 the
  * head takes 8 bits unless the source's 4-bit quants can be kept: fitting it to 4 bits costs more than all layers together.
+ * Beside quantised weights activations are float32 on a CPU, and float16 on a GPU, whose fused kernels take no other.
  * ERR_MODEL_INVALID names the tensor.
  */
 export function planModel(source: ModelSource, precision: Precision, order: MatrixOrder = 'panels'): ModelPlan {
@@ -107,7 +104,7 @@ class Planner {
     this.#source = source;
     this.#precision = precision;
     this.#order = order;
-    this.#element = ELEMENTS[precision];
+    this.#element = elementOf(precision, order);
   }
 
   plan(): ModelPlan {
@@ -135,9 +132,9 @@ class Planner {
     const { tieWordEmbeddings, hiddenSize, vocabSize } = this.#source.config;
     const module = tieWordEmbeddings ? EMBEDDING : HEAD;
     const { encoding } = this.#check(`${module}.weight`, [vocabSize, hiddenSize]);
-    const fitted = this.#precision === 'w4' && !encoding.name.startsWith('Q4_');
-    const format = this.#format(hiddenSize, fitted ? 'w8' : this.#precision);
-    if (tieWordEmbeddings && !isPacked(format)) return null;
+    const isKept = encoding.name === 'Q4_0' || (encoding.name === 'Q4_1' && this.#order === 'panels');
+    const format = this.#format(hiddenSize, this.#precision === 'w4' && !isKept ? 'w8' : this.#precision);
+    if (tieWordEmbeddings && format === PLAIN[this.#element]) return null;
     return this.#linear(HEAD, hiddenSize, [[module, vocabSize]], 'never', format);
   }
 
@@ -214,11 +211,16 @@ class Planner {
     const weight = `${name}.weight`;
     const count = Math.ceil(rows / PANEL_ROWS);
     if (!isQuantised(format)) {
-      const shape = isPacked(format) ? [count, cols, PANEL_ROWS] : [rows, cols];
+      const shape = isInPanels(format) ? [count, cols, PANEL_ROWS] : [rows, cols];
       return { data: this.#layout.add(weight, this.#element, shape), scales: null, mins: null, bias };
     }
-    const panels = [count, cols / QUANT_BLOCK] as const;
-    const blockBytes = (PANEL_ROWS * QUANT_BLOCK) / (format === 'w8' ? 1 : 2);
+    const blocks = cols / QUANT_BLOCK;
+    if (!isInPanels(format)) {
+      const data = this.#layout.add(`${weight}.quants`, 'uint8', [rows, blocks, 4 * bitsOf(format)]);
+      return { data, scales: this.#layout.add(`${weight}.scales`, 'float16', [rows, blocks]), mins: null, bias };
+    }
+    const panels = [count, blocks] as const;
+    const blockBytes = 4 * bitsOf(format) * PANEL_ROWS;
     const factors = (what: string) => this.#layout.add(`${weight}.${what}`, 'uint16', [...panels, PANEL_ROWS]);
     return {
       data: this.#layout.add(`${weight}.quants`, 'uint8', [...panels, blockBytes]),
@@ -229,7 +231,9 @@ class Planner {
   }
 
   #format(cols: number, wanted = this.#precision): WeightFormat {
-    const format = isQuantised(wanted) && cols % QUANT_BLOCK !== 0 ? 'f32' : wanted;
+    if ((wanted === 'w8' || wanted === 'w4') && cols % QUANT_BLOCK === 0)
+      return this.#order === 'panels' ? wanted : `${wanted}-rows`;
+    const format = PLAIN[this.#element];
     return format === 'f32' && this.#order === 'panels' ? 'f32-panels' : format;
   }
 
@@ -249,9 +253,20 @@ class Planner {
   }
 }
 
+/** Of activations, and of whatever is stored number by number. */
+function elementOf(precision: Precision, order: MatrixOrder): FloatType {
+  if (precision === 'bf16') return 'bfloat16';
+  return precision === 'f16' || (precision !== 'f32' && order === 'rows') ? 'float16' : 'float32';
+}
+
+/** Of one quantised weight. */
+export function bitsOf(format: QuantisedFormat): 8 | 4 {
+  return format.startsWith('w8') ? 8 : 4;
+}
+
 /** Whether rows lie in panels of 16. */
-function isPacked(format: WeightFormat): boolean {
-  return format === 'f32-panels' || isQuantised(format);
+export function isInPanels(format: WeightFormat): format is 'f32-panels' | 'w8' | 'w4' {
+  return format === 'f32-panels' || format === 'w8' || format === 'w4';
 }
 
 function biasRule(isRequired: boolean): BiasRule {
@@ -291,16 +306,23 @@ function siteOf(linear: LinearPlan, id: number, parts: readonly LinearPart[]): L
 }
 
 function weightRef({ format, cols, data, scales, mins }: LinearPlan, { firstRow, rows }: LinearPart): WeightRef {
-  const place = isPacked(format)
-    ? { firstRow, dataOffset: data.offset }
-    : { firstRow: 0, dataOffset: rowOffset(data, firstRow) };
-  return { format, rows, cols, ...place, scalesOffset: scales?.offset ?? null, minsOffset: mins?.offset ?? null };
+  const inPanels = isInPanels(format);
+  const begin = (region: Region) => (inPanels ? region.offset : rowOffset(region, firstRow));
+  return {
+    format,
+    rows,
+    cols,
+    firstRow: inPanels ? firstRow : 0,
+    dataOffset: begin(data),
+    scalesOffset: scales === null ? null : begin(scales),
+    minsOffset: mins === null ? null : begin(mins),
+  };
 }
 
-function embeddingRef({ config, precision, embedding }: ModelPlan): WeightRef {
+function embeddingRef({ config, element, embedding }: ModelPlan): WeightRef {
   const { vocabSize: rows, hiddenSize: cols } = config;
   return {
-    format: isQuantised(precision) ? 'f32' : precision,
+    format: PLAIN[element],
     rows,
     cols,
     firstRow: 0,

@@ -1,6 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
-import { isQuantised } from '../../core/model-manifest.js';
-import { type LinearPlan, type ModelPlan, type PlainPlan, rowOffset } from '../graph/model-plan.js';
+import { isQuantised, type QuantisedFormat } from '../../core/model-manifest.js';
+import { bitsOf, isInPanels, type LinearPlan, type ModelPlan, type PlainPlan, rowOffset } from '../graph/model-plan.js';
 import type { Region } from '../graph/weight-layout.js';
 import type { ModelSource } from '../sources/model-source.js';
 import { readFloat32 } from '../sources/tensor.js';
@@ -63,14 +63,25 @@ class WeightWriter {
   }
 
   private async linear(linear: LinearPlan): Promise<void> {
-    const packer = packerOf(linear);
+    const writePart = this.partWriter(linear);
     for (const { module, firstRow, rows } of linear.parts) {
-      const weight = `${module}.weight`;
-      if (packer === null) await this.floats(weight, linear.data, firstRow, [rows, linear.cols]);
-      else if (packer instanceof PanelPacker) await this.quants(weight, linear, packer, firstRow, rows);
-      else await this.floatPanels(weight, linear, packer, firstRow, rows);
+      await writePart(`${module}.weight`, firstRow, rows);
       if (linear.bias !== null) await this.floats(`${module}.bias`, linear.bias, firstRow, [rows]);
     }
+  }
+
+  /** Writes the weights of one module after the other, whose first row is `firstRow` of the site. */
+  private partWriter(linear: LinearPlan): (weight: string, firstRow: number, rows: number) => Promise<void> {
+    const { format, cols } = linear;
+    if (format === 'f32-panels') {
+      const packer = new FloatPanelPacker(cols);
+      return (weight, firstRow, rows) => this.floatPanels(weight, linear, packer, firstRow, rows);
+    }
+    if (!isQuantised(format))
+      return (weight, firstRow, rows) => this.floats(weight, linear.data, firstRow, [rows, cols]);
+    if (!isInPanels(format)) return (weight, firstRow, rows) => this.quantRows(weight, linear, format, firstRow, rows);
+    const packer = new PanelPacker(format, cols);
+    return (weight, firstRow, rows) => this.quantPanels(weight, linear, packer, firstRow, rows);
   }
 
   private async floats(name: string, region: Region, firstRow: number, shape: readonly number[]): Promise<void> {
@@ -96,7 +107,23 @@ class WeightWriter {
     }
   }
 
-  private async quants(
+  private async quantRows(
+    name: string,
+    linear: LinearPlan,
+    format: QuantisedFormat,
+    firstRow: number,
+    rows: number,
+  ): Promise<void> {
+    const tensor = this.source.tensor(name, [rows, linear.cols]);
+    for (const { first, count } of pieces(rows, linear.cols)) {
+      const { quants, scales } = await quantiseRows(tensor, format, first, count);
+      const row = firstRow + first;
+      await this.write(bitsOf(format) === 8 ? quants : pairNibbles(quants), rowOffset(linear.data, row));
+      if (linear.scales !== null) await this.write(scales, rowOffset(linear.scales, row));
+    }
+  }
+
+  private async quantPanels(
     name: string,
     linear: LinearPlan,
     packer: PanelPacker,
@@ -125,10 +152,11 @@ class WeightWriter {
   }
 }
 
-/** Null for rows one after the other. */
-function packerOf({ format, cols }: LinearPlan): PanelPacker | FloatPanelPacker | null {
-  if (isQuantised(format)) return new PanelPacker(format, cols);
-  return format === 'f32-panels' ? new FloatPanelPacker(cols) : null;
+/** Two quants below 16 in a byte, the first in its low half. */
+function pairNibbles(quants: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(quants.length / 2);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (quants[2 * i] as number) | ((quants[2 * i + 1] as number) << 4);
+  return bytes;
 }
 
 /** Cuts `rows` into runs of about PIECE_BYTES of float32, at least one row each. */

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
-import type { PreparedModel } from '../../../src/core/model-manifest.js';
+import type { PreparedModel, WeightRef } from '../../../src/core/model-manifest.js';
+import type { DeviceKind } from '../../../src/model/choose-precision.js';
 import { type PrepareModelOptions, prepareModel } from '../../../src/model/prepare-model.js';
 import { SYNTHETIC } from '../../helpers/synthetic.js';
 import { startHub } from './helpers/hub-server.js';
@@ -152,11 +153,38 @@ describe('preparing a model', () => {
     const { prepare, directory } = await setUp(t);
     for (const precision of ['f16', 'bf16'] as const)
       await assert.rejects(prepare(directory, { precision }), loramuxError('ERR_CONFIG', precision, '--device cpu'));
-    for (const precision of ['w8', 'w4'] as const)
-      await assert.rejects(
-        prepare(directory, { precision, device: 'cuda' }),
-        loramuxError('ERR_CONFIG', precision, '--device cuda', 'f16'),
-      );
+  });
+
+  test('a GPU holds the quants of 4-bit blocks as the file does, row by row; others are rounded around zero', async (t) => {
+    const { prepare } = await setUp(t);
+    const open = (file: string, device: DeviceKind) =>
+      prepare(join(SYNTHETIC, 'gguf', `llama-gqa-tied.${file}.gguf`), { precision: 'w4', device });
+    const [gpu, cpu] = [await open('Q4_0', 'cuda'), await open('Q4_0', 'cpu')];
+    const read = ({ directory }: PreparedModel) => readFile(join(directory, 'weights.bin'));
+    const [rows, panels] = [await read(gpu), await read(cpu)];
+    let compared = 0;
+    for (const [s, { modules }] of gpu.manifest.sites.entries()) {
+      for (const [m, { weight }] of modules.entries()) {
+        const other = cpu.manifest.sites[s]?.modules[m]?.weight as WeightRef;
+        assert.deepEqual([weight.format, other.format], ['w4-rows', 'w4']);
+        for (let at = 0; at < weight.rows * weight.cols; at += 1) {
+          const [row, column] = [other.firstRow + Math.floor(at / weight.cols), at % weight.cols];
+          const block = Math.floor(row / 16) * (weight.cols / 32) + Math.floor(column / 32);
+          const quad = Math.floor((column % 32) / 4);
+          const pair = panels[other.dataOffset + (block * 4 + (quad >> 1)) * 64 + (row % 16) * 4 + (column % 4)] ?? 0;
+          const byte = rows[weight.dataOffset + (at >> 1)] ?? 0;
+          assert.equal((byte >> (4 * (at % 2))) & 15, (pair >> (4 * (quad % 2))) & 15);
+          const scale = rows.readUInt16LE(weight.scalesOffset === null ? 0 : weight.scalesOffset + 2 * (at >> 5));
+          assert.equal(scale, panels.readUInt16LE((other.scalesOffset ?? 0) + 2 * (block * 16 + (row % 16))));
+          compared += 1;
+        }
+      }
+    }
+    assert.ok(compared > 10_000);
+    const formats = async (file: string) =>
+      (await open(file, 'cuda')).manifest.sites.map(({ modules }) => modules[0]?.weight.format);
+    // Minima of Q4_1 have no place in blocks around zero: fitted once more, and the head keeps 8 bits.
+    assert.deepEqual([(await formats('Q4_1')).at(0), (await formats('Q4_1')).at(-1)], ['w4-rows', 'w8-rows']);
   });
 
   for (const [dtype, precision] of [

@@ -155,6 +155,36 @@ describe('quantised graphs', () => {
   });
 });
 
+describe('quantised graphs of a GPU', () => {
+  test('blocks go row by row to MatMulNBits, beside float16', async (t) => {
+    const model = await plan(t, 'w4', 'rows');
+    const { nodes, initializers, outputTypes } = readModel(buildGraph(model, 'weights.bin'));
+    assert.deepEqual(outputTypes, [10]);
+    const products = nodes.filter(({ type }) => type === 'MatMulNBits');
+    assert.equal(products.length, 9);
+    assert.ok(!nodes.some(({ type }) => type === 'Gemm'));
+    assert.deepEqual(products[0]?.attributes, { K: 32, N: 64, bits: 4, block_size: 32 });
+    assert.deepEqual(products.at(-1)?.attributes.bits, 8);
+    const weight = 'model.layers.0.self_attn.qkv_proj.weight';
+    assert.deepEqual(products[0]?.inputs.slice(1), [`${weight}.quants`, `${weight}.scales`]);
+    const found = [`${weight}.quants`, `${weight}.scales`, 'lm_head.weight.quants'].map((input) => {
+      const { type, shape } = initializers.find(({ name }) => name === input) ?? {};
+      return [type, shape];
+    });
+    assert.deepEqual(found, [
+      [2, [64, 1, 16]],
+      [10, [64, 1]],
+      [2, [model.config.vocabSize, 1, 32]],
+    ]);
+    const places = adapterPlaces(model);
+    const [q, k] = places.sites[0]?.modules ?? [];
+    assert.deepEqual([q?.weight.format, k?.weight.format, k?.weight.firstRow], ['w4-rows', 'w4-rows', 0]);
+    assert.equal((k?.weight.dataOffset ?? 0) - (q?.weight.dataOffset ?? 0), 32 * 16);
+    assert.equal((k?.weight.scalesOffset ?? 0) - (q?.weight.scalesOffset ?? 0), 32 * 2);
+    assert.deepEqual([k?.weight.minsOffset, places.embedding.weight.format], [null, 'f16']);
+  });
+});
+
 describe('graphs of 16 bits', () => {
   for (const [precision, type] of [
     ['f16', 10],
