@@ -14,7 +14,7 @@ import type { DeviceKind } from './model/choose-precision.js';
 export const DEVICE_SETTINGS = ['device', 'deviceFallback', 'cudaRuntime', 'cudaGraphs', 'adapterDtype'] as const;
 
 /** Rows of prompts beside answers: what a step of a CPU, and of a GPU, reads without holding answers up for long. */
-const PREFILL_ROWS = { cpu: 16, cuda: 256 } as const;
+const PREFILL_ROWS = { cpu: 64, cuda: 1024 } as const;
 
 /** What computes in this process, and what settings that were left open come to on it. */
 export class StartedDevice {

@@ -204,10 +204,9 @@ export const TARGETS: readonly Target[] = [
     unit: '×',
     measured: (results) => arrivals(results, 'many'),
     limit: () =>
-      'Rows of many adapters seldom share one, so steps read more factors and take longer (see distinct against identical); ' +
-      'and at most 16 prompt rows ride on a step beside running ones (`--max-prefill-rows`), of which these arrivals need ' +
-      'nearly all: steps a tenth longer are a queue several times as long. With 32 rows the ratio was 1.06 in one run, but p99 ' +
-      'between tokens beside a long prompt 2.5 decode steps.',
+      'Rows of many adapters seldom share one, so steps read more factors and take longer (see distinct against identical). ' +
+      'At 80 % of what few adapters saturate at, steps a tenth longer are a queue several times as long, the more so the ' +
+      'fewer prompt rows ride on a step beside running ones (`--max-prefill-rows`).',
   },
   {
     measure: '5 → 2,000 registered adapters, each read from disk at its first request: median first token',
@@ -256,7 +255,8 @@ export const TARGETS: readonly Target[] = [
       });
       return withNote(spreadOf(windows));
     },
-    limit: () => 'A step with prompt rows computes up to 16 of them beside the running ones (`--max-prefill-rows`).',
+    limit: () =>
+      'A step computes up to 16 rows of a long prompt beside the running ones (a quarter of `--max-prefill-rows`).',
   },
 ];
 

@@ -251,8 +251,8 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     value: 'N',
     parse: integer(1, 2 ** 20),
     fallback: () => null,
-    defaultText: '16, on a GPU 256',
-    help: 'rows of prompts in a step that continues answers too: less delays those less, more reads prompts faster',
+    defaultText: '64, on a GPU 1024',
+    help: 'rows of prompts in a step that continues answers too: less delays those less, more reads prompts faster; a longer prompt gets a quarter, all such three quarters',
   },
   maxSequences: {
     flag: 'max-sequences',

@@ -1,5 +1,5 @@
 import type { BlockPool } from './block-pool.js';
-import { blocksFor, canAdmit, maxScoredRows, type SchedulerLimits } from './policy.js';
+import { blocksFor, canAdmit, longPromptRows, maxScoredRows, type SchedulerLimits } from './policy.js';
 import type { PrefixCache } from './prefix-cache.js';
 import { type AdapterEntry, BASE_ENTRY, compareEntries, type RowAdapters } from './row-adapters.js';
 import type { Sequence } from './sequence.js';
@@ -25,8 +25,8 @@ export interface PlanningState {
 
 /**
  * Decides the next step, or returns null when nothing can run. Decode rows come first, so that a running sequence
- * never waits for a prefill, each with the guesses of what follows that are worth their rows; then prefills go on, oldest first, in a step with decode rows only so many that those do
- * not wait long; then the queue is admitted in order until rows, slots or blocks run out. The head of the queue is
+ * never waits for a prefill, each with the guesses of what follows that are worth their rows; then prefills go on,
+ * oldest first, in a step with decode rows only so many that those do not wait long, long prompts in chunks; then the queue is admitted in order until rows, slots or blocks run out. The head of the queue is
  * never passed over, or a long prompt could wait for ever.
  * Time: O(rows + entries · log entries), and O(waiting adapters) where something can be admitted.
  */
@@ -53,6 +53,8 @@ class PlanBuilder {
   #rowsLeft: number;
   /** Rows that one of the engine's own requests may take of this step. */
   #ownRows = Number.POSITIVE_INFINITY;
+  /** Rows that prompts too long for one step may take of this one. */
+  #longRows = { each: Number.POSITIVE_INFINITY, together: Number.POSITIVE_INFINITY };
   /** Blocks that prefills of this step are filling, by `nextFilled`; null = not asked for yet. */
   #filling: Set<string | null> | null = null;
   #scoresLeft: number;
@@ -84,12 +86,13 @@ class PlanBuilder {
     if (this.entries.length === 0) return;
     this.#rowsLeft = Math.min(this.#rowsLeft, limits.maxPrefillRows);
     this.#ownRows = OWN_ROWS_BESIDE_DECODE;
+    this.#longRows = longPromptRows(limits.maxPrefillRows);
   }
 
   continuePrefill(): void {
     for (let index = 0; index < this.#kept && this.#rowsLeft > 0; index += 1) {
       const sequence = this.#state.running[index] as Sequence;
-      if (!sequence.prefilling || this.#scorable(sequence, sequence.computed) === 0) continue;
+      if (!sequence.prefilling || this.#mostRows(sequence, sequence.computed) === 0) continue;
       this.#addRunning(sequence, 'prefill', []);
     }
   }
@@ -118,15 +121,15 @@ class PlanBuilder {
       const fresh = blocksFor(sequence.length, limits.blockSize) - sequence.path.length;
       const taken = fresh + cache.idleOf(sequence);
       const cached = sequence.path.length * limits.blockSize;
-      const scorable = this.#scorable(sequence, cached);
-      if (!canAdmit(headroom, taken) || scorable === 0) break;
+      const most = this.#mostRows(sequence, cached);
+      if (!canAdmit(headroom, taken) || most === 0) break;
       if (this.#isBeingFilled(sequence)) {
         this.turns.push(sequence);
         aside = { slots: aside.slots + 1, blocks: aside.blocks + taken };
         continue;
       }
       const remaining = sequence.length - cached;
-      if (aside.slots > 0 && remaining > Math.min(this.#rowsLeft, scorable)) break;
+      if (aside.slots > 0 && remaining > Math.min(this.#rowsLeft, most)) break;
       slot = slots.nextFree(slot + 1);
       this.turns.push(sequence);
       this.#admitOne(sequence, slot, fresh);
@@ -170,6 +173,19 @@ class PlanBuilder {
     }
   }
 
+  /** Rows from `start` on that one sequence may have of what is left of the step; Infinity when all of it. */
+  #mostRows(sequence: Sequence, start: number): number {
+    const { each, together } = this.#longRows;
+    const long = this.#isLong(sequence, start) ? Math.min(each, together) : Number.POSITIVE_INFINITY;
+    const own = sequence.isOwn ? this.#ownRows : Number.POSITIVE_INFINITY;
+    return Math.min(long, own, this.#scorable(sequence, start));
+  }
+
+  /** True for a prompt of more rows, from its admission on, than a step that decodes may have; `start` is where it begins. */
+  #isLong({ slot, prefillStart, length }: Sequence, start: number): boolean {
+    return length - (slot < 0 ? start : prefillStart) > this.#state.limits.maxPrefillRows;
+  }
+
   /** Rows from `start` on that the step's budget of scored rows leaves; Infinity when it does not matter. */
   #scorable({ scores, request }: Sequence, start: number): number {
     if (scores === null) return Number.POSITIVE_INFINITY;
@@ -198,9 +214,9 @@ class PlanBuilder {
     drafts: readonly number[] = [],
   ): PlanEntry {
     const remaining = sequence.length + drafts.length - start;
-    const most = sequence.isOwn ? this.#ownRows : Number.POSITIVE_INFINITY;
-    const count = Math.min(remaining, this.#rowsLeft, this.#scorable(sequence, start), most);
+    const count = Math.min(remaining, this.#rowsLeft, this.#mostRows(sequence, start));
     this.#rowsLeft -= count;
+    if (this.#isLong(sequence, start)) this.#longRows.together -= count;
     const scored = scoredRows(sequence, start, count);
     this.#scoresLeft -= scored.scoredCount;
     const { entry: adapter, from } = sequence.adapters as RowAdapters;

@@ -7,7 +7,10 @@ export interface SchedulerLimits {
   readonly maxSequences: number;
   /** Rows of one step, decode and prefill together; at least `maxSequences`. */
   readonly maxBatchTokens: number;
-  /** Prefill rows of a step that has decode rows too, so that it takes no longer than running sequences can bear. */
+  /**
+   * Prefill rows of a step that has decode rows too, so that it takes no longer than running sequences can bear. What
+   * prompts with more rows than this may take of them: `longPromptRows`.
+   */
   readonly maxPrefillRows: number;
   /** Requests that may wait, those waiting for an adapter included. */
   readonly maxQueue: number;
@@ -96,6 +99,16 @@ export function checkRequest(
         `prompt and ${output} new tokens need ${blocks}: shorten the request or give the server more KV memory`,
     );
   }
+}
+
+/**
+ * Of the prefill rows of a step that decodes, what prompts may take that have more rows than such a step may hold: each
+ * a quarter, so that one that arrives alone delays running sequences little in each of its many steps, and together all
+ * but a quarter, so that shorter prompts need not wait until they have been read.
+ */
+export function longPromptRows(maxPrefillRows: number): { each: number; together: number } {
+  const quarter = Math.ceil(maxPrefillRows / 4);
+  return { each: quarter, together: Math.max(quarter, maxPrefillRows - quarter) };
 }
 
 /** Memory for the logits of a step's scored rows: beyond it, a prompt is scored in more steps. */

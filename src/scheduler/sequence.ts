@@ -38,6 +38,8 @@ export class Sequence {
   computed = 0;
   /** Tokens that were there at the last admission: below this, rows are prefill. */
   prefillLength = 0;
+  /** Of these, tokens whose K/V was cached then. */
+  prefillStart = 0;
   /** −1 while waiting. */
   slot = -1;
   /** Physical blocks in logical order. Prefill owns all it will need from the start, decode one at a time. */
@@ -130,6 +132,7 @@ export class Sequence {
     this.slot = slot;
     this.admission = admission;
     this.computed = cached;
+    this.prefillStart = cached;
     this.prefillLength = this.#length;
   }
 
@@ -138,6 +141,7 @@ export class Sequence {
     this.slot = -1;
     this.blocks.length = 0;
     this.computed = 0;
+    this.prefillStart = 0;
     this.prefillLength = 0;
   }
 }

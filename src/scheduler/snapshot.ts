@@ -11,6 +11,7 @@ export interface SequenceSnapshot {
   readonly length: number;
   readonly computed: number;
   readonly prefillLength: number;
+  readonly prefillStart: number;
   /** Prompt tokens that need no score (any more); null when none does. */
   readonly scored: number | null;
   readonly slot: number;
@@ -75,6 +76,7 @@ export function snapshotSequence(sequence: Sequence): SequenceSnapshot {
     length: sequence.length,
     computed: sequence.computed,
     prefillLength: sequence.prefillLength,
+    prefillStart: sequence.prefillStart,
     scored: sequence.scores?.known ?? null,
     slot: sequence.slot,
     blocks: [...sequence.blocks],

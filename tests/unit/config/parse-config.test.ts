@@ -112,7 +112,7 @@ const VALUES: Readonly<Record<string, readonly [string, unknown]>> = {
   'hub-token': ['hf_x', 'hf_x'],
   'prefix-cache': ['off', false],
   speculation: ['off', false],
-  'max-prefill-rows': ['64', 64],
+  'max-prefill-rows': ['32', 32],
   'hub-offline': ['on', true],
   's3-endpoint': ['http://localhost:9000', 'http://localhost:9000'],
   'adapter-disk': ['1GiB', 2 ** 30],

@@ -27,7 +27,7 @@ test('on a CPU, open settings become those of a CPU, and a GPU that cannot be us
   );
   assert.deepEqual(warnings, ['THE CPU COMPUTES instead of a GPU. no GPU: buy one']);
   assert.deepEqual([device.kind, device.title, device.start], ['cpu', 'the CPU', {}]);
-  assert.deepEqual([device.precision(OPEN), device.prefillRows(OPEN)], ['f32', 16]);
+  assert.deepEqual([device.precision(OPEN), device.prefillRows(OPEN)], ['f32', 64]);
   assert.deepEqual([device.precision({ precision: 'w8' }), device.prefillRows({ maxPrefillRows: 3 })], ['w8', 3]);
   const memory = device.memory({ ...OPEN, maxBatchTokens: 512 }, {} as ModelManifest, 2 ** 34);
   assert.deepEqual(memory, { adapterMemoryBytes: 2 ** 30, kvMemoryBytes: 2 ** 28 });
@@ -47,6 +47,6 @@ test('on a GPU, open settings become those of a GPU', () => {
   const device = startDevice(ASKED, assert.fail, () => ({ obstacles: [], devices: [gpu], hasDriver: true }));
   assert.deepEqual(device.start, { cuda: { device: 0, name: 'g', capability: 90, graphs: true } });
   assert.equal(device.title, 'cuda:0, g, 65536 MiB free');
-  assert.deepEqual([device.kind, device.precision(OPEN), device.prefillRows(OPEN)], ['cuda', 'auto', 256]);
+  assert.deepEqual([device.kind, device.precision(OPEN), device.prefillRows(OPEN)], ['cuda', 'auto', 1024]);
   assert.equal(device.precision({ precision: 'f32' }), 'f32');
 });

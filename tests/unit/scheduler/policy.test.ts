@@ -7,6 +7,7 @@ import {
   checkLimits,
   checkRequest,
   finishReason,
+  longPromptRows,
   maxScoredRows,
 } from '../../../src/scheduler/policy.js';
 import { makeLimits } from './requests.js';
@@ -24,6 +25,18 @@ test('blocksFor rounds up to whole blocks', () => {
     [5, 1, 5],
   ] as const) {
     assert.equal(blocksFor(tokens, blockSize), blocks, `${tokens} tokens in blocks of ${blockSize}`);
+  }
+});
+
+test('of the prefill rows of a step that decodes, long prompts leave a quarter to others, and always get on', () => {
+  for (const [rows, each, together] of [
+    [1, 1, 1],
+    [2, 1, 1],
+    [3, 1, 2],
+    [10, 3, 7],
+    [64, 16, 48],
+  ] as const) {
+    assert.deepEqual(longPromptRows(rows), { each, together }, `of ${rows} rows`);
   }
 });
 

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { LoramuxError } from '../../../src/core/errors.js';
 import type { SequenceEvent, ServedBy } from '../../../src/core/request.js';
 import { checkBatch, checkSnapshot } from '../../../src/scheduler/invariants.js';
-import { blocksFor, maxScoredRows, type SchedulerLimits } from '../../../src/scheduler/policy.js';
+import { blocksFor, longPromptRows, maxScoredRows, type SchedulerLimits } from '../../../src/scheduler/policy.js';
 import { BASE_ROWS, type RowAdapters, rowAdapters } from '../../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../../src/scheduler/scheduler.js';
 import type { SchedulerSnapshot } from '../../../src/scheduler/snapshot.js';
@@ -135,6 +135,7 @@ const met = {
   cacheHits: 0,
   sharedBlocks: 0,
   setAside: 0,
+  longChunks: 0,
   failedLoads: 0,
   scored: 0,
   fullOfScores: 0,
@@ -234,10 +235,14 @@ class Run {
     const outOfScores = plan.scoredRows === maxScoredRows(before.limits.vocabSize);
     const preempted = new Set(plan.preemptedIds);
     const kept = before.running.filter(({ id }) => !preempted.has(id));
-    for (const { id, computed, prefillLength, scored } of kept) {
+    const long = this.#longRows(plan);
+    for (const { id, computed, prefillLength, prefillStart, scored } of kept) {
       if (computed >= prefillLength) assert.equal(rows.get(id), 1, 'every running sequence past its prefill decodes');
-      else if (plan.rows < most && (scored === null || !outOfScores))
-        assert.equal(rows.get(id), prefillLength - computed, 'prefills use what is left');
+      else if (plan.rows < most && (scored === null || !outOfScores)) {
+        const isLong = decodeRows > 0 && prefillLength - prefillStart > maxPrefillRows;
+        const count = isLong ? Math.min(long.each, prefillLength - computed) : prefillLength - computed;
+        if (!isLong || !long.usedUp) assert.equal(rows.get(id), count, 'prefills use what is left for them');
+      }
     }
     const last = before.running.at(-preempted.size - 1);
     assert.deepEqual(kept.at(-1), preempted.size > 0 ? last : before.running.at(-1), 'the most recent are preempted');
@@ -263,11 +268,30 @@ class Run {
     ]);
     const outOfSlots = before.freeSlots === admitted.length;
     const outOfBlocks = blocksFor(next.length, blockSize) > kvBlocks - held.size;
-    if (outOfSlots || outOfBlocks || (outOfScores && next.scored !== null)) return;
+    if (outOfSlots || outOfBlocks || long.usedUp || (outOfScores && next.scored !== null)) return;
     const prefilling = plan.entries.filter(({ phase }) => phase === 'prefill').map(({ sequence }) => sequence.id);
     const leader = prefilling.find((id) => this.#beginAlike(id, next.id, blockSize));
     assert.ok(leader !== undefined, `request ${next.id} could have been admitted`);
     met.setAside += 1;
+  }
+
+  /** Holds a step to what it may have of prompts that are longer than all prefill rows of a step that decodes. */
+  #longRows({ decodeRows, entries }: StepPlan): { each: number; usedUp: boolean } {
+    const { maxPrefillRows } = this.#scenario.limits;
+    if (decodeRows === 0) return { each: Number.POSITIVE_INFINITY, usedUp: false };
+    const { each, together } = longPromptRows(maxPrefillRows);
+    const long = entries.filter(({ phase, sequence, start }) => {
+      const from = sequence.slot < 0 ? start : sequence.prefillStart;
+      return phase === 'prefill' && sequence.length - from > maxPrefillRows;
+    });
+    const taken = long.reduce((sum, { count }) => sum + count, 0);
+    assert.ok(taken <= together, 'long prompts leave rows to others');
+    assert.ok(
+      long.every(({ count }) => count <= each),
+      'a long prompt takes its share at most',
+    );
+    if (long.length > 0) met.longChunks += 1;
+    return { each, usedUp: taken === together };
   }
 
   /** True when the first block of both holds the same tokens under the same salt. */

@@ -38,7 +38,7 @@ export function makeLimits(rest: Partial<SchedulerLimits> = {}): SchedulerLimits
   return {
     maxSequences: 4,
     maxBatchTokens: 16,
-    maxPrefillRows: rest.maxBatchTokens ?? 16,
+    maxPrefillRows: 1_000,
     maxQueue: 8,
     kvBlocks: 32,
     blockSize: 4,

@@ -28,6 +28,40 @@ describe('batching', () => {
     assert.equal(harness.scheduler.plan(9), null);
   });
 
+  test('a step that decodes reads prompts that it can hold whole, and longer ones in chunks', () => {
+    const harness = new Harness({
+      maxSequences: 6,
+      maxBatchTokens: 64,
+      maxPrefillRows: 8,
+      kvBlocks: 64,
+      prefixCache: false,
+    });
+    harness.enqueue(1, 2, 9);
+    harness.step();
+    harness.enqueue(2, 9, 2);
+    assert.equal(rowsOf(harness.step()), '1:1 2:p2', 'alone, no more than with others');
+    for (const [id, prompt] of [
+      [3, 20],
+      [4, 3],
+      [5, 4],
+    ] as const) {
+      harness.enqueue(id, prompt, 2);
+    }
+    assert.equal(rowsOf(harness.step()), '1:1 2:p2 3:p2 4:p3 5:p1', 'the oldest first, all rows used');
+    harness.enqueue(6, 20, 2);
+    const steps = Array.from({ length: 3 }, () => rowsOf(harness.step()));
+    assert.deepEqual(steps, ['1:1 2:p2 3:p2 4:1 5:p3 6:p1', '1:1 2:p2 3:p2 5:1 6:p2', '1:1 2:p1 3:p2 6:p2']);
+  });
+
+  test('a long prompt of which the cache holds all but a little is a short one', () => {
+    const harness = new Harness({ maxSequences: 2, maxBatchTokens: 64, maxPrefillRows: 8, blockSize: 4 });
+    harness.enqueue(1, 2, 20);
+    harness.enqueue(2, 16, 1);
+    harness.step();
+    harness.scheduler.enqueue({ ...makeRequest(2, 19, 2), id: 3 }, BASE_ROWS, harness.nowMs, SERVED_BY);
+    assert.equal(rowsOf(harness.step()), '1:1 3:p3');
+  });
+
   test("the engine's own requests take one row of a step that decodes, all of their rows of any other", () => {
     const harness = new Harness({ maxSequences: 4 });
     const own = (id: number): void =>
