@@ -7,6 +7,7 @@ pub mod constraint;
 #[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
 pub mod cuda;
 pub mod error;
+pub mod idle;
 pub mod kernels;
 pub mod kv;
 pub mod manifest;

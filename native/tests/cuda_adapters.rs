@@ -1,6 +1,6 @@
 //! Adapters on the device, read back through their tables: what the CPU's compile gives, number by number.
 #![cfg(any(feature = "cuda", feature = "cuda-emulated"))]
-#![allow(clippy::unwrap_used, clippy::cast_sign_loss, reason = "test code")]
+#![allow(clippy::unwrap_used, clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "test code")]
 
 mod common;
 mod toy;
@@ -13,18 +13,23 @@ use loramux_native::adapters::resident::{Adapter as Packed, EmbeddingDelta, Pack
 use loramux_native::adapters::store::{AdapterStore, Resident};
 use loramux_native::cuda::abi;
 use loramux_native::cuda::device::Device;
+use loramux_native::cuda::host_tier::HostTier;
 use loramux_native::cuda::image::{FixUp, ImageMap, Placement};
 use loramux_native::cuda::image_builder::ImageBuilder;
 use loramux_native::cuda::loader::{DeviceAdapter, Loader, MAX_SPARE_DEVICE, MAX_SPARE_PINNED};
 use loramux_native::cuda::memory::DeviceBuffer;
 use loramux_native::cuda::pool::PinnedPool;
-use loramux_native::cuda::staging::Staging;
-use loramux_native::error::Code;
+use loramux_native::cuda::slab::{PAGE, Pages, Slab};
+use loramux_native::cuda::staging::{Run, Staging};
+use loramux_native::error::{Code, Error};
+use loramux_native::idle::Keeper;
 use loramux_native::kernels::lora::{PANEL, Stored};
 use loramux_native::kernels::simd::Dtype;
 use loramux_native::manifest::Manifest;
 use loramux_native::weights::Weights;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use toy::adapter::{Adapter, Rows};
 use toy::{HEAD_SITE, NORMS, Toy, VOCAB, Variant, WIDTH};
 
@@ -246,6 +251,147 @@ fn embeddings_heads_and_norms_are_the_cpus() {
     }
 }
 
+#[test]
+fn what_the_host_kept_comes_back_as_the_same_numbers() {
+    let Some(bench) = Bench::new() else { return };
+    let host = HostTier::new(&bench.device, Slab::new(&bench.device, 64 * PAGE)).unwrap();
+    let adapters: Vec<_> = (0..4)
+        .map(|seed| Adapter {
+            head_rows: Some(Rows::random(9, Dtype::F32, Some(&[9u32, 2, 49]), 1.0)),
+            ..Adapter::random(seed, 17, Dtype::F16, true, &ALL).with_embedding(5, 7, Dtype::F32, true).with_norms(6, &[0, 3])
+        })
+        .collect();
+    let keep = |adapter: &Adapter| host.keep(&bench.load(adapter)).unwrap().unwrap();
+    let images: Vec<_> = adapters.iter().map(keep).collect();
+    assert_eq!(host.used(), images.iter().map(|(_, bytes)| bytes).sum::<usize>());
+    // Backwards, all at once, twice: none lies where it lay.
+    for round in 0..2 {
+        let back: Vec<_> = images.iter().rev().map(|&(image, _)| bench.loader.restore(9, &host.get(image).unwrap()).unwrap()).collect();
+        for (i, (device, adapter)) in back.iter().zip(adapters.iter().rev()).enumerate() {
+            let packed = bench.compile(adapter);
+            assert_eq!((device.handle(), device.stands_alone(), device.bytes()), (9, packed.stands_alone, device.map().bytes()));
+            let what = format!("round {round}, adapter {i}");
+            assert_numbers(&bench, &bench.image(device), device.address(), &packed, &what);
+        }
+    }
+    for (image, _) in images {
+        host.discard(image);
+        assert_eq!(host.get(image).err().unwrap().code, Code::Native);
+    }
+    assert_eq!(host.used(), 0);
+}
+
+#[test]
+fn a_host_without_room_keeps_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    let adapter = bench.load(&Adapter::random(1, 64, Dtype::F32, true, &ALL));
+    let pages = adapter.bytes().div_ceil(PAGE);
+    let host = HostTier::new(&bench.device, Slab::new(&bench.device, pages * PAGE + PAGE - 1)).unwrap();
+    let (first, bytes) = host.keep(&adapter).unwrap().unwrap();
+    assert_eq!((bytes, host.used()), (pages * PAGE, pages * PAGE));
+    assert!(host.keep(&adapter).unwrap().is_none());
+    // A load that reads it holds its pages.
+    let read = host.get(first).unwrap();
+    host.discard(first);
+    assert!(host.keep(&adapter).unwrap().is_none());
+    drop(read);
+    assert!(host.keep(&adapter).unwrap().is_some());
+    host.clear();
+    assert_eq!(host.used(), 0);
+}
+
+#[test]
+fn pages_stay_within_their_budget_and_hold_what_was_copied_to_them() {
+    let Some(device) = first_device() else { return };
+    let slab = Slab::new(&device, 300 * PAGE);
+    let stream = device.stream(0).unwrap();
+    let mut rng = Rng(3);
+    let mut held: Vec<(Pages, Arc<DeviceBuffer>, Vec<u8>)> = Vec::new();
+    for round in 0..60u8 {
+        let bytes = 1 + rng.below(if round % 7 == 0 { 260 * PAGE } else { 9 * PAGE });
+        let used: usize = held.iter().map(|(pages, ..)| pages.bytes()).sum();
+        assert_eq!(slab.used(), used);
+        let Some(mut pages) = slab.take(bytes) else {
+            assert!(used + bytes > 299 * PAGE, "{bytes} refused beside {used}");
+            held.swap_remove(rng.below(held.len()));
+            continue;
+        };
+        // In pieces of any length, with a gap on the device between them.
+        let mut staging = Staging::new(&device, bytes.min(3 * PAGE) + 8).unwrap();
+        let len = bytes.min(3 * PAGE);
+        staging.bytes_mut().unwrap().iter_mut().enumerate().for_each(|(i, byte)| *byte = (i / 251) as u8 ^ round);
+        let memory = Arc::new(device.alloc(len + 8).unwrap());
+        staging.copy_in(len + 8, &memory, 0, &stream).unwrap();
+        let wanted = staging.bytes().unwrap().to_vec();
+        let cut = rng.below(len);
+        let base = memory.ptr().addr();
+        let runs = [Run { from: 0, to: base, len: cut }, Run { from: cut, to: base + cut + 8, len: len - cut }];
+        pages.copy_out(&runs, &memory, &stream).unwrap();
+        stream.zero(&memory).unwrap();
+        held.push((pages, memory, [&wanted[..cut], &wanted[cut + 8..]].concat()));
+        for (pages, memory, wanted) in &mut held {
+            let run = [Run { from: 0, to: memory.ptr().addr(), len: wanted.len() }];
+            pages.copy_in(&run, memory, &stream).unwrap();
+            let mut back = Staging::new(&device, wanted.len()).unwrap();
+            back.copy_out(memory, 0, wanted.len(), &stream).unwrap();
+            assert_eq!(back.bytes().unwrap(), &wanted[..], "round {round}");
+        }
+        if held.len() > 5 {
+            held.swap_remove(rng.below(5));
+        }
+    }
+    let (mut pages, memory, _) = held.swap_remove(0);
+    let (base, all) = (memory.ptr().addr(), pages.bytes());
+    for run in [
+        Run { from: all - 4, to: base, len: 5 },
+        Run { from: usize::MAX, to: base, len: 5 },
+        Run { from: 0, to: base - 1, len: 5 },
+        Run { from: 0, to: base + memory.len() - 4, len: 5 },
+    ] {
+        assert_eq!(pages.copy_in(&[run], &memory, &stream).err().unwrap().code, Code::Native);
+    }
+    assert_eq!(pages.put(all - 4, 1).err().unwrap().code, Code::Native);
+    assert_eq!(pages.put(usize::MAX, 1).err().unwrap().code, Code::Native);
+    drop((held, pages));
+    assert_eq!(slab.used(), 0);
+}
+
+#[test]
+fn a_slab_without_more_pinned_memory_lives_on_with_what_it_has() {
+    let Some(device) = first_device() else { return };
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (from, count) = (device.clone(), asked.clone());
+    let source = move |bytes| {
+        if count.fetch_add(1, Ordering::Relaxed) > 0 {
+            return Err(Error::new(Code::Device, "no more"));
+        }
+        from.pinned(bytes)
+    };
+    let slab = Slab::of(1 << 40, Box::new(source));
+    let first = slab.take(100 * PAGE).unwrap();
+    assert!(slab.take(200 * PAGE).is_none(), "the second piece was refused");
+    let second = slab.take(100 * PAGE).unwrap();
+    assert!(slab.take(200 * PAGE).is_none());
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "it is not asked for again");
+    drop((first, second));
+    assert!(slab.take(200 * PAGE).is_some());
+}
+
+#[test]
+fn memory_that_nobody_wanted_for_a_while_is_given_back() {
+    let Some(bench) = Bench::new() else { return };
+    drop(bench.load(&Adapter::random(1, 8, Dtype::F16, false, &ALL)));
+    let spare = || (bench.loader.spare().bytes(), bench.loader.pool().spare().bytes());
+    let before = spare();
+    assert!(before.0 > 0 && before.1 > 0);
+    bench.loader.spare().trim(Duration::from_hours(1));
+    bench.loader.pool().spare().trim(Duration::from_hours(1));
+    assert_eq!(spare(), before, "it was just used");
+    bench.loader.spare().trim(Duration::ZERO);
+    bench.loader.pool().spare().trim(Duration::ZERO);
+    assert_eq!((spare(), bench.device.allocated_bytes()), ((0, 0), 0));
+}
+
 /// Arrays in random order and distance, some of them neighbours as in the image; the bytes that this takes.
 fn scatter(rng: &mut Rng, map: &ImageMap, base: usize) -> (Placement, usize) {
     let mut addresses = vec![0; map.arrays().len()];
@@ -328,7 +474,7 @@ fn what_the_cpu_refuses_is_refused_and_leaves_nothing() {
     let error = bench.loader.load(1, &adapter.file(), &adapter.plan(), &bench.manifest, &bench.weights).err().unwrap();
     assert!(error.code == Code::AdapterInvalid && error.message.contains("element 5 is NaN"), "{error}");
     assert_eq!(bench.device.allocated_bytes(), 0);
-    assert!(bench.loader.pool().spare_bytes() > 0, "its pinned memory waits for the next");
+    assert!(bench.loader.pool().spare().bytes() > 0, "its pinned memory waits for the next");
     drop(bench.toy);
 }
 
@@ -376,7 +522,7 @@ fn loads_use_memory_again_and_what_lies_spare_stays_bounded() {
     }
     assert!(bench.loader.spare().bytes() <= MAX_SPARE_DEVICE);
     // One load at a time: one pinned buffer serves them all.
-    let spare = bench.loader.pool().spare_bytes();
+    let spare = bench.loader.pool().spare().bytes();
     assert!(spare > 0 && spare <= 1 << 20 && spare <= MAX_SPARE_PINNED, "{spare} bytes");
 }
 
@@ -387,16 +533,16 @@ fn a_pool_keeps_no_more_than_its_bound_and_gives_the_smallest_that_fits() {
     let pool = PinnedPool::new(&device, 8 * MIB);
     let taken: Vec<_> = [1, 2, 4, 6].map(|mib| pool.take(mib * MIB - 5).unwrap()).into_iter().collect();
     assert_eq!(taken.iter().map(|b| b.len() / MIB).collect::<Vec<_>>(), [1, 2, 4, 6]);
-    assert_eq!(pool.spare_bytes(), 0);
+    assert_eq!(pool.spare().bytes(), 0);
     // Given back in this order: 1, 2, 4 fit, 6 drives out the oldest.
     drop(taken);
-    assert_eq!(pool.spare_bytes(), 6 * MIB);
+    assert_eq!(pool.spare().bytes(), 6 * MIB);
     assert_eq!(pool.take(100).unwrap().len(), 6 * MIB, "the smallest that fits");
     drop([pool.take(6 * MIB).unwrap(), pool.take(2 * MIB).unwrap()]);
-    assert_eq!(pool.spare_bytes(), 8 * MIB);
+    assert_eq!(pool.spare().bytes(), 8 * MIB);
     assert_eq!(pool.take(2 * MIB).unwrap().len(), 2 * MIB);
     drop(pool.take(9 * MIB).unwrap());
-    assert_eq!(pool.spare_bytes(), 0, "larger than the bound: all go");
+    assert_eq!(pool.spare().bytes(), 0, "larger than the bound: all go");
     // Random traffic.
     let mut rng = Rng(1);
     let mut held = Vec::new();
@@ -410,6 +556,6 @@ fn a_pool_keeps_no_more_than_its_bound_and_gives_the_smallest_that_fits() {
             drop(held.swap_remove(rng.below(held.len())));
         }
         held.truncate(6);
-        assert!(pool.spare_bytes() <= 8 * MIB);
+        assert!(pool.spare().bytes() <= 8 * MIB);
     }
 }

@@ -62,7 +62,7 @@ impl Stepper {
     fn open(toy: &Toy, graphs: bool) -> Self {
         let (manifest, options) = (toy.own_manifest(), device_options(toy));
         let weights = Weights::open(&options.directory.join(&manifest.weights.file)).unwrap();
-        let (core, adapters) = CudaCore::open(&manifest, &options, CudaOptions { device: 0, graphs }).unwrap();
+        let (core, adapters) = CudaCore::open(&manifest, &options, CudaOptions { device: 0, graphs, host_bytes: 0 }).unwrap();
         let resident = |adapter: &toy::adapter::Adapter| adapters.compile(&adapter.file(), &adapter.plan(), &manifest, &weights).unwrap().0;
         let table = pool().iter().map(|adapter| vec![(resident(adapter), 1.0)]).collect();
         let constraints = loramux_native::constraint::store::ConstraintStore::new(options.directory, Vec::new());

@@ -58,11 +58,14 @@ impl Device {
     /// How many there are.
     ///
     /// # Errors
-    /// `ERR_DEVICE` where there is no driver.
+    /// `ERR_DEVICE` where there is no driver, in CUDA's words alone: what to do depends on what else the machine has.
     pub fn count() -> Result<usize> {
         let mut count = 0;
         // SAFETY: writes one number, which lives here.
-        check(unsafe { abi::lmx_device_count(&raw mut count) }, "counting devices")?;
+        let status = unsafe { abi::lmx_device_count(&raw mut count) };
+        if status != 0 {
+            return Err(Error::new(Code::Device, failure(status, "counting devices")));
+        }
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
@@ -155,12 +158,16 @@ pub fn check(status: abi::Status, what: &str) -> Result<()> {
     if status == 0 {
         return Ok(());
     }
+    Err(Error::new(Code::Device, format!("{}. See docs/gpu.md; if it comes again, restart", failure(status, what))))
+}
+
+fn failure(status: abi::Status, what: &str) -> String {
     // SAFETY: the text is static, or null.
     let text = unsafe {
         let text = abi::lmx_error_text(status);
         if text.is_null() { "unknown error".into() } else { CStr::from_ptr(text).to_string_lossy() }
     };
-    Err(Error::new(Code::Device, format!("{what}: CUDA error {status}, {text}. See docs/gpu.md; if it comes again, restart")))
+    format!("{what}: CUDA error {status}, {text}")
 }
 
 /// That both sides mean the same structs.

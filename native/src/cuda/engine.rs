@@ -6,10 +6,12 @@ use super::bucket::Buckets;
 use super::device::{Device, check};
 use super::env::{CurrentStep, DeviceEnv, Launch, int};
 use super::graphs::{Graphs, Key};
+use super::host_tier::HostTier;
 use super::loader::{DeviceAdapter, Loader};
 use super::memory::DeviceBuffer;
 use super::sampling::{Chosen, DeviceSampler, Plan, RowPlan};
 use super::session::{Bound, DeviceSession};
+use super::slab::Slab;
 use super::spaces::{KvBlocks, RopeTables, Workspace};
 use super::tables::StepTables;
 use crate::adapters::compile::FactorStorage;
@@ -21,7 +23,7 @@ use crate::kv::rope::Rope;
 use crate::manifest::{DecoderConfig, Manifest};
 use crate::sampler::NO_TOKEN;
 use crate::session::context::{StepContext, StepLimits};
-use crate::session::core::{Core, Residents, Step};
+use crate::session::core::{Core, Kept, Residents, Step};
 use crate::session::engine::{CudaOptions, EngineOptions};
 use crate::session::last_sampled::LastSampled;
 use crate::session::step::StepResult;
@@ -61,6 +63,8 @@ struct Workspaces {
 pub struct DeviceAdapters {
     store: AdapterStore<DeviceAdapter>,
     loader: Loader,
+    /// What is kept of them on the host; None where nothing is to be.
+    host: Option<HostTier>,
 }
 
 impl CudaCore {
@@ -98,7 +102,14 @@ impl CudaCore {
         };
         let token_count = options.token_count.min(env.vocab);
         let sampler = DeviceSampler::new(&device, &env.stream, dtype, env.vocab, token_count, limits.max_sequences)?;
-        let adapters = Arc::new(DeviceAdapters { store: AdapterStore::default(), loader: Loader::new(&device)? });
+        let adapters = Arc::new(DeviceAdapters {
+            store: AdapterStore::default(),
+            loader: Loader::new(&device)?,
+            host: match cuda.host_bytes {
+                0 => None,
+                bytes => Some(HostTier::new(&device, Slab::new(&device, bytes))?),
+            },
+        });
         let row_zero = device.alloc(size_of::<i64>())?;
         env.stream.zero(&row_zero)?;
         let core = Self {
@@ -211,10 +222,44 @@ impl Residents for DeviceAdapters {
 
     fn clear(&self) {
         self.store.clear();
+        if let Some(host) = &self.host {
+            host.clear();
+        }
+    }
+
+    fn kept(&self) -> Option<&dyn Kept> {
+        self.host.as_ref().map(|_| self as &dyn Kept)
     }
 
     fn memory(&self) -> (usize, usize) {
         self.store.memory()
+    }
+}
+
+impl Kept for DeviceAdapters {
+    fn keep(&self, handle: u32) -> Result<Option<(u32, usize)>> {
+        self.host()?.keep(&*self.store.get(handle)?)
+    }
+
+    fn restore(&self, image: u32) -> Result<(u32, usize)> {
+        let image = self.host()?.get(image)?;
+        let handle = self.store.next_handle();
+        let adapter = self.loader.restore(handle, &image)?;
+        let bytes = adapter.bytes();
+        self.store.insert(Arc::new(adapter));
+        Ok((handle, bytes))
+    }
+
+    fn discard(&self, image: u32) {
+        if let Some(host) = &self.host {
+            host.discard(image);
+        }
+    }
+}
+
+impl DeviceAdapters {
+    fn host(&self) -> Result<&HostTier> {
+        self.host.as_ref().ok_or_else(|| Error::new(Code::Native, "the engine was opened without a host tier"))
     }
 }
 

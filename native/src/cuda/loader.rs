@@ -1,10 +1,11 @@
 //! Adapters on their way to the device.
 //!
-//! An adapter is resident when its numbers are in device memory. There is no second tier on the host: one that was evicted
-//! comes from its file again, whose pages the system keeps while it has room.
+//! An adapter is resident when its numbers are in device memory. One that was evicted comes from its image on the host, if it
+//! was kept there ([`super::host_tier`]), or from its file again.
 
 use super::abi;
 use super::device::Device;
+use super::host_tier::HostImage;
 use super::image::{ImageMap, Placement};
 use super::image_builder::ImageBuilder;
 use super::memory::DeviceBuffer;
@@ -53,6 +54,18 @@ impl DeviceAdapter {
         &self.memory
     }
 
+    /// What it is made of.
+    #[must_use]
+    pub fn map(&self) -> &Arc<ImageMap> {
+        &self.map
+    }
+
+    /// Where its arrays lie.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
     /// Highest rank of a site, all modules together.
     #[must_use]
     pub fn most_rank(&self) -> usize {
@@ -95,7 +108,7 @@ pub struct Loader {
 impl Loader {
     pub fn new(device: &Device) -> Result<Self> {
         let pool = PinnedPool::new(device, MAX_SPARE_PINNED);
-        Ok(Self { device: device.clone(), stream: device.stream(UPLOAD_PRIORITY)?, pool, spare: Arc::new(Spare::new(MAX_SPARE_DEVICE)) })
+        Ok(Self { device: device.clone(), stream: device.stream(UPLOAD_PRIORITY)?, pool, spare: Spare::new(MAX_SPARE_DEVICE) })
     }
 
     /// Makes `file` resident. Returns when it is: the calling thread waits, no stream of a step does.
@@ -106,16 +119,36 @@ impl Loader {
         let mut image = ImageBuilder::begin(&self.pool, plan, manifest, file.size(), file.tensors.len())?;
         read_adapter(file, plan, manifest, weights, &mut image)?;
         let image = image.finish()?;
+        let (memory, placement) = self.place(image.map(), &file.label)?;
         let map = image.map().clone();
+        image.upload(&placement, &memory, &self.stream)?;
+        Ok(self.adapter(handle, memory, map, placement))
+    }
+
+    /// Makes an adapter resident that the host kept, by copies alone; otherwise as [`Loader::load`].
+    ///
+    /// # Errors
+    /// `ERR_ADAPTER_NO_SPACE` when the device has no room, `ERR_DEVICE` when it fails.
+    pub fn restore(&self, handle: u32, image: &HostImage) -> Result<DeviceAdapter> {
+        let (memory, placement) = self.place(image.map(), "an adapter that the host kept")?;
+        image.upload(&placement, &memory, &self.stream)?;
+        Ok(self.adapter(handle, memory, image.map().clone(), placement))
+    }
+
+    /// Memory for an image, and where in it its arrays go.
+    fn place(&self, map: &ImageMap, label: &str) -> Result<(Arc<DeviceBuffer>, Placement)> {
         let bytes = map.bytes();
         let full = || {
-            let what = format!("{}: the device has no room for its {bytes} bytes: lower --adapter-memory or --kv-memory", file.label);
+            let what = format!("{label}: the device has no room for its {bytes} bytes: lower --adapter-memory or --kv-memory");
             Error::new(Code::AdapterNoSpace, what)
         };
         let memory = Arc::new(self.memory(bytes)?.ok_or_else(full)?);
-        let placement = Placement::contiguous(&map, memory.ptr().addr());
-        image.upload(&placement, &memory, &self.stream)?;
-        Ok(DeviceAdapter { handle, memory: ManuallyDrop::new(memory), spare: self.spare.clone(), map, placement })
+        let placement = Placement::contiguous(map, memory.ptr().addr());
+        Ok((memory, placement))
+    }
+
+    fn adapter(&self, handle: u32, memory: Arc<DeviceBuffer>, map: Arc<ImageMap>, placement: Placement) -> DeviceAdapter {
+        DeviceAdapter { handle, memory: ManuallyDrop::new(memory), spare: self.spare.clone(), map, placement }
     }
 
     /// What an adapter that left had, if it fits without much waste, or fresh memory; None when the device has no room even

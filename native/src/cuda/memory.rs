@@ -37,6 +37,11 @@ impl DeviceBuffer {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
 }
 
 impl Drop for DeviceBuffer {
@@ -70,6 +75,11 @@ impl PinnedBuffer {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Where it begins, for those who give parts of it to owners of their own.
+    pub(super) fn ptr(&self) -> NonNull<u8> {
+        self.data
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Pooled {
 impl PinnedPool {
     #[must_use]
     pub fn new(device: &Device, max_spare: usize) -> Self {
-        Self { device: device.clone(), spare: Arc::new(Spare::new(max_spare)) }
+        Self { device: device.clone(), spare: Spare::new(max_spare) }
     }
 
     /// At least `len` bytes of any content: the smallest spare buffer that has them, or a fresh one.
@@ -44,10 +44,10 @@ impl PinnedPool {
         self.spare.give(buffer.len(), buffer);
     }
 
-    /// Bytes that lie spare.
+    /// What lies spare.
     #[must_use]
-    pub fn spare_bytes(&self) -> usize {
-        self.spare.bytes()
+    pub fn spare(&self) -> &Spare<PinnedBuffer> {
+        &self.spare
     }
 }
 

@@ -140,14 +140,14 @@ struct Piece {
 }
 
 /// Queues a copy between an address of the device, one of the host, of so many bytes.
-type Queue = unsafe fn(*mut u8, *mut u8, usize, abi::RawStream) -> abi::Status;
+pub(super) type Queue = unsafe fn(*mut u8, *mut u8, usize, abi::RawStream) -> abi::Status;
 
-unsafe fn copy_in(device: *mut u8, host: *mut u8, len: usize, stream: abi::RawStream) -> abi::Status {
+pub(super) unsafe fn copy_in(device: *mut u8, host: *mut u8, len: usize, stream: abi::RawStream) -> abi::Status {
     // SAFETY: as the caller promises.
     unsafe { abi::lmx_copy_in(device.cast(), host.cast_const().cast(), len, stream) }
 }
 
-unsafe fn copy_out(device: *mut u8, host: *mut u8, len: usize, stream: abi::RawStream) -> abi::Status {
+pub(super) unsafe fn copy_out(device: *mut u8, host: *mut u8, len: usize, stream: abi::RawStream) -> abi::Status {
     // SAFETY: as the caller promises.
     unsafe { abi::lmx_copy_out(host.cast(), device.cast_const().cast(), len, stream) }
 }

@@ -12,6 +12,7 @@ use crate::error::{Code, Error, Result, guard};
 use crate::kernels::attention::PAGE;
 use crate::manifest::Manifest;
 use crate::session::context::StepLimits;
+use crate::session::core::Kept;
 use crate::session::engine::{CudaOptions, Engine as Core, EngineOptions, Shared};
 use crate::session::step::StepRequest;
 use napi::bindgen_prelude::{AsyncTask, Object};
@@ -38,6 +39,22 @@ pub struct EngineOptionsObject {
 pub struct CudaObject {
     pub device: u32,
     pub graphs: Option<bool>,
+    pub host_bytes: Option<f64>,
+}
+
+impl CudaObject {
+    fn into_options(self) -> CudaOptions {
+        // Beyond what numbers hold exactly there is no memory: the cast saturates, and less than a byte is none.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let host_bytes = self.host_bytes.unwrap_or(0.0) as usize;
+        CudaOptions { device: self.device as usize, graphs: self.graphs.unwrap_or(true), host_bytes }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct KeptAdapterObject {
+    pub image: u32,
+    pub bytes: f64,
 }
 
 #[napi(object, object_from_js = false)]
@@ -52,6 +69,7 @@ pub struct AdapterMemoryObject {
     pub count: u32,
 }
 
+type KeepJob = Job<Option<(u32, usize)>, Option<KeptAdapterObject>>;
 type Resolver = Box<dyn FnOnce(Env) -> napi::Result<StepOutputObject> + Send>;
 type Deferred = JsDeferred<StepOutputObject, Resolver>;
 
@@ -131,6 +149,33 @@ impl StepThread {
         Ok(compiled)
     }
 
+    fn restore_adapter(&self, image: u32) -> Result<(u32, usize)> {
+        self.refuse_if_closed()?;
+        let restored = self.kept()?.restore(image)?;
+        self.refuse_if_closed().inspect_err(|_| drop(self.shared.adapters.release(restored.0)))?;
+        Ok(restored)
+    }
+
+    fn keep_adapter(&self, handle: u32) -> Result<Option<(u32, usize)>> {
+        self.refuse_if_closed()?;
+        let kept = self.kept()?.keep(handle)?;
+        if let Some((image, _)) = kept {
+            self.refuse_if_closed().inspect_err(|_| self.discard_image(image))?;
+        }
+        Ok(kept)
+    }
+
+    fn discard_image(&self, image: u32) {
+        if let Some(kept) = self.shared.adapters.kept() {
+            kept.discard(image);
+        }
+    }
+
+    fn kept(&self) -> Result<&dyn Kept> {
+        let none = || Error::new(Code::Native, "this engine keeps no adapters on the host: open it with cuda.hostBytes");
+        self.shared.adapters.kept().ok_or_else(none)
+    }
+
     fn refuse_if_closed(&self) -> Result<()> {
         match *self.steps.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(_) => Ok(()),
@@ -166,7 +211,7 @@ impl Engine {
                     kv_pages: options.kv_blocks as usize,
                 },
                 token_count: options.token_count as usize,
-                cuda: options.cuda.map(|cuda| CudaOptions { device: cuda.device as usize, graphs: cuda.graphs.unwrap_or(true) }),
+                cuda: options.cuda.map(CudaObject::into_options),
                 factors: match options.adapter_dtype.as_deref() {
                     None | Some("file") => FactorStorage::File,
                     Some("int8") => FactorStorage::Int8,
@@ -230,6 +275,29 @@ impl Engine {
     pub fn release_adapter(&self, handle: u32) {
         // Also where nothing comes back: memory may have come free that the loader would keep.
         loader::discard(self.inner.shared.adapters.release(handle));
+    }
+
+    #[napi(ts_return_type = "Promise<{ image: number, bytes: number } | null>", catch_unwind)]
+    pub fn keep_adapter(&self, handle: u32) -> AsyncTask<KeepJob> {
+        let inner = self.inner.clone();
+        #[allow(clippy::cast_precision_loss)]
+        Job::new(
+            move || inner.keep_adapter(handle),
+            |_, kept| Ok(kept.map(|(image, bytes)| KeptAdapterObject { image, bytes: bytes as f64 })),
+        )
+    }
+
+    /// Not on the loader's thread: it need not wait for files that are read there.
+    #[napi(ts_return_type = "Promise<{ handle: number, bytes: number }>", catch_unwind)]
+    pub fn restore_adapter(&self, image: u32) -> AsyncTask<Job<(u32, usize), CompiledAdapterObject>> {
+        let inner = self.inner.clone();
+        #[allow(clippy::cast_precision_loss)]
+        Job::new(move || inner.restore_adapter(image), |_, (handle, bytes)| Ok(CompiledAdapterObject { handle, bytes: bytes as f64 }))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn discard_image(&self, image: u32) {
+        self.inner.discard_image(image);
     }
 
     #[napi(catch_unwind)]

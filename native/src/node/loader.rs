@@ -3,7 +3,7 @@
 use super::job::{JsError, js_error, rejection};
 use crate::adapters::buffer;
 use crate::error::{Code, Error, Result, guard};
-use crate::pace;
+use crate::{idle, pace};
 use napi::bindgen_prelude::{Object, ToNapiValue};
 use napi::{Env, JsDeferred};
 use std::cell::RefCell;
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// How long memory of earlier loads is kept for the next one.
 const KEEP_SPARE: Duration = Duration::from_secs(2);
+/// The same for memory of a device and what its copies reach, which takes long to get and to give back.
+const KEEP_SPARE_DEVICE: Duration = Duration::from_secs(30);
 
 thread_local! {
     /// An environment lives on one thread.
@@ -65,11 +67,14 @@ impl Loader {
 
 /// Waits for work; after some time without any, memory that lies spare goes back to the system.
 fn next(inbox: &Receiver<Work>) -> Option<Work> {
-    if buffer::spare_bytes() > 0 {
-        match inbox.recv_timeout(KEEP_SPARE) {
+    while buffer::spare_bytes() + idle::spare_bytes() > 0 {
+        let of_host = buffer::spare_bytes() > 0;
+        match inbox.recv_timeout(if of_host { KEEP_SPARE } else { KEEP_SPARE_DEVICE }) {
             Ok(work) => return Some(work),
             Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => buffer::trim(),
+            Err(RecvTimeoutError::Timeout) if of_host => buffer::trim(),
+            // Adapters that come back from the host take and give memory without this thread: it may not have been idle.
+            Err(RecvTimeoutError::Timeout) => idle::trim(KEEP_SPARE_DEVICE),
         }
     }
     inbox.recv().ok()

@@ -45,4 +45,29 @@ pub trait Residents: Send + Sync {
 
     /// Bytes and number of adapters whose memory is not freed yet, released ones included.
     fn memory(&self) -> (usize, usize);
+
+    /// Adapters kept on the host beside a device; None where the engine has no such tier.
+    fn kept(&self) -> Option<&dyn Kept> {
+        None
+    }
+}
+
+/// Images of a device's adapters on the host, from which they become resident again without their files. Calls wait for
+/// copies; steps do not wait for them.
+pub trait Kept: Send + Sync {
+    /// Copies a resident adapter: the image's number, never used before, and its bytes; None when there is no room.
+    ///
+    /// # Errors
+    /// `ERR_STEP_FAILED` for a handle that is not resident, `ERR_DEVICE` when the device fails.
+    fn keep(&self, handle: u32) -> Result<Option<(u32, usize)>>;
+
+    /// Makes an image's adapter resident: its handle, never used before, and its bytes.
+    ///
+    /// # Errors
+    /// `ERR_NATIVE` for an image that was discarded, `ERR_ADAPTER_NO_SPACE` when the device has no room, `ERR_DEVICE` when it
+    /// fails.
+    fn restore(&self, image: u32) -> Result<(u32, usize)>;
+
+    /// Forgets an image; harmless when it is not there.
+    fn discard(&self, image: u32);
 }

@@ -34,6 +34,8 @@ pub struct CudaOptions {
     pub device: usize,
     /// Decoding steps are captured as CUDA graphs, one a shape, and replayed.
     pub graphs: bool,
+    /// Pinned host memory for adapters that leave the device; 0 = none are kept.
+    pub host_bytes: usize,
 }
 
 impl EngineOptions {

@@ -34,8 +34,11 @@ fn provider_ready() -> bool {
     true
 }
 
+/// Of the host tier; taken only as adapters are kept.
+const HOST_BYTES: usize = 32 << 20;
+
 pub fn device_options(toy: &Toy) -> EngineOptions {
-    EngineOptions { cuda: Some(CudaOptions { device: 0, graphs: false }), ..toy.options(1) }
+    EngineOptions { cuda: Some(CudaOptions { device: 0, graphs: false, host_bytes: HOST_BYTES }), ..toy.options(1) }
 }
 
 pub fn device_engine(toy: &Toy) -> Engine {
