@@ -79,10 +79,10 @@ export function startDevice(
   const { cuda, warning } = chooseDevice(config.device, config.deviceFallback, () => probe(runtime));
   if (warning !== null) warn(warning);
   if (cuda !== null) {
-    if (config.adapterDtype === 'int8')
+    if (config.adapterDtype !== 'file')
       throw new LoramuxError(
         'ERR_CONFIG',
-        '--adapter-dtype int8: expected file on a GPU: int8 factors have kernels for CPUs only',
+        `--adapter-dtype ${config.adapterDtype}: expected file on a GPU: factors of 8 and 4 bits have kernels for CPUs only`,
         { field: '--adapter-dtype' },
       );
     useCudaAddon(runtime);

@@ -1,6 +1,7 @@
 //! From adapter bytes to resident factors: hostile files, exact packing, DoRA gains, patterns.
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
@@ -16,19 +17,23 @@ use common::packed::{Packed, half_bytes};
 use common::panels::Panels;
 use common::{Rng, TempDir, bytes_of, round_to};
 use loramux_native::adapters::compile::{FactorStorage, compile};
+use loramux_native::adapters::pack::{pack_panels, pack_rows};
 use loramux_native::adapters::patterns::first_matches;
 use loramux_native::adapters::plan::{AdapterPlan, BiasPlan, CopyPlan, EmbeddingPlan, ModulePlan, NormPlan, RowsPlan};
 use loramux_native::adapters::read::MAX_RANK;
 use loramux_native::adapters::resident::{Adapter, EmbeddingDelta};
 use loramux_native::adapters::safetensors::File;
 use loramux_native::adapters::tensor::Values;
+use loramux_native::adapters::{nibbles, quantise};
 use loramux_native::error::{Code, Error};
-use loramux_native::kernels::lora::{PANEL, Stored};
+use loramux_native::kernels::dispatch::available;
+use loramux_native::kernels::lora::{Expand, NIBBLE_STEP, PANEL, Shrink, Stored, block_inputs};
 use loramux_native::kernels::quantised::Bits;
 use loramux_native::kernels::simd::{Dtype, LANES};
 use loramux_native::manifest::{Manifest, Precision, Site, SiteModule, WeightRef};
 use loramux_native::weights::Weights;
 use proptest::prelude::*;
+use std::path::Path;
 use toy::adapter::{safetensors, with_header};
 use toy::{HEAD_SITE, NORMS, Toy, VOCAB, WIDTH};
 
@@ -252,7 +257,7 @@ fn factors_are_packed_exactly_and_a_mixed_site_widens() {
         // The plan may name modules in any order.
         let adapter = compiled(&base, &tensors, &[plan(1, 2), plan(0, 3)]).unwrap();
         let site = adapter.sites[0].as_ref().unwrap();
-        assert_eq!((site.stored, site.rank, site.a_stride, &site.scale), (Stored::Float(held), 5, LANES, &vec![0.5; 5]));
+        assert_eq!((site.stored, site.rank, site.width, &site.scale), (Stored::Float(held), 5, INPUTS, &vec![0.5; 5]));
         assert!(!adapter.stands_alone);
         let slab = adapter.slab.bytes();
         let a = unpack(held, &slab[site.a..][..5 * LANES * held.size()]);
@@ -334,6 +339,179 @@ fn factors_as_bytes_are_off_by_at_most_half_a_step() {
         }
         assert_eq!(adapter.bytes, bytes);
     }
+}
+
+#[test]
+fn factors_in_nibbles_are_nearer_than_sevenths_of_the_largest() {
+    let mut rng = Rng(11);
+    for (rank, inputs, outputs) in [(1usize, 5usize, 1usize), (3, 33, 40), (4, 576, 64), (6, 600, 33), (17, 1536, 100)] {
+        // Every width of numbers: rows of tiny ones, of large ones, a lone large one, zeros.
+        let mut rows: Vec<f32> = rng.floats(rank * inputs, 1.0);
+        for (j, row) in rows.chunks_exact_mut(inputs).enumerate() {
+            let size = [1.0, 1e-25, 1e30, 0.0, 1e-33][j % 5];
+            for value in row.iter_mut() {
+                *value *= size;
+            }
+            row[0] *= 20.0;
+        }
+        let mut a = vec![0xff; rank * Stored::Int4.row_size(inputs)];
+        nibbles::pack_a(&rows, inputs, &mut a);
+        let mut b = vec![0xff; outputs.div_ceil(PANEL) * rank * Stored::Int4.panel_row_size()];
+        let columns = rng.floats(outputs * rank, 3.0);
+        nibbles::pack_b(&columns, rank, &mut b);
+        let scale_at = |bytes: &[u8], at: usize| unpack(Dtype::Bf16, &bytes[at..][..2])[0];
+        // Two numbers a byte, the first vector's in the low halves.
+        let code = |bytes: &[u8], step: usize, at: usize| {
+            let byte = bytes[step + at % LANES].cast_signed();
+            f32::from(if at < LANES { byte << 4 >> 4 } else { byte >> 4 })
+        };
+        for (j, row) in rows.chunks_exact(inputs).enumerate() {
+            let (first, block) = (j / 4 * 4, block_inputs(inputs));
+            let group = 4.min(rank - first);
+            for lane in 0..LANES.min(inputs) {
+                let mut place = first * Stored::Int4.row_size(inputs);
+                for start in (0..inputs).step_by(block) {
+                    let scale = scale_at(&a, place + ((j - first) * LANES + lane) * 2);
+                    let steps = place + group * LANES * 2;
+                    let pairs = (start + lane..inputs.min(start + block)).step_by(LANES).map(|c| {
+                        let at = c - start;
+                        (row[c], scale * code(&a, steps + (at / NIBBLE_STEP * group + j - first) * LANES, at % NIBBLE_STEP))
+                    });
+                    nearer_than_sevenths(pairs.collect());
+                    place = steps + (inputs.min(start + block) - start).div_ceil(NIBBLE_STEP) * group * LANES;
+                }
+            }
+        }
+        for (panel, outputs) in columns.chunks(PANEL * rank).enumerate() {
+            let place = panel * rank * Stored::Int4.panel_row_size();
+            for j in 0..rank {
+                let scale = scale_at(&b, place + 2 * j);
+                let step = place + 2 * rank + j * LANES;
+                nearer_than_sevenths(outputs.chunks_exact(rank).enumerate().map(|(n, row)| (row[j], scale * code(&b, step, n))).collect());
+            }
+        }
+    }
+}
+
+/// One group's numbers and what became of them.
+fn nearer_than_sevenths(group: Vec<(f32, f32)>) {
+    let largest = group.iter().fold(0f32, |top, (value, _)| top.max(value.abs()));
+    if largest < 1e-30 {
+        assert!(group.iter().all(|(_, found)| *found == 0.0), "{group:?}");
+        return;
+    }
+    let step = f64::from(largest) / 7.0;
+    let plain: f64 =
+        group.iter().map(|(value, _)| (f64::from(*value) / step).round() * step - f64::from(*value)).map(|off| off * off).sum();
+    let off: f64 = group.iter().map(|(value, found)| f64::from(found - value).powi(2)).sum();
+    // What the plain scale would lose in bfloat16 comes on top: 2⁻⁸ of each number.
+    let rounding: f64 = group.iter().map(|(value, _)| (f64::from(*value) / 256.0).powi(2)).sum();
+    assert!(off.sqrt() <= plain.sqrt() + rounding.sqrt(), "{off} against {plain}: {group:?}");
+}
+
+/// Of the demo adapters, trained ones: ‖B̂Â − BA‖ / ‖BA‖ of every module, as the kernels multiply what is held.
+#[test]
+fn rounded_deltas_of_trained_adapters_stay_near() {
+    for (stored, most) in [(Stored::Int8, 0.015), (Stored::Int4, 0.13)] {
+        let mut errors = Vec::new();
+        for name in ["pirate", "sentiment", "sql", "support-json"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/adapters").join(name).join("adapter_model.safetensors");
+            let file = File::open(&path, 1 << 30).unwrap();
+            for a in file.tensors.iter().filter(|tensor| tensor.name.contains("lora_A")).step_by(7) {
+                let b = file.find(&a.name.replace("lora_A", "lora_B")).unwrap();
+                assert_eq!((a.dtype.as_str(), b.dtype.as_str()), ("F16", "F16"));
+                let (rank, inputs, outputs) = (a.shape[0], a.shape[1], b.shape[0]);
+                let (a, b) = (unpack(Dtype::F16, file.data(a)), unpack(Dtype::F16, file.data(b)));
+                let exact = delta(Stored::Float(Dtype::F32), &a, &b, rank, inputs, outputs);
+                let found = delta(stored, &a, &b, rank, inputs, outputs);
+                let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+                let off = norm(&mut found.iter().zip(&exact).map(|(found, exact)| found - exact));
+                errors.push(off / norm(&mut exact.iter().copied()));
+            }
+        }
+        errors.sort_by(f64::total_cmp);
+        let (middle, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
+        println!("{stored:?}: deltas of {} modules are off by {middle:.4} of their norm in the median, {worst:.4} at most", errors.len());
+        assert!(worst < most && errors[0] > 1e-4, "{stored:?}: {errors:?}");
+    }
+}
+
+/// (B·A)ᵀ [inputs, outputs]: what the kernels make of the unit vectors, in strips of rows.
+fn delta(stored: Stored, a: &[f32], b: &[f32], rank: usize, inputs: usize, outputs: usize) -> Vec<f32> {
+    let mut packed_a = vec![0; rank * stored.row_size(inputs)];
+    let mut packed_b = vec![0; outputs.div_ceil(PANEL) * rank * stored.panel_row_size()];
+    let mut scale = vec![1.0; rank];
+    match stored {
+        Stored::Float(dtype) => {
+            let bytes = bytes_of(dtype, a);
+            pack_rows(dtype, &bytes.chunks_exact(inputs * dtype.size()).collect::<Vec<_>>(), inputs, &mut packed_a);
+            pack_panels(dtype, &bytes_of(dtype, b), rank, &mut packed_b);
+        }
+        Stored::Int8 => {
+            scale = quantise::pack_a(a, inputs, &mut packed_a);
+            quantise::pack_b(b, rank, &mut packed_b);
+        }
+        Stored::Int4 => {
+            nibbles::pack_a(a, inputs, &mut packed_a);
+            nibbles::pack_b(b, rank, &mut packed_b);
+        }
+    }
+    let unit: Vec<f32> = (0..inputs * inputs).map(|at| if at / inputs == at % inputs { 1.0 } else { 0.0 }).collect();
+    let (mut h, mut y) = (vec![0.0; inputs * rank], vec![0.0; inputs * outputs]);
+    let set = available()[0];
+    let shrink = Shrink {
+        x: unit.as_ptr(),
+        x_stride: inputs,
+        rows: inputs,
+        width: inputs,
+        a: packed_a.as_ptr(),
+        stored,
+        ranks: (0, rank),
+        scale: scale.as_ptr(),
+        strength: 1.0,
+        h: h.as_mut_ptr(),
+        h_stride: rank,
+    };
+    // SAFETY: the buffers have the shapes that are said; `available` gave the set.
+    unsafe { (set.shrink)(&shrink) };
+    let expand = Expand {
+        h: h.as_ptr(),
+        h_stride: rank,
+        rows: inputs,
+        rank,
+        b: packed_b.as_ptr(),
+        stored,
+        panels: (0, outputs.div_ceil(PANEL)),
+        width: outputs,
+        y: y.as_mut_ptr(),
+        y_stride: outputs,
+        gain: std::ptr::null(),
+        offset: std::ptr::null(),
+        strength: 1.0,
+    };
+    // SAFETY: as above.
+    unsafe { (set.expand)(&expand) };
+    y
+}
+
+#[test]
+fn an_adapter_in_nibbles_takes_the_bytes_it_says() {
+    let base = base();
+    let tensors = factors([Dtype::F16; 4]);
+    let adapter = compile(
+        0,
+        &file_of(&tensors),
+        &factors_only(&[plan(0, 3), plan(1, 2)]),
+        FactorStorage::Int4,
+        &manifest_of(&base.site),
+        &base.weights,
+    )
+    .unwrap();
+    let site = adapter.sites[0].as_ref().unwrap();
+    assert_eq!((site.stored, site.rank, &site.scale), (Stored::Int4, 5, &vec![0.5; 5]));
+    // A step of 16 bytes and a vector of scales; two panels for each module.
+    let panels: usize = site.parts.iter().map(|part| part.panels() * part.rank).sum();
+    assert_eq!(adapter.bytes, 5 * (16 + 32) + 5 * 4 + panels * 18);
 }
 
 type SpoilPlan = fn(&mut Vec<Tensor>, &mut ModulePlan);

@@ -17,7 +17,7 @@ mod common;
 use common::{Rng, bits, bytes_of, round_to};
 use loramux_native::kernels::attention::{Attend, PAGE};
 use loramux_native::kernels::dispatch::{Kernels, available};
-use loramux_native::kernels::lora::{Expand, GROUP, PANEL, Shrink, Stored};
+use loramux_native::kernels::lora::{Expand, GROUP, NIBBLE_STEP, PANEL, Shrink, Stored, block_inputs};
 use loramux_native::kernels::simd::{Dtype, LANES, Portable, Simd};
 
 /// Largest error allowed, as a multiple of the sum of the absolute values of what is added up.
@@ -29,9 +29,9 @@ mod tolerance {
     pub const EXP: f64 = 2e-7;
 }
 
-const STORED: [Stored; 4] = [Stored::Float(Dtype::F32), Stored::Float(Dtype::F16), Stored::Float(Dtype::Bf16), Stored::Int8];
+const STORED: [Stored; 5] = [Stored::Float(Dtype::F32), Stored::Float(Dtype::F16), Stored::Float(Dtype::Bf16), Stored::Int8, Stored::Int4];
 const RANKS: [usize; 8] = [1, 2, 3, 8, 16, 17, 64, 256];
-const WIDTHS: [usize; 7] = [1, 7, 16, 24, 33, 576, 1536];
+const WIDTHS: [usize; 8] = [1, 7, 16, 24, 33, 576, 600, 1536];
 const ROWS: [usize; 7] = [1, 2, 3, 4, 7, 16, 33];
 /// Marks what no kernel may write.
 const GUARD: f32 = 12345.0;
@@ -61,19 +61,57 @@ impl Worst {
     }
 }
 
-/// `value` of −1 … 1 as an element holds it: int8 elements are whole numbers up to 127.
+/// `value` of −1 … 1 as an element holds it: int8 elements are whole numbers up to 127, int4 elements −8 … 7.
 fn held(stored: Stored, value: f32) -> f32 {
     match stored {
         Stored::Float(dtype) => round_to(dtype, value),
         Stored::Int8 => (value * 127.0).round(),
+        Stored::Int4 => (value * 8.0).round().min(7.0),
     }
 }
 
+/// Of nibbles, two vectors of `values` alternate in halves of bytes.
 fn packed_elements(stored: Stored, values: &[f32]) -> Vec<u8> {
+    let byte = |v: f32| (v as i8).cast_unsigned();
     match stored {
         Stored::Float(dtype) => bytes_of(dtype, values),
-        Stored::Int8 => values.iter().map(|&v| (v as i8).cast_unsigned()).collect(),
+        Stored::Int8 => values.iter().map(|&v| byte(v)).collect(),
+        Stored::Int4 => {
+            let pairs = values.chunks_exact(NIBBLE_STEP).map(|step| step.split_at(LANES));
+            pairs.flat_map(|(low, high)| low.iter().zip(high).map(|(&low, &high)| byte(low) & 15 | byte(high) << 4)).collect()
+        }
     }
+}
+
+/// Bytes of A [rank, width] as `Shrink::a` wants them; with scales, `a` becomes what they make of it.
+fn packed_a(rng: &mut Rng, stored: Stored, width: usize, a: &mut [f32]) -> Vec<u8> {
+    let step = if stored == Stored::Int4 { NIBBLE_STEP } else { LANES };
+    let block = if stored == Stored::Int4 { block_inputs(width) } else { width };
+    let mut packed = Vec::new();
+    for group in a.chunks_mut(GROUP * width) {
+        for first in (0..width).step_by(block) {
+            let inputs = first..width.min(first + block);
+            // Steps of the group's rows alternate.
+            let mut steps = Vec::new();
+            for c in inputs.clone().step_by(step) {
+                for row in group.chunks_exact(width) {
+                    let end = inputs.end.min(c + step);
+                    steps.extend_from_slice(&row[c..end]);
+                    steps.resize(steps.len() + c + step - end, 0.0);
+                }
+            }
+            if stored == Stored::Int4 {
+                for row in group.chunks_exact_mut(width) {
+                    let scales: Vec<f32> = rng.floats(LANES, 0.3).iter().map(|&v| round_to(Dtype::Bf16, v)).collect();
+                    packed.extend(bytes_of(Dtype::Bf16, &scales));
+                    row[inputs.clone()].iter_mut().enumerate().for_each(|(c, value)| *value *= scales[c % LANES]);
+                }
+            }
+            packed.extend(packed_elements(stored, &steps));
+        }
+    }
+    assert_eq!(packed.len(), a.len() / width * stored.row_size(width));
+    packed
 }
 
 /// One shrink: x rows lie apart with NaN between, A packed in groups of whole vectors.
@@ -98,18 +136,9 @@ impl ShrinkCase {
         for row in x.chunks_exact_mut(x_stride) {
             row[..width].copy_from_slice(&rng.floats(width, 1.0));
         }
-        let a: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| held(stored, v)).collect();
-        let stride = width.next_multiple_of(LANES);
-        // Groups of adapter rows whose vectors alternate, the last group with what is left.
-        let mut padded = vec![0.0; rank * stride];
-        for (j, row) in a.chunks_exact(width).enumerate() {
-            let first = j / GROUP * GROUP;
-            let group = GROUP.min(rank - first);
-            for (c, value) in row.iter().enumerate() {
-                padded[first * stride + (c / LANES * group + j - first) * LANES + c % LANES] = *value;
-            }
-        }
-        Self { stored, rank, width, rows, x, x_stride, packed: packed_elements(stored, &padded), a, scale: rng.floats(rank, 2.0) }
+        let mut a: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| held(stored, v)).collect();
+        let packed = packed_a(rng, stored, width, &mut a);
+        Self { stored, rank, width, rows, x, x_stride, packed, a, scale: rng.floats(rank, 2.0) }
     }
 
     /// h of rows `from .. from + rows` for adapter rows `ranks`, everything else still GUARD.
@@ -122,7 +151,6 @@ impl ShrinkCase {
             rows,
             width: self.width,
             a: self.packed.as_ptr(),
-            a_stride: self.width.next_multiple_of(LANES),
             stored: self.stored,
             ranks,
             scale: self.scale.as_ptr(),
@@ -212,11 +240,11 @@ impl ExpandCase {
             }
         }
         let mut packed = packed_elements(stored, &panels);
-        if stored == Stored::Int8 {
-            // One scale for each adapter row of each panel, in front of the panel's bytes.
+        if !matches!(stored, Stored::Float(_)) {
+            // One scale for each adapter row of each panel, in front of the panel's elements.
             let scales: Vec<f32> = rng.floats(width.div_ceil(PANEL) * rank, 0.02).iter().map(|&v| round_to(Dtype::Bf16, v)).collect();
             b.iter_mut().enumerate().for_each(|(i, b)| *b *= scales[i / rank / PANEL * rank + i % rank]);
-            let panels = packed.chunks_exact(rank.max(1) * PANEL).zip(scales.chunks_exact(rank.max(1)));
+            let panels = packed.chunks_exact(packed.len() / width.div_ceil(PANEL)).zip(scales.chunks_exact(rank.max(1)));
             packed = panels.flat_map(|(panel, scales)| [&bytes_of(Dtype::Bf16, scales), panel].concat()).collect();
         }
         let apart = |rng: &mut Rng, columns: usize, gap: f32| {

@@ -1,3 +1,4 @@
+import type { AdapterDtype } from '../core/adapter.js';
 import type { NativeAdapterExtras, NativeModulePlan, NativeRowsPlan, NativeTensorInfo } from '../engine/binding.js';
 import { type BaseModel, embeddingShape } from './base-modules.js';
 
@@ -7,8 +8,11 @@ export const ELEMENT_BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2,
 /** Native pads rows of A to whole vectors and B to whole panels of output columns. */
 const VECTOR = 16;
 const PANEL = 32;
-/** A bfloat16 scale for each adapter row of a panel of int8. */
-const PANEL_SCALE_BYTES = 2;
+/** Scales are bfloat16: for each adapter row of a panel of int8 and int4, and by vectors in rows of A in int4. */
+const SCALE_BYTES = 2;
+/** Inputs that a row of A in int4 holds in one vector of bytes, and most of these that share a vector of scales. */
+const NIBBLE_STEP = 32;
+const MAX_BLOCK_STEPS = 18;
 
 type Tensors = ReadonlyMap<string, NativeTensorInfo>;
 
@@ -23,10 +27,30 @@ function elementBytes(names: readonly string[], tensors: Tensors): number {
   return dtypes.size > 1 ? 4 : (ELEMENT_BYTES[dtype] ?? 4);
 }
 
+/** Bytes of one adapter row of int4's A: blocks as equal as whole steps allow, each with its scales. */
+function nibbleRowBytes(inFeatures: number): number {
+  const steps = Math.ceil(inFeatures / NIBBLE_STEP);
+  const blockSteps = Math.ceil(steps / Math.ceil(steps / MAX_BLOCK_STEPS));
+  return steps * VECTOR + Math.ceil(steps / blockSteps) * VECTOR * SCALE_BYTES;
+}
+
+/** Bytes of an adapter row, A's and B's together; `elementBytes` is that of the file. */
+function rankBytes(dtype: AdapterDtype, inFeatures: number, outFeatures: number, elementBytes: number): number {
+  const panels = Math.ceil(outFeatures / PANEL);
+  switch (dtype) {
+    case 'file':
+      return (roundUp(inFeatures, VECTOR) + panels * PANEL) * elementBytes;
+    case 'int8':
+      return roundUp(inFeatures, VECTOR) + panels * (PANEL + SCALE_BYTES);
+    case 'int4':
+      return nibbleRowBytes(inFeatures) + panels * (PANEL / 2 + SCALE_BYTES);
+  }
+}
+
 /**
  * Bytes that an adapter will take once compiled: A [rank, in] and B [out, rank] at the file's dtype (float32 where
- * the modules of one site differ) or, with `base.adapterDtype` int8, as bytes with B's scales; a scale per rank, a float32 gain per output with DoRA, a float32 per output with
- * biases, and what `extraBytes` counts. `tensors` by name.
+ * the modules of one site differ) or, with `base.adapterDtype`, as bytes or nibbles with their scales; a float32 per rank,
+ * a float32 gain per output with DoRA, a float32 per output with biases, and what `extraBytes` counts. `tensors` by name.
  */
 export function residentBytes(
   { modules, extras }: { readonly modules: readonly NativeModulePlan[]; readonly extras: NativeAdapterExtras },
@@ -42,12 +66,8 @@ export function residentBytes(
   for (const { site: id, module, rank, magnitude, loraBias } of modules) {
     const site = siteById.get(id);
     const outFeatures = site?.modules[module]?.outFeatures ?? 0;
-    const elements = roundUp(site?.inFeatures ?? 0, VECTOR) + roundUp(outFeatures, PANEL);
-    const perRank =
-      adapterDtype === 'int8'
-        ? elements + (roundUp(outFeatures, PANEL) / PANEL) * PANEL_SCALE_BYTES
-        : elements * elementBytes(names.get(id) ?? [], tensors);
-    bytes += rank * (perRank + 4);
+    const stored = elementBytes(names.get(id) ?? [], tensors);
+    bytes += rank * (rankBytes(adapterDtype, site?.inFeatures ?? 0, outFeatures, stored) + 4);
     if (magnitude !== undefined) bytes += outFeatures * 4;
     if (loraBias !== undefined) biased.set(`${id} ${module}`, outFeatures);
   }

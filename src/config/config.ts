@@ -1,3 +1,4 @@
+import type { AdapterDtype } from '../core/adapter.js';
 import type { HostRule } from '../core/adapter-fetch.js';
 import type { DeviceFallback, DeviceSetting } from '../core/device.js';
 import type { Precision } from '../core/model-manifest.js';
@@ -31,7 +32,7 @@ export interface Config {
   /** Null = what the device is best at: f32 on a CPU, `auto` on a GPU. */
   readonly precision: Precision | 'auto' | null;
   /** How the factors of adapters are kept. */
-  readonly adapterDtype: 'file' | 'int8';
+  readonly adapterDtype: AdapterDtype;
   readonly device: DeviceSetting;
   /** Whether the CPU may take the place of a GPU; null = with `auto` only. */
   readonly deviceFallback: DeviceFallback | null;

@@ -165,14 +165,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
   adapterDtype: {
     flag: 'adapter-dtype',
     value: 'DTYPE',
-    parse: choice(['file', 'int8'], {
+    parse: choice(['file', 'int8', 'int4'], {
       f32: 'file keeps what the adapter came as',
       f16: 'file keeps what the adapter came as',
       bf16: 'file keeps what the adapter came as',
     }),
     fallback: () => 'file',
     defaultText: 'file',
-    help: 'file (factors of adapters as they came) or int8 (half of float16: faster with many adapters, approximate)',
+    help: 'file (factors of adapters as they came), int8 (half of float16: faster with many adapters, approximate) or int4 (half of int8, coarser)',
   },
   device: {
     flag: 'device',

@@ -63,5 +63,5 @@ export interface TierInfo {
   readonly pinned: number;
 }
 
-/** How an engine keeps the factors of linear modules: as the file has them, or as signed bytes with scales. */
-export type AdapterDtype = 'file' | 'int8';
+/** How an engine keeps the factors of linear modules: as the file has them, or as signed numbers of 8 or 4 bits with scales. */
+export type AdapterDtype = 'file' | 'int8' | 'int4';

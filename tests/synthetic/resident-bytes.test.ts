@@ -11,11 +11,11 @@ import { VARIANT_ADAPTERS } from '../helpers/variants.js';
 /** The one variant that no plan is made for. */
 const REFUSED = 'modules-to-save-linear';
 /** Fewer means that a test lost its adapters. */
-const ADAPTERS = 170;
+const ADAPTERS = 255;
 let compared = 0;
 
 const CASES = [...SYNTHETIC_MODELS].flatMap(([model, { adapters }]) =>
-  (['file', 'int8'] as const).map((adapterDtype) => ({ model, adapters, adapterDtype })),
+  (['file', 'int8', 'int4'] as const).map((adapterDtype) => ({ model, adapters, adapterDtype })),
 );
 
 for (const { model, adapters, adapterDtype } of CASES) {

@@ -3,7 +3,6 @@
 use crate::Load;
 use loramux_native::kernels::dispatch::Kernels;
 use loramux_native::kernels::lora::{Expand, PANEL, Shrink, Stored};
-use loramux_native::kernels::simd::LANES;
 
 /// Input and output features: attention q|k|v, attention output, gate|up, down.
 pub const SHAPES: [(usize, usize); 4] = [(576, 960), (576, 576), (576, 3072), (1536, 576)];
@@ -60,7 +59,7 @@ impl<'a> Site<'a> {
     }
 
     fn a_bytes(&self) -> usize {
-        self.rank * self.inputs.next_multiple_of(LANES) * self.stored.size()
+        self.rank * self.stored.row_size(self.inputs)
     }
 
     fn adapter_bytes(&self) -> usize {
@@ -81,7 +80,6 @@ impl<'a> Site<'a> {
             rows,
             width: self.inputs,
             a,
-            a_stride: self.inputs.next_multiple_of(LANES),
             stored: self.stored,
             ranks: (0, self.rank),
             scale: self.scale.as_ptr(),

@@ -23,7 +23,7 @@ use loramux_native::kernels::lora::Stored;
 use loramux_native::kernels::simd::Dtype;
 use std::time::{Duration, Instant};
 
-const STORED: [Stored; 3] = [Stored::Float(Dtype::F16), Stored::Float(Dtype::Bf16), Stored::Int8];
+const STORED: [Stored; 4] = [Stored::Float(Dtype::F16), Stored::Float(Dtype::Bf16), Stored::Int8, Stored::Int4];
 const RANKS: [usize; 3] = [8, 16, 64];
 /// Decode rows of distinct adapters, of one adapter, and a tile of a prefill.
 const ROWS: [Rows; 3] = [Rows::Distinct(16), Rows::Identical(16), Rows::Identical(256)];

@@ -2,15 +2,17 @@
 
 use super::embedding::pack_columns;
 use super::layout::{EmbeddingValues, Layout, RowValues, SiteValues};
-use super::pack::{pack_groups, pack_panels};
+use super::nibbles;
+use super::pack::{pack_panels, pack_rows};
 use super::plan::AdapterPlan;
-use super::quantise::{pack_a, pack_b};
-use super::read::read_adapter;
-use super::resident::{Adapter, EmbeddingDelta, EmbeddingLora, PackedRows, Part, ReplacedRows, SiteDelta, a_stride};
+use super::quantise;
+use super::read::{MAX_RANK, read_adapter};
+use super::resident::{Adapter, EmbeddingDelta, EmbeddingLora, PackedRows, Part, ReplacedRows, SiteDelta};
 use super::safetensors::File;
 use super::slab::{Pages, SlabBuilder};
 use crate::error::Result;
 use crate::kernels::lora::{PANEL, Stored};
+use crate::kernels::simd::Dtype;
 use crate::manifest::Manifest;
 use crate::weights::Weights;
 
@@ -22,8 +24,21 @@ const PIECE_OVERHEAD: usize = 64;
 pub enum FactorStorage {
     /// As the file has them.
     File,
-    /// Signed bytes with scales, see [`super::quantise`].
+    /// Signed bytes with scales, see [`quantise`].
     Int8,
+    /// Signed numbers of 4 bits with scales, see [`nibbles`].
+    Int4,
+}
+
+impl FactorStorage {
+    /// How factors of a file's `dtype` are kept.
+    const fn of(self, dtype: Dtype) -> Stored {
+        match self {
+            Self::File => Stored::Float(dtype),
+            Self::Int8 => Stored::Int8,
+            Self::Int4 => Stored::Int4,
+        }
+    }
 }
 
 /// Builds the resident form of `file` for the model of `manifest`.
@@ -40,8 +55,7 @@ pub fn compile(
 ) -> Result<Adapter> {
     let mut sites = Vec::new();
     sites.resize_with(manifest.sites.len(), || None);
-    // Nearly always the bytes of the file and some alignment.
-    let slab = SlabBuilder::new(Pages, file.size() + file.tensors.len() * PIECE_OVERHEAD)?;
+    let slab = SlabBuilder::new(Pages, packed_size(file, plan, storage, manifest) + file.tensors.len() * PIECE_OVERHEAD)?;
     let mut packed = Packed { storage, slab, sites, embedding: None, head: None, norms: Vec::new() };
     read_adapter(file, plan, manifest, weights, &mut packed)?;
     let Packed { slab, sites, embedding, head, norms, .. } = packed;
@@ -50,6 +64,25 @@ pub fn compile(
         + head.as_ref().map_or(0, ReplacedRows::bytes)
         + norms.iter().flatten().map(|weight| weight.len() * 4).sum::<usize>();
     Ok(Adapter { handle, slab: slab.finish(), sites, embedding, norms, head, bytes, stands_alone: plan.stands_alone() })
+}
+
+/// About what `plan` takes once packed, alignment aside: what a slab has on top may be pages of an earlier load, which
+/// nobody counts.
+fn packed_size(file: &File, plan: &AdapterPlan, storage: FactorStorage, manifest: &Manifest) -> usize {
+    let size_in_file = |name: &str| file.find(name).map_or(0, |tensor| file.data(tensor).len());
+    let mut size = file.size();
+    // Nearly always the bytes of the file.
+    if storage == FactorStorage::File {
+        return size;
+    }
+    for module in &plan.modules {
+        let Some(site) = manifest.sites.get(module.site) else { continue };
+        let panels = site.modules.get(module.module).map_or(0, |module| module.out_features.div_ceil(PANEL));
+        let stored = storage.of(Dtype::F32);
+        size = size.saturating_sub(size_in_file(&module.a) + size_in_file(&module.b));
+        size += module.rank.min(MAX_RANK) * (stored.row_size(site.in_features) + panels * stored.panel_row_size());
+    }
+    size
 }
 
 /// An adapter on its way to its resident form.
@@ -64,12 +97,9 @@ struct Packed {
 
 impl Layout for Packed {
     fn site(&mut self, site: usize, delta: SiteValues<'_>) -> Result<()> {
-        let stored = match self.storage {
-            FactorStorage::File => Stored::Float(delta.dtype),
-            FactorStorage::Int8 => Stored::Int8,
-        };
-        let (rank, stride) = (delta.rank(), a_stride(delta.in_features));
-        let (a, packed) = self.slab.reserve(rank * stride * stored.size())?;
+        let stored = self.storage.of(delta.dtype);
+        let (rank, width) = (delta.rank(), delta.in_features);
+        let (a, packed) = self.slab.reserve(rank * stored.row_size(width))?;
         let steps = pack_stacked_a(stored, &delta, packed);
         let mut scale = Vec::with_capacity(rank);
         let mut parts = Vec::with_capacity(delta.parts.len());
@@ -79,7 +109,8 @@ impl Layout for Packed {
             if let Some(f) = &part.factors {
                 match stored {
                     Stored::Float(dtype) => pack_panels(dtype, &f.b.in_dtype(dtype), f.rank, packed),
-                    Stored::Int8 => pack_b(&f.b.widen(), f.rank, packed),
+                    Stored::Int8 => quantise::pack_b(&f.b.widen(), f.rank, packed),
+                    Stored::Int4 => nibbles::pack_b(&f.b.widen(), f.rank, packed),
                 }
                 scale.extend((rank_offset..rank_offset + f.rank).map(|j| steps.as_ref().map_or(f.scale, |steps| f.scale * steps[j])));
             }
@@ -93,7 +124,7 @@ impl Layout for Packed {
                 offset: part.offset,
             });
         }
-        self.sites[site] = Some(SiteDelta { stored, rank, a, a_stride: stride, scale, parts });
+        self.sites[site] = Some(SiteDelta { stored, rank, width, a, scale, parts });
         Ok(())
     }
 
@@ -128,8 +159,8 @@ impl Packed {
         let (dtype, width) = (rows.values.dtype, rows.width);
         let pieces: Vec<&[u8]> = rows.rows().collect();
         let count = pieces.len();
-        let (offset, packed) = self.slab.reserve(count * a_stride(width) * dtype.size())?;
-        pack_groups(Stored::Float(dtype), &pieces, a_stride(width), packed);
+        let (offset, packed) = self.slab.reserve(count * Stored::Float(dtype).row_size(width))?;
+        pack_rows(dtype, &pieces, width, packed);
         Ok(ReplacedRows { rows: PackedRows { dtype, count, width, offset }, tokens: rows.tokens })
     }
 }
@@ -137,16 +168,18 @@ impl Packed {
 /// Packs the A of all modules, one below the other; returns what each row was divided by, if it was.
 fn pack_stacked_a(stored: Stored, delta: &SiteValues<'_>, packed: &mut [u8]) -> Option<Vec<f32>> {
     let width = delta.in_features;
+    let widened = || delta.factors().flat_map(|f| f.a.widen()).collect::<Vec<f32>>();
     match stored {
         Stored::Float(dtype) => {
             let stacked: Vec<_> = delta.factors().map(|f| f.a.in_dtype(dtype)).collect();
             let rows: Vec<&[u8]> = stacked.iter().flat_map(|a| a.chunks_exact(width * dtype.size())).collect();
-            pack_groups(stored, &rows, a_stride(width), packed);
+            pack_rows(dtype, &rows, width, packed);
             None
         }
-        Stored::Int8 => {
-            let rows: Vec<f32> = delta.factors().flat_map(|f| f.a.widen()).collect();
-            Some(pack_a(&rows, width, a_stride(width), packed))
+        Stored::Int8 => Some(quantise::pack_a(&widened(), width, packed)),
+        Stored::Int4 => {
+            nibbles::pack_a(&widened(), width, packed);
+            None
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod compile;
 pub mod embedding;
 pub mod layout;
 pub mod merge;
+pub mod nibbles;
 pub mod pack;
 pub mod patterns;
 pub mod plan;

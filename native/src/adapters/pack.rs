@@ -4,18 +4,18 @@ use crate::kernels::lora::{GROUP, PANEL, Stored};
 use crate::kernels::simd::{Dtype, LANES};
 use crate::pace;
 
-/// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows [in] of `stored`; what pads a row is zero.
-pub fn pack_groups(stored: Stored, rows: &[&[u8]], stride: usize, packed: &mut [u8]) {
-    match stored {
-        Stored::Float(Dtype::F32) => groups::<{ LANES * 4 }>(rows, stride * 4, packed),
-        Stored::Float(Dtype::F16 | Dtype::Bf16) => groups::<{ LANES * 2 }>(rows, stride * 2, packed),
-        Stored::Int8 => groups::<LANES>(rows, stride, packed),
+/// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows [width] of `dtype`; what pads a row is zero.
+pub fn pack_rows(dtype: Dtype, rows: &[&[u8]], width: usize, packed: &mut [u8]) {
+    let row_size = Stored::Float(dtype).row_size(width);
+    match dtype {
+        Dtype::F32 => pack_groups::<{ LANES * 4 }>(rows, row_size, packed),
+        Dtype::F16 | Dtype::Bf16 => pack_groups::<{ LANES * 2 }>(rows, row_size, packed),
     }
 }
 
-/// `VECTOR` bytes are LANES elements, `stride` bytes a whole number of them.
-fn groups<const VECTOR: usize>(rows: &[&[u8]], stride: usize, packed: &mut [u8]) {
-    for (group, packed) in rows.chunks(GROUP).zip(packed.chunks_mut(GROUP * stride)) {
+/// The same for rows whose vectors are `VECTOR` bytes; `row_size` is a whole number of them.
+pub fn pack_groups<const VECTOR: usize>(rows: &[&[u8]], row_size: usize, packed: &mut [u8]) {
+    for (group, packed) in rows.chunks(GROUP).zip(packed.chunks_mut(GROUP * row_size)) {
         pace::worked(packed.len());
         let packed = packed.as_chunks_mut::<VECTOR>().0;
         for (j, row) in group.iter().enumerate() {

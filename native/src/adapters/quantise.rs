@@ -6,6 +6,7 @@
 
 use super::pack::pack_groups;
 use crate::kernels::lora::{PANEL, SCALE_BYTES, Stored};
+use crate::kernels::simd::LANES;
 
 /// Largest magnitude of a quantised element; −128 stays unused, so that a negated factor has negated bytes.
 const LARGEST: f32 = 127.0;
@@ -13,7 +14,7 @@ const LARGEST: f32 = 127.0;
 const SMALLEST: f32 = 1e-30;
 
 /// Packs rows of `width` elements as `Shrink::a` wants them; returns the rows' scales.
-pub fn pack_a(rows: &[f32], width: usize, stride: usize, packed: &mut [u8]) -> Vec<f32> {
+pub fn pack_a(rows: &[f32], width: usize, packed: &mut [u8]) -> Vec<f32> {
     let mut bytes = vec![0u8; rows.len()];
     let mut scales = Vec::with_capacity(rows.len() / width);
     for (row, bytes) in rows.chunks_exact(width).zip(bytes.chunks_exact_mut(width)) {
@@ -22,7 +23,7 @@ pub fn pack_a(rows: &[f32], width: usize, stride: usize, packed: &mut [u8]) -> V
         scales.push(scale);
     }
     let rows: Vec<&[u8]> = bytes.chunks_exact(width).collect();
-    pack_groups(Stored::Int8, &rows, stride, packed);
+    pack_groups::<LANES>(&rows, Stored::Int8.row_size(width), packed);
     scales
 }
 

@@ -42,9 +42,10 @@ pub struct SiteDelta {
     pub stored: Stored,
     /// Sum of the modules' ranks; 0 where the adapter only has biases.
     pub rank: usize,
+    /// Input features.
+    pub width: usize,
     /// Byte offset of A in the slab; layout: `kernels::lora::Shrink::a`.
     pub a: usize,
-    pub a_stride: usize,
     /// f32 [rank].
     pub scale: Vec<f32>,
     pub parts: Vec<Part>,
@@ -137,7 +138,7 @@ impl ReplacedRows {
 
 impl PackedRows {
     fn bytes(&self) -> usize {
-        self.count * a_stride(self.width) * self.dtype.size()
+        self.count * Stored::Float(self.dtype).row_size(self.width)
     }
 
     /// Row `row` of the slab's rows as float32, into `out` [width].
@@ -145,8 +146,8 @@ impl PackedRows {
         let (first, size) = (row / GROUP * GROUP, self.dtype.size());
         let group = GROUP.min(self.count - first);
         for (c, lanes) in out[..self.width].chunks_mut(LANES).enumerate() {
-            let element = first * a_stride(self.width) + (c * group + row - first) * LANES;
-            unpack(self.dtype, &slab[self.offset + element * size..], lanes);
+            let place = first * Stored::Float(self.dtype).row_size(self.width) + (c * group + row - first) * LANES * size;
+            unpack(self.dtype, &slab[self.offset + place..], lanes);
         }
     }
 }
@@ -163,12 +164,6 @@ impl SiteDelta {
     pub fn bytes(&self) -> usize {
         let floats = |vector: &Option<Vec<f32>>| vector.as_ref().map_or(0, |v| v.len() * 4);
         let of_part = |p: &Part| p.panels() * p.rank * self.stored.panel_row_size() + floats(&p.gain) + floats(&p.offset);
-        self.rank * self.a_stride * self.stored.size() + self.scale.len() * 4 + self.parts.iter().map(of_part).sum::<usize>()
+        self.rank * self.stored.row_size(self.width) + self.scale.len() * 4 + self.parts.iter().map(of_part).sum::<usize>()
     }
-}
-
-/// Row length of packed A: `in_features` rounded up so that vector loads never leave the row.
-#[must_use]
-pub fn a_stride(in_features: usize) -> usize {
-    in_features.next_multiple_of(LANES)
 }

@@ -13,8 +13,12 @@ pub const GROUP: usize = 4;
 /// plain). What it asks for behind the end of a site is the adapter's next site.
 const PREFETCH_BYTES: usize = 8192;
 const CACHE_LINE: usize = 64;
-/// Bytes of a scale in a panel: bfloat16, which has float32's range.
+/// Bytes of a scale: bfloat16, which has float32's range.
 pub const SCALE_BYTES: usize = 2;
+/// Inputs of one step along a row of A in nibbles: the low ones of a byte vector, then the high ones.
+pub const NIBBLE_STEP: usize = 2 * LANES;
+/// Most steps that share scales, in a row of A in nibbles: up to 36 numbers a scale, so that 576 inputs are one block.
+const MAX_BLOCK_STEPS: usize = 18;
 
 /// How the factors of one site are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +27,19 @@ pub enum Stored {
     /// Signed bytes, −127 … 127. An adapter row of A has one scale, folded into `Shrink::scale`; B has one for each adapter
     /// row of each panel.
     Int8,
+    /// Two signed numbers a byte, −8 … 7. An adapter row of A has a vector of scales, one a lane, for each block of
+    /// `block_inputs`; B has one for each adapter row of each panel.
+    Int4,
 }
 
 impl Stored {
-    /// Bytes of one element of A.
+    /// Bytes of one adapter row of packed A, `width` inputs.
     #[must_use]
-    pub const fn size(self) -> usize {
+    pub const fn row_size(self, width: usize) -> usize {
         match self {
-            Self::Float(dtype) => dtype.size(),
-            Self::Int8 => 1,
+            Self::Float(dtype) => width.next_multiple_of(LANES) * dtype.size(),
+            Self::Int8 => width.next_multiple_of(LANES),
+            Self::Int4 => width.div_ceil(NIBBLE_STEP) * LANES + width.div_ceil(block_inputs(width)) * LANES * SCALE_BYTES,
         }
     }
 
@@ -41,8 +49,16 @@ impl Stored {
         match self {
             Self::Float(dtype) => PANEL * dtype.size(),
             Self::Int8 => PANEL + SCALE_BYTES,
+            Self::Int4 => PANEL / 2 + SCALE_BYTES,
         }
     }
+}
+
+/// Inputs of one block of a row of A in nibbles, `width` > 0 of them in all: blocks are as equal as whole steps allow.
+#[must_use]
+pub const fn block_inputs(width: usize) -> usize {
+    let steps = width.div_ceil(NIBBLE_STEP);
+    steps.div_ceil(steps.div_ceil(MAX_BLOCK_STEPS)) * NIBBLE_STEP
 }
 
 /// `h[i, j] = scale[j] · Σ_c x[i, c] · a[j, c]` for `rows` rows and adapter rows `j` of `ranks`.
@@ -52,9 +68,9 @@ pub struct Shrink {
     pub x_stride: usize,
     pub rows: usize,
     pub width: usize,
-    /// `stored` `[rank, a_stride]`; `a_stride` is `width` rounded up to LANES, the padding zero.
+    /// `stored` [rank, width], rows padded with zeros to whole steps; in nibbles, each block of a group begins with its
+    /// scales, bf16 [rows of the group, LANES].
     pub a: *const u8,
-    pub a_stride: usize,
     pub stored: Stored,
     /// Adapter rows to compute, `ranks.0 .. ranks.1`; whole groups: `ranks.0` is a multiple of GROUP, `ranks.1` too or rank.
     pub ranks: (usize, usize),
@@ -74,7 +90,7 @@ pub struct Expand {
     pub h_stride: usize,
     pub rows: usize,
     pub rank: usize,
-    /// `stored` [panels, rank, PANEL]; columns past `width` are zero. As bytes, each panel begins with its scales, bf16 [rank].
+    /// `stored` [panels, rank, PANEL]; columns past `width` are zero. As integers, each panel begins with its scales, bf16 [rank].
     pub b: *const u8,
     pub stored: Stored,
     /// Panels to compute, `panels.0 .. panels.1`.
@@ -91,48 +107,70 @@ pub struct Expand {
     pub strength: f32,
 }
 
-/// Widens LANES stored elements.
+/// Widens what is stored, one step of an adapter row at a time.
 trait Element {
-    const SIZE: usize;
+    const STORED: Stored;
+    /// Vectors of numbers in a step.
+    const VECTORS: usize = 1;
+    /// Bytes of a step.
+    const STEP: usize;
     /// Bytes of the scale that an adapter row has in each panel of B; 0 = none.
     const SCALE: usize = 0;
-    unsafe fn load<S: Simd>(p: *const u8) -> S::V;
+    /// Vector `at` of the step at `p`.
+    unsafe fn load<S: Simd>(p: *const u8, at: usize) -> S::V;
 }
 struct F32;
 struct F16;
 struct Bf16;
 struct I8;
+struct I4;
+// SAFETY (all blocks below): the caller vouches for a whole step at p.
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl Element for F32 {
-    const SIZE: usize = 4;
+    const STORED: Stored = Stored::Float(Dtype::F32);
+    const STEP: usize = 4 * LANES;
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: the caller vouches for LANES elements at p.
+    unsafe fn load<S: Simd>(p: *const u8, _at: usize) -> S::V {
         unsafe { S::load(p.cast()) }
     }
 }
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl Element for F16 {
-    const SIZE: usize = 2;
+    const STORED: Stored = Stored::Float(Dtype::F16);
+    const STEP: usize = 2 * LANES;
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: the caller vouches for LANES elements at p.
+    unsafe fn load<S: Simd>(p: *const u8, _at: usize) -> S::V {
         unsafe { S::load_f16(p.cast()) }
     }
 }
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl Element for Bf16 {
-    const SIZE: usize = 2;
+    const STORED: Stored = Stored::Float(Dtype::Bf16);
+    const STEP: usize = 2 * LANES;
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: the caller vouches for LANES elements at p.
+    unsafe fn load<S: Simd>(p: *const u8, _at: usize) -> S::V {
         unsafe { S::load_bf16(p.cast()) }
     }
 }
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl Element for I8 {
-    const SIZE: usize = 1;
+    const STORED: Stored = Stored::Int8;
+    const STEP: usize = LANES;
     const SCALE: usize = SCALE_BYTES;
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: the caller vouches for LANES elements at p.
+    unsafe fn load<S: Simd>(p: *const u8, _at: usize) -> S::V {
         unsafe { S::load_i8(p.cast()) }
+    }
+}
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Element for I4 {
+    const STORED: Stored = Stored::Int4;
+    const VECTORS: usize = 2;
+    const STEP: usize = LANES;
+    const SCALE: usize = SCALE_BYTES;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8, at: usize) -> S::V {
+        unsafe { if at == 0 { S::load_low_nibbles(p) } else { S::load_high_nibbles(p) } }
     }
 }
 
@@ -147,6 +185,7 @@ pub unsafe fn shrink<S: Simd>(args: &Shrink) {
             Stored::Float(Dtype::F16) => shrink_as::<S, F16>(args),
             Stored::Float(Dtype::Bf16) => shrink_as::<S, Bf16>(args),
             Stored::Int8 => shrink_as::<S, I8>(args),
+            Stored::Int4 => shrink_as::<S, I4>(args),
         }
     }
 }
@@ -181,37 +220,99 @@ unsafe fn shrink_as<S: Simd, E: Element>(args: &Shrink) {
 /// Rows `i .. i + R` against one whole group of adapter rows, `j .. j + J`.
 #[inline(always)]
 unsafe fn shrink_tile<S: Simd, E: Element, const R: usize, const J: usize>(args: &Shrink, i: usize, j: usize) {
-    // SAFETY: the caller keeps i + R ≤ rows and j + J ≤ rank; x is read to width, the group's vectors to a_stride.
+    // SAFETY: the caller keeps i + R ≤ rows and j + J ≤ rank; x is read to width, the group to the end of its last step.
     unsafe {
-        let x = args.x.add(i * args.x_stride);
-        let mut a = args.a.add(j * args.a_stride * E::SIZE);
-        let mut acc = [[S::splat(0.0); J]; R];
-        let whole = args.width / LANES * LANES;
-        let mut c = 0;
-        while c < args.width {
-            for line in 0..(J * LANES * E::SIZE).div_ceil(CACHE_LINE) {
-                S::prefetch(a.wrapping_add(PREFETCH_BYTES + line * CACHE_LINE));
-            }
-            let mut av = [S::splat(0.0); J];
-            for (jj, v) in av.iter_mut().enumerate() {
-                *v = E::load::<S>(a.add(jj * LANES * E::SIZE));
-            }
-            for (ii, row) in acc.iter_mut().enumerate() {
-                let p = x.add(ii * args.x_stride + c);
-                let xv = if c < whole { S::load(p) } else { S::load_partial(p, args.width - c) };
-                for (jj, sum) in row.iter_mut().enumerate() {
-                    *sum = S::mul_add(xv, av[jj], *sum);
+        let mut a = args.a.add(j * E::STORED.row_size(args.width));
+        let mut sums = [[S::splat(0.0); J]; R];
+        if matches!(E::STORED, Stored::Int4) {
+            let block = block_inputs(args.width);
+            let mut first = 0;
+            while first < args.width {
+                let scales = a;
+                prefetch_behind::<S>(a, J * LANES * SCALE_BYTES);
+                a = a.add(J * LANES * SCALE_BYTES);
+                let products = dot::<S, E, R, J>(args, i, (first, args.width.min(first + block)), &mut a);
+                for jj in 0..J {
+                    let scale = S::load_bf16(scales.add(jj * LANES * SCALE_BYTES).cast());
+                    for ii in 0..R {
+                        sums[ii][jj] = S::mul_add(products[ii][jj], scale, sums[ii][jj]);
+                    }
                 }
+                first += block;
             }
-            a = a.add(J * LANES * E::SIZE);
-            c += LANES;
+        } else {
+            sums = dot::<S, E, R, J>(args, i, (0, args.width), &mut a);
         }
-        for (ii, row) in acc.iter().enumerate() {
+        for (ii, row) in sums.iter().enumerate() {
             for (jj, sum) in row.iter().enumerate() {
                 let scale = if args.scale.is_null() { args.strength } else { *args.scale.add(j + jj) * args.strength };
                 *args.h.add((i + ii) * args.h_stride + j + jj) = S::sum(*sum) * scale;
             }
         }
+    }
+}
+
+/// Lane-wise products of rows `i .. i + R` and J adapter rows, added up over `inputs`; `a` moves behind what it has read.
+#[inline(always)]
+unsafe fn dot<S: Simd, E: Element, const R: usize, const J: usize>(
+    args: &Shrink,
+    i: usize,
+    inputs: (usize, usize),
+    a: &mut *const u8,
+) -> [[S::V; J]; R] {
+    // SAFETY: as for the caller, `shrink_tile`; only the last step may pass the end of x.
+    unsafe {
+        let mut sums = [[S::splat(0.0); J]; R];
+        let mut c = inputs.0;
+        while c + E::VECTORS * LANES <= inputs.1 {
+            dot_step::<S, E, R, J, true>(args, i, c, *a, &mut sums);
+            *a = a.add(J * E::STEP);
+            c += E::VECTORS * LANES;
+        }
+        if c < inputs.1 {
+            dot_step::<S, E, R, J, false>(args, i, c, *a, &mut sums);
+            *a = a.add(J * E::STEP);
+        }
+        sums
+    }
+}
+
+/// One step at inputs `c …`, all of them there if it is `WHOLE`: what cuts it short needs a call, which would cost the sums
+/// their registers in every step.
+#[inline(always)]
+unsafe fn dot_step<S: Simd, E: Element, const R: usize, const J: usize, const WHOLE: bool>(
+    args: &Shrink,
+    i: usize,
+    c: usize,
+    a: *const u8,
+    sums: &mut [[S::V; J]; R],
+) {
+    // SAFETY: as for the caller; a vector of x is read as far as `width`.
+    unsafe {
+        prefetch_behind::<S>(a, J * E::STEP);
+        for at in 0..E::VECTORS {
+            let column = c + at * LANES;
+            let mut av = [S::splat(0.0); J];
+            for (jj, v) in av.iter_mut().enumerate() {
+                *v = E::load::<S>(a.add(jj * E::STEP), at);
+            }
+            for (ii, row) in sums.iter_mut().enumerate() {
+                let x = args.x.wrapping_add((i + ii) * args.x_stride + column);
+                let xv = if WHOLE { S::load(x) } else { S::load_partial(x, args.width.saturating_sub(column).min(LANES)) };
+                for (jj, sum) in row.iter_mut().enumerate() {
+                    *sum = S::mul_add(xv, av[jj], *sum);
+                }
+            }
+        }
+    }
+}
+
+/// Asks for the lines that lie `PREFETCH_BYTES` behind `p .. p + bytes`.
+#[inline(always)]
+unsafe fn prefetch_behind<S: Simd>(p: *const u8, bytes: usize) {
+    for line in 0..bytes.div_ceil(CACHE_LINE) {
+        // SAFETY: the caller vouches for the instruction set; nothing need be readable there.
+        unsafe { S::prefetch(p.wrapping_add(PREFETCH_BYTES + line * CACHE_LINE)) };
     }
 }
 
@@ -226,6 +327,7 @@ pub unsafe fn expand<S: Simd>(args: &Expand) {
             Stored::Float(Dtype::F16) => expand_as::<S, F16>(args),
             Stored::Float(Dtype::Bf16) => expand_as::<S, Bf16>(args),
             Stored::Int8 => expand_as::<S, I8>(args),
+            Stored::Int4 => expand_as::<S, I4>(args),
         }
     }
 }
@@ -261,8 +363,9 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
         let column = panel * PANEL;
         let left = args.width - column;
         let lanes = [left.min(LANES), left.saturating_sub(LANES).min(LANES)];
-        let scales = args.b.add(panel * args.rank * (PANEL * E::SIZE + E::SCALE));
+        let scales = args.b.add(panel * args.rank * E::STORED.panel_row_size());
         let b = scales.add(args.rank * E::SCALE);
+        let row_bytes = PANEL / LANES / E::VECTORS * E::STEP;
         let mut acc = [[S::splat(0.0); 2]; R];
         for (ii, row) in acc.iter_mut().enumerate() {
             let y = args.y.add((i + ii) * args.y_stride + column);
@@ -279,8 +382,13 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
             let count = (args.rank - first).min(LANES);
             let mut scaled = [[0.0f32; LANES]; R];
             if E::SCALE > 0 {
-                // A whole vector of scales is readable even where fewer are left: a panel's elements lie behind them.
-                let scale = S::load_bf16(scales.add(first * E::SCALE).cast());
+                let scale = scales.add(first * E::SCALE);
+                // Of two rows or more a whole vector of scales is readable: a panel's elements lie behind them.
+                let scale = if count == 1 {
+                    S::splat(f32::from_bits(u32::from(u16::from_le_bytes([*scale, *scale.add(1)])) << 16))
+                } else {
+                    S::load_bf16(scale.cast())
+                };
                 for (ii, row) in scaled.iter_mut().enumerate() {
                     let h = args.h.add((i + ii) * args.h_stride + first);
                     let h = if count == LANES { S::load(h) } else { S::load_partial(h, count) };
@@ -288,10 +396,10 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
                 }
             }
             for j in 0..count {
-                let p = b.add((first + j) * PANEL * E::SIZE);
+                let p = b.add((first + j) * row_bytes);
                 S::prefetch(p.wrapping_add(PREFETCH_BYTES));
-                let low = E::load::<S>(p);
-                let high = E::load::<S>(p.add(LANES * E::SIZE));
+                let low = E::load::<S>(p, 0);
+                let high = E::load::<S>(p.add(row_bytes - E::STEP), 1);
                 for (ii, row) in acc.iter_mut().enumerate() {
                     let h = if E::SCALE > 0 { scaled[ii][j] } else { *args.h.add((i + ii) * args.h_stride + first + j) };
                     row[0] = S::mul_add(S::splat(h), low, row[0]);

@@ -46,6 +46,10 @@ pub trait Simd: Copy {
     unsafe fn load_bf16(p: *const u16) -> Self::V;
     /// Sixteen signed bytes.
     unsafe fn load_i8(p: *const i8) -> Self::V;
+    /// The low halves of sixteen bytes as signed numbers, −8 … 7.
+    unsafe fn load_low_nibbles(p: *const u8) -> Self::V;
+    /// The high halves.
+    unsafe fn load_high_nibbles(p: *const u8) -> Self::V;
     /// `a · b + c`, fused where the instruction set can.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -190,6 +194,18 @@ impl Simd for Portable {
         // SAFETY: the caller vouches for LANES readable elements.
         let bytes = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
         lanewise!(|i: usize| f32::from(bytes[i]))
+    }
+    #[inline(always)]
+    unsafe fn load_low_nibbles(p: *const u8) -> Self::V {
+        // SAFETY: the caller vouches for LANES readable bytes.
+        let bytes = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
+        lanewise!(|i: usize| f32::from((bytes[i] << 4) >> 4))
+    }
+    #[inline(always)]
+    unsafe fn load_high_nibbles(p: *const u8) -> Self::V {
+        // SAFETY: the caller vouches for LANES readable bytes.
+        let bytes = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
+        lanewise!(|i: usize| f32::from(bytes[i] >> 4))
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {

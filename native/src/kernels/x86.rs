@@ -55,6 +55,14 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
     }
     #[inline(always)]
+    unsafe fn load_low_nibbles(p: *const u8) -> Self::V {
+        unsafe { nibbles_to_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_high_nibbles(p: *const u8) -> Self::V {
+        unsafe { nibbles_to_floats(_mm512_srli_epi32::<4>(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())))) }
+    }
+    #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
@@ -88,6 +96,16 @@ impl Simd for Avx512 {
             let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
         }
+    }
+}
+
+/// The lowest four bits of each lane, −8 … 7: a look-up, which ignores the bits above them.
+#[inline(always)]
+unsafe fn nibbles_to_floats(words: __m512i) -> __m512 {
+    // SAFETY: register arithmetic on AVX-512, which the callers' contract vouches for.
+    unsafe {
+        let values = _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0);
+        _mm512_permutexvar_ps(words, values)
     }
 }
 
@@ -160,6 +178,23 @@ impl Simd for Avx2 {
     unsafe fn load_i8(p: *const i8) -> Self::V {
         unsafe {
             let widen = |q: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(q.cast())));
+            (widen(p), widen(p.add(8)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_low_nibbles(p: *const u8) -> Self::V {
+        unsafe {
+            let widen = |q: *const u8| {
+                let bytes = _mm256_cvtepi8_epi32(_mm_loadl_epi64(q.cast()));
+                _mm256_cvtepi32_ps(_mm256_srai_epi32::<28>(_mm256_slli_epi32::<28>(bytes)))
+            };
+            (widen(p), widen(p.add(8)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_high_nibbles(p: *const u8) -> Self::V {
+        unsafe {
+            let widen = |q: *const u8| _mm256_cvtepi32_ps(_mm256_srai_epi32::<4>(_mm256_cvtepi8_epi32(_mm_loadl_epi64(q.cast()))));
             (widen(p), widen(p.add(8)))
         }
     }

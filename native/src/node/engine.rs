@@ -215,8 +215,12 @@ impl Engine {
                 factors: match options.adapter_dtype.as_deref() {
                     None | Some("file") => FactorStorage::File,
                     Some("int8") => FactorStorage::Int8,
+                    Some("int4") => FactorStorage::Int4,
                     Some(found) => {
-                        return Err(Error::new(Code::Native, format!("engine options, adapterDtype: expected file or int8, got {found}")));
+                        return Err(Error::new(
+                            Code::Native,
+                            format!("engine options, adapterDtype: expected file, int8 or int4, got {found}"),
+                        ));
                     }
                 },
             };

@@ -2,7 +2,7 @@
 //! bring rows of the head. `logits'[i, t] = w_t · x[i]` for every such token t; other logits pass through.
 
 use super::{OpEnv, Shared, check_rows, compute, float_input, float_output, infer_rows_by, matrix, parallel, updated};
-use crate::adapters::resident::{PackedRows, a_stride};
+use crate::adapters::resident::PackedRows;
 use crate::error::Result;
 use crate::kernels::lora::{GROUP, Shrink, Stored};
 use crate::session::context::Segment;
@@ -86,7 +86,6 @@ fn multiply(
             rows: segment.logits_rows.len(),
             width: rows.width,
             a: slab[rows.offset..].as_ptr(),
-            a_stride: a_stride(rows.width),
             stored: Stored::Float(rows.dtype),
             ranks: (task * TASK_ROWS, rows.count.min((task + 1) * TASK_ROWS)),
             scale: std::ptr::null(),

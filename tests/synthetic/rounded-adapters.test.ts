@@ -6,14 +6,20 @@ import { type Outcome, shuffled } from '../helpers/direct-engine.js';
 import { comparableTokens } from '../helpers/oracle.js';
 import { casesOf, openSynthetic, SYNTHETIC_MODELS, type SyntheticCase, titleOf } from '../helpers/synthetic.js';
 
-/** Random weights decide closely: a trained model agrees more often (tests/model/int8-adapters.test.ts). */
-const LEAST_AGREEMENT = 0.97;
-const LARGEST_MEAN = 0.04;
+/** Random weights decide closely: a trained model agrees more often (tests/model/rounded-adapters.test.ts). */
+const LIMITS = {
+  int8: { agreement: 0.97, mean: 0.04 },
+  int4: { agreement: 0.9, mean: 0.25 },
+} as const;
 
-for (const [name, { covers }] of SYNTHETIC_MODELS) {
+const CASES = [...SYNTHETIC_MODELS].flatMap(([name, { covers }]) =>
+  (['int8', 'int4'] as const).map((adapterDtype) => ({ name, covers, adapterDtype })),
+);
+
+for (const { name, covers, adapterDtype } of CASES) {
   const cases = casesOf(name);
 
-  test(`${name} with factors as bytes: near, and no row depends on its batch (${covers})`, async (context) => {
+  test(`${name}, factors in ${adapterDtype}: near, and no row depends on its batch (${covers})`, async (context) => {
     const requestsOf = (engine: Awaited<ReturnType<typeof openSynthetic>>) =>
       cases.map(({ adapter, prompt_ids, expected_ids }) => engine.request(adapter, prompt_ids, expected_ids.length));
 
@@ -21,13 +27,13 @@ for (const [name, { covers }] of SYNTHETIC_MODELS) {
     const wanted = await exact.run(requestsOf(exact), { logits: true });
     await exact.close();
 
-    const int8 = await openSynthetic(name, { adapterDtype: 'int8' });
+    const rounded = await openSynthetic(name, { adapterDtype });
     const order = shuffled(
       cases.map((_, i) => i),
       2,
     );
-    const requests = requestsOf(int8);
-    const mixed = await int8.run(
+    const requests = requestsOf(rounded);
+    const mixed = await rounded.run(
       order.map((i) => requests[i] as (typeof requests)[number]),
       { logits: true },
     );
@@ -36,12 +42,13 @@ for (const [name, { covers }] of SYNTHETIC_MODELS) {
       const oracle = cases[i] as SyntheticCase;
       const found = mixed[at] as Outcome;
       off.add(wanted[i] as Outcome, found, comparableTokens(oracle));
-      const [alone] = await int8.run([requestsOf(int8)[i] as (typeof requests)[number]], { logits: true });
+      const [alone] = await rounded.run([requestsOf(rounded)[i] as (typeof requests)[number]], { logits: true });
       assertSameBits(found, alone as Outcome, titleOf(oracle));
     }
-    await int8.close();
+    await rounded.close();
     context.diagnostic(off.toString());
     assert.ok(off.largest > 0, 'factors were rounded');
-    assert.ok(off.mean < LARGEST_MEAN && off.agreement >= LEAST_AGREEMENT, off.toString());
+    const { mean, agreement } = LIMITS[adapterDtype];
+    assert.ok(off.mean < mean && off.agreement >= agreement, off.toString());
   });
 }
