@@ -91,9 +91,11 @@ const llamaCpp: Contender = {
 export const CONTENDERS: readonly Contender[] = [
   loramux('f32'),
   loramux('f32', 'int8'),
+  loramux('f32', 'int4'),
   loramux('w8'),
   loramux('w4'),
   loramux('w4', 'int8'),
+  loramux('w4', 'int4'),
   peft('float32'),
   peft('bfloat16'),
   llamaCpp,

@@ -3,7 +3,8 @@
  *
  *   npm run precision [-- --rounds 7 --threads 2 --no-speed --out FILE]
  *
- * Quality: perplexity and the greedy choice at every token of `texts/`, against float32. Speed: base-only decode and
+ * Quality: perplexity and the greedy choice at every token of `texts/`, against float32; then with each demo adapter,
+ * kept as its file has it and rounded. Speed: base-only decode and
  * prefill, all precisions in turn; quoted are medians, and ratios of medians.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -13,8 +14,10 @@ import { parseArgs } from 'node:util';
 import type { Precision } from '../../src/core/model-manifest.js';
 import { loadBinding, packageRoot } from '../../src/engine/addon.js';
 import { demoModel } from '../../tests/helpers/demo-model.js';
+import { DirectEngine } from '../../tests/helpers/direct-engine.js';
+import { scoreAdapters } from './adapters.js';
 import { renderPrecision } from './report.js';
-import { scoreTexts, type TextScore } from './score.js';
+import { scoreTexts, type TextScore, WINDOW } from './score.js';
 import { SpeedProbe } from './speed.js';
 
 const PRECISIONS: readonly Precision[] = ['f32', 'w8', 'w4'];
@@ -29,14 +32,21 @@ const { values: options } = parseArgs({
   },
 });
 
+const texts = TEXTS.map((name) =>
+  readFileSync(join(packageRoot(), 'bench', 'precision', 'texts', `${name}.txt`), 'utf8'),
+);
+
 async function quality(): Promise<Map<Precision, readonly TextScore[]>> {
-  const texts = TEXTS.map((name) =>
-    readFileSync(join(packageRoot(), 'bench', 'precision', 'texts', `${name}.txt`), 'utf8'),
-  );
   const scores = new Map<Precision, readonly TextScore[]>();
   for (const precision of PRECISIONS) {
     console.log(`${precision}: ${TEXTS.join(', ')}`);
-    scores.set(precision, await scoreTexts(await demoModel(precision), texts));
+    const engine = await DirectEngine.open({
+      model: await demoModel(precision),
+      adapterRoots: [],
+      maxModelLen: WINDOW + 1,
+    });
+    scores.set(precision, await scoreTexts(engine, texts));
+    await engine.close();
   }
   return scores;
 }
@@ -58,6 +68,7 @@ const report = renderPrecision({
   machine: `${cpus()[0]?.model.trim() ?? 'unknown'}, ${cpus().length} cores, ${options.threads} threads, \`${loadBinding().instructionSet()}\` kernels`,
   texts: TEXTS,
   scores: await quality(),
+  adapters: await scoreAdapters(texts),
   speeds: options['no-speed'] ? null : await speed(),
 });
 const out = options.out ?? join(packageRoot(), 'docs', 'precision.md');

@@ -15,7 +15,18 @@ export interface Chart {
 const WIDTH = 720;
 const HEIGHT = 400;
 const AREA = { left: 64, right: 520, top: 48, bottom: 344 } as const;
-const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7f7f7f', '#000000'];
+const COLOURS = [
+  '#0072b2',
+  '#d55e00',
+  '#009e73',
+  '#cc79a7',
+  '#e69f00',
+  '#56b4e9',
+  '#7f7f7f',
+  '#000000',
+  '#8c564b',
+  '#bcbd22',
+];
 const Y_STEPS = 5;
 
 /** The least number of the form 1, 2 or 5 × 10ⁿ that is not below `value`. */
