@@ -73,6 +73,7 @@ const engine = await WorkerEngineClient.start({
     maxQueue: 64,
     prefixCache: false,
     speculation: false,
+    launchAhead: false,
   },
   log: (_level, event, text) => console.error(event, text),
 });

@@ -88,6 +88,7 @@ class Room {
         kvMemoryBytes: 2 ** 27,
         prefixCache: false,
         speculation: false,
+        launchAhead: false,
         maxPrefillRows: 512,
         maxModelLen: null,
         maxBatchTokens: 512,

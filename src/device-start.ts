@@ -46,6 +46,11 @@ export class StartedDevice {
     return maxPrefillRows ?? PREFILL_ROWS[this.kind];
   }
 
+  /** Whether the next step is handed over while one runs. */
+  launchAhead({ launchAhead }: Pick<Config, 'launchAhead'>): boolean {
+    return launchAhead ?? this.kind === 'cuda';
+  }
+
   /** ERR_CONFIG when a GPU's memory is too small. */
   memory(
     wanted: Pick<Config, 'adapterMemoryBytes' | 'kvMemoryBytes' | 'maxBatchTokens'>,

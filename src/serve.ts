@@ -95,6 +95,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
       maxQueue,
       prefixCache,
       speculation,
+      launchAhead: device.launchAhead(config),
     },
     log: (level, event, text) => logger[level]({ event }, text),
   });

@@ -43,6 +43,7 @@ export async function measureStalls(model: PreparedModel, recorder: Recorder, op
       maxQueue: 64,
       prefixCache: false,
       speculation: false,
+      launchAhead: true,
     },
     log: (_level, event, text) => console.error(event, text),
   });

@@ -58,6 +58,8 @@ export interface Config {
   /** KV blocks are kept when their requests end, and shared. */
   readonly prefixCache: boolean;
   readonly speculation: boolean;
+  /** The next step is handed to the engine while one runs; null = what suits the device. */
+  readonly launchAhead: boolean | null;
   readonly drainTimeoutMs: number;
   /** Further names of the base model on OpenAI's routes; the first is the one that replies say. */
   readonly servedNames: readonly string[];

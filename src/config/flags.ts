@@ -286,6 +286,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     defaultText: 'on',
     help: 'on: text that repeats itself is guessed and checked, several tokens a step, where that pays; the same answers',
   },
+  launchAhead: {
+    flag: 'launch-ahead',
+    value: 'SWITCH',
+    parse: onOff,
+    fallback: () => null,
+    defaultText: 'on on a GPU, off on a CPU',
+    help: 'on: the next step is handed to the engine while one runs; the same answers, new requests start a step later',
+  },
   drainTimeoutMs: {
     flag: 'drain-timeout',
     value: 'TIME',

@@ -83,8 +83,13 @@ export const GREEDY_ROW: RowSampling = {
   follows: NOT_GUESSED,
 };
 
+/** In `StepBatch.tokens`: what sequence slot `slot` sampled last, in the step before at the latest. */
+export function lastSampledBy(slot: number): number {
+  return -(slot + 1);
+}
+
 export interface StepBatch {
-  /** int32 [T]; a negative value −(s+1) stands for what sequence slot s sampled last. */
+  /** int32 [T]; `lastSampledBy` a slot where the token is not known yet. */
   readonly tokens: Int32Array;
   /** int32 [N+1]: rows of sequence n are cuSeqlens[n] … cuSeqlens[n+1]. */
   readonly cuSeqlens: Int32Array;

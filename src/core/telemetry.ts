@@ -28,7 +28,7 @@ export type Telemetry =
       readonly sampleSeconds: number;
       /** Of sampling, on constraints; null when no row has one. */
       readonly maskSeconds: number | null;
-      /** From the start of planning to committed events. */
+      /** To committed events from the start of planning, or from those of the step before where it was planned during that. */
       readonly stepSeconds: number;
     }
   | {

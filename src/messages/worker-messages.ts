@@ -55,6 +55,8 @@ export interface WorkerStart {
   /** KV blocks are kept when their requests end, and shared. */
   readonly prefixCache: boolean;
   readonly speculation: boolean;
+  /** The next step is planned and handed over, where that may be, while one runs. */
+  readonly launchAhead: boolean;
 }
 
 export type ToWorker =

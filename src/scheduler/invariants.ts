@@ -1,4 +1,4 @@
-import { NOT_GUESSED, type StepBatch } from '../core/step.js';
+import { lastSampledBy, NOT_GUESSED, type StepBatch } from '../core/step.js';
 import { blocksFor, maxScoredRows, type SchedulerLimits } from './policy.js';
 import { type AdapterEntry, BASE_ENTRY, compareEntries } from './row-adapters.js';
 import { penalises } from './row-sampling.js';
@@ -47,12 +47,12 @@ export function checkSnapshot(snapshot: SchedulerSnapshot): string[] {
 
 /**
  * Every block is blank, cached or held, and held as often as there are holders. What more than one may read is never
- * written: shared blocks are full in each of their sequences, and the plan in flight writes to none of them.
+ * written: shared blocks are full in each of their sequences, and no plan in flight writes to any of them.
  */
 function checkBlocks(snapshot: SchedulerSnapshot, violations: Violations): void {
   const { limits, blankBlockIds, cachedBlockIds, blockHolders, usedBlocks, writtenBlocks } = snapshot;
   const holding = snapshot.running.filter(({ id }) => !snapshot.preemptedIds.includes(id));
-  const held = [...holding.flatMap(({ blocks }) => blocks), ...snapshot.plannedBlocks];
+  const held = [...holding.flatMap(({ blocks }) => blocks), ...snapshot.plannedBlocks, ...snapshot.replacedBlocks];
   const holders = Array.from({ length: limits.kvBlocks }, () => 0);
   for (const block of held) holders[block] = (holders[block] ?? 0) + 1;
   violations.equalAll(blockHolders, holders, 'holders of each block');
@@ -111,7 +111,7 @@ function checkPlaces(snapshot: SchedulerSnapshot, violations: Violations): void 
   for (const sequence of held) {
     violations.expect(!sequence.ended || sequence.inFlight, `sequence ${sequence.id} ended, yet is held`);
     violations.expect(
-      !sequence.inFlight || snapshot.planInFlight,
+      !sequence.inFlight || snapshot.plansInFlight > 0,
       `sequence ${sequence.id} is in flight without a plan`,
     );
   }
@@ -128,17 +128,27 @@ function checkRunning(
   { blockSize, prefixCache }: SchedulerSnapshot['limits'],
   violations: Violations,
 ): void {
-  const { id, computed, prefillLength, length, blocks, published, scored } = sequence;
-  const full = prefixCache ? Math.floor(computed / blockSize) : 0;
-  violations.equalAll(published, blocks.slice(0, full), `published blocks of sequence ${id} (${computed} computed)`);
+  const { id, computed, settled, prefillLength, length, end, blocks, published, scored, inFlight, ended } = sequence;
+  const full = prefixCache ? Math.floor(settled / blockSize) : 0;
+  violations.equalAll(published, blocks.slice(0, full), `published blocks of sequence ${id} (${settled} settled)`);
   const cached = Math.max(computed, prefillLength);
   violations.equal(blocks.length, blocksFor(cached, blockSize), `blocks of sequence ${id} (${cached} tokens)`);
   violations.expect(
-    scored === null || computed < scored,
-    `sequence ${id}: the token after each of ${computed} computed rows has its score, got ${scored}`,
+    ended || scored === null || settled < scored,
+    `sequence ${id}: the token after each of ${settled} computed rows has its score, got ${scored}`,
   );
+  violations.expect(
+    settled <= length && settled <= computed,
+    `sequence ${id}: ${settled} settled of ${computed} computed`,
+  );
+  violations.expect(
+    inFlight || (settled === computed && end === length),
+    `sequence ${id} awaits what is not in flight`,
+  );
+  // What ended while in flight keeps what it has, and stands nowhere. The last row of a prompt that is only scored samples nothing.
+  if (ended || (inFlight && scored !== null && computed === prefillLength)) return;
   if (computed < prefillLength) violations.equal(length, prefillLength, `length of prefilling sequence ${id}`);
-  else violations.equal(computed, length - 1, `computed tokens of decoding sequence ${id}`);
+  else violations.equal(computed, end - 1, `computed tokens of decoding sequence ${id}`);
 }
 
 function checkWaiting(sequence: SequenceSnapshot, violations: Violations): void {
@@ -190,13 +200,13 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
     const used = blocksFor(end, blockSize);
     const table = Array.from({ length: batch.maxBlocks }, (_, block) => (block < used ? blockAt(entry, block) : -1));
     const positions = Array.from({ length: count }, (_, offset) => start + offset);
-    const known = sequence.length;
+    const [known, { end: reached }] = [sequence.length, sequence];
     violations.expect(
-      count > drafts.length && end <= known + drafts.length,
-      `${what}: rows ${start} … ${end} of ${known}`,
+      count > drafts.length && end <= reached + drafts.length,
+      `${what}: rows ${start} … ${end} of ${reached}`,
     );
     const { promptIds, maxNewTokens, minNewTokens, choice } = sequence.request;
-    const samples = end === known + drafts.length && maxNewTokens > 0;
+    const samples = end === reached + drafts.length && maxNewTokens > 0;
     violations.equal(entry.samples, samples, `${what}: sampled when its last token is reached`);
     for (const position of positions) {
       const next = position + 1;
@@ -206,9 +216,10 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
     }
     violations.equalAll(
       batch.tokens.subarray(row, row + count),
-      positions.map((position) =>
-        position < known ? sequence.tokenAt(position) : (drafts[position - known] as number),
-      ),
+      positions.map((position) => {
+        if (position < known) return sequence.tokenAt(position);
+        return position < reached ? lastSampledBy(entry.slot) : (drafts[position - known] as number);
+      }),
       `${what}: tokens`,
     );
     violations.equalAll(
@@ -227,6 +238,7 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
     cuSeqlens.push(row);
     contextLens.push(end);
     violations.expect(drafts.length === 0 || entry.phase === 'decode', `${what}: drafts in decode only`);
+    violations.expect(drafts.length === 0 || reached === known, `${what}: drafts behind known tokens only`);
     violations.expect(
       drafts.length === 0 || sequence.generated + drafts.length < maxNewTokens,
       `${what}: ${drafts.length} drafts after ${sequence.generated} of ${maxNewTokens} tokens`,
@@ -235,13 +247,13 @@ function checkEntries(batch: StepBatch, plan: StepPlan, blockSize: number, viola
       const sampling = batch.sampling[sampled];
       logitsRows.push(row - drafts.length - 1 + guessed);
       scoredTokens.push(-1);
-      const position = known + guessed;
+      const position = reached + guessed;
       violations.equal(sampling?.position, position, `${what}: sampled position`);
       violations.equal(sampling?.follows, drafts[guessed - 1] ?? NOT_GUESSED, `${what}: guess that a row stands on`);
       violations.equal(sampling?.slot, entry.slot, `${what}: sampled slot`);
       const history = penalises(sequence.request.sampling) ? position : undefined;
       violations.equal(sampling?.penalties?.history.length, history, `${what}: length of the history`);
-      const bans = sequence.generated + guessed < minNewTokens;
+      const bans = position - promptIds.length < minNewTokens;
       violations.equal(sampling?.banned, bans ? sequence.stopIds : null, `${what}: banned ids`);
       violations.equal(sampling?.constraint, sequence.constraint, `${what}: constraint`);
       violations.equal(sampling?.choice, choice, `${what}: choice`);

@@ -21,18 +21,21 @@ export interface PlanningState {
   readonly cost: StepCost;
   /** Rank that the next admission gets. */
   readonly nextAdmission: number;
+  /** A step is in flight, and the sequences stand as they will when it is done: nobody is preempted. */
+  readonly ahead: boolean;
 }
 
 /**
- * Decides the next step, or returns null when nothing can run. Decode rows come first, so that a running sequence
- * never waits for a prefill, each with the guesses of what follows that are worth their rows; then prefills go on,
- * oldest first, in a step with decode rows only so many that those do not wait long, long prompts in chunks; then the queue is admitted in order until rows, slots or blocks run out. The head of the queue is
+ * Decides the next step, or returns null when nothing can run, or, `ahead`, when a running sequence lacks a block. Decode
+ * rows come first, so that a running sequence never waits for a prefill, each with the guesses of what follows that are
+ * worth their rows; then prefills go on, oldest first, in a step with decode rows only so many that those do not wait
+ * long, long prompts in chunks; then the queue is admitted in order until rows, slots or blocks run out. The head of the queue is
  * never passed over, or a long prompt could wait for ever.
  * Time: O(rows + entries · log entries), and O(waiting adapters) where something can be admitted.
  */
 export function planStep(state: PlanningState, atMs: number): StepPlan | null {
   const builder = new PlanBuilder(state);
-  builder.decode();
+  if (!builder.decode()) return builder.abandon();
   builder.continuePrefill();
   builder.admit();
   return builder.entries.length === 0 ? null : finishPlan(builder, state.cache, atMs);
@@ -66,33 +69,44 @@ class PlanBuilder {
     this.#scoresLeft = maxScoredRows(state.limits.vocabSize);
   }
 
-  /** One row and its drafts for each sequence past its prefill, oldest first; preempts from the other end when blocks run out. */
-  decode(): void {
-    const { running, limits, cost } = this.#state;
-    const decoding = running.reduce((count, { prefilling }) => count + (prefilling ? 0 : 1), 0);
+  /**
+   * One row and its drafts for each sequence past its prefill, oldest first; preempts from the other end when blocks run
+   * out. False when one lacks a block and nobody may be preempted.
+   */
+  decode(): boolean {
+    const { running, limits, cost, ahead } = this.#state;
+    const decoding = running.reduce((count, sequence) => count + (sequence.decoding ? 1 : 0), 0);
     const speculation = new Speculation(limits, cost, decoding);
     for (let index = 0; index < this.#kept; index += 1) {
       const sequence = running[index] as Sequence;
-      if (sequence.prefilling) continue;
+      if (!sequence.decoding) continue;
       const newBlocks: number[] = [];
-      if (sequence.length > sequence.blocks.length * limits.blockSize) {
-        const block = this.#blockFor(index);
+      if (sequence.end > sequence.blocks.length * limits.blockSize) {
+        const block = ahead ? this.#state.pool.take() : this.#blockFor(index);
+        if (block < 0 && ahead) return false;
         if (block < 0) break;
         newBlocks.push(block);
       }
       const capacity = (sequence.blocks.length + newBlocks.length) * limits.blockSize;
       this.#addRunning(sequence, 'decode', newBlocks, speculation.drafts(sequence, capacity));
     }
-    if (this.entries.length === 0) return;
+    if (this.entries.length === 0) return true;
     this.#rowsLeft = Math.min(this.#rowsLeft, limits.maxPrefillRows);
     this.#ownRows = OWN_ROWS_BESIDE_DECODE;
     this.#longRows = longPromptRows(limits.maxPrefillRows);
+    return true;
+  }
+
+  /** Gives back what was taken from the pool: there will be no plan. */
+  abandon(): null {
+    for (const { newBlocks } of this.entries.toReversed()) this.#state.pool.release(newBlocks);
+    return null;
   }
 
   continuePrefill(): void {
     for (let index = 0; index < this.#kept && this.#rowsLeft > 0; index += 1) {
       const sequence = this.#state.running[index] as Sequence;
-      if (!sequence.prefilling || this.#mostRows(sequence, sequence.computed) === 0) continue;
+      if (sequence.ended || !sequence.prefilling || this.#mostRows(sequence, sequence.computed) === 0) continue;
       this.#addRunning(sequence, 'prefill', []);
     }
   }
@@ -151,7 +165,7 @@ class PlanBuilder {
   #isBeingFilled(sequence: Sequence): boolean {
     const { running, cache } = this.#state;
     if (!cache.wantsMore(sequence)) return false;
-    this.#filling ??= new Set(running.filter(({ prefilling }) => prefilling).map((other) => cache.nextFilled(other)));
+    this.#filling ??= new Set(running.filter(fills).map((other) => cache.nextFilled(other)));
     return this.#filling.has(cache.nextFilled(sequence));
   }
 
@@ -213,7 +227,7 @@ class PlanBuilder {
     newBlocks: number[],
     drafts: readonly number[] = [],
   ): PlanEntry {
-    const remaining = sequence.length + drafts.length - start;
+    const remaining = sequence.end + drafts.length - start;
     const count = Math.min(remaining, this.#rowsLeft, this.#mostRows(sequence, start));
     this.#rowsLeft -= count;
     if (this.#isLong(sequence, start)) this.#longRows.together -= count;
@@ -238,6 +252,11 @@ class PlanBuilder {
     this.entries.push(entry);
     return entry;
   }
+}
+
+/** Some step, in flight or to come, brings it K/V that nobody else can find yet. */
+function fills({ prefilling, settled, computed }: Sequence): boolean {
+  return prefilling || settled < computed;
 }
 
 /** Which of `count` rows from `start` on score the prompt token after them: those whose token has no score yet. */

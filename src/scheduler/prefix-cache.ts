@@ -3,6 +3,8 @@ import type { CachedBlock, PrefixTree } from './prefix-tree.js';
 import { kvIdentity, type RowAdapters } from './row-adapters.js';
 import type { Sequence } from './sequence.js';
 
+const NONE: readonly number[] = [];
+
 /**
  * Full KV blocks that sequences share. A block is found by what decides every bit of it: the tokens of its rows, whose
  * K/V they are (base, adapter digests and weights, where an activated adapter begins), the blocks before it, and the
@@ -73,13 +75,15 @@ export class PrefixCache {
   }
 
   /**
-   * Publishes the blocks that a running sequence has filled. Where another sequence was first, its block is taken
-   * over and the sequence's own is given back: both hold the same bits.
+   * Publishes the blocks that a running sequence has filled by steps that were committed. Where another sequence was
+   * first, its block is taken over, for both hold the same bits: returns those of the sequence's own, still held, that
+   * it has no more use for.
    */
-  publish(sequence: Sequence): void {
-    if (!this.#enabled) return;
-    const { path, blocks, computed, request } = sequence;
-    while ((path.length + 1) * this.#blockSize <= computed) {
+  publish(sequence: Sequence): readonly number[] {
+    if (!this.#enabled) return NONE;
+    const { path, blocks, settled, request } = sequence;
+    const replaced: number[] = [];
+    while ((path.length + 1) * this.#blockSize <= settled) {
       const at = path.length;
       const own = blocks[at] as number;
       const key = this.#keyAt(sequence, at);
@@ -89,11 +93,12 @@ export class PrefixCache {
         this.#pool.publish(own);
       } else {
         this.#pool.hold(node.block);
-        this.#pool.release([own]);
+        replaced.push(own);
         blocks[at] = node.block;
       }
       path.push(node);
     }
+    return replaced;
   }
 
   #find({ request, path }: Sequence, key: string): CachedBlock | null {

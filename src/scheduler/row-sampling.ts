@@ -12,7 +12,7 @@ export function rowSampling(
   drafts: readonly number[] = [],
   guessed = 0,
 ): RowSampling {
-  const { sampling, choice, minNewTokens, logprobs } = sequence.request;
+  const { sampling, choice, promptIds, minNewTokens, logprobs } = sequence.request;
   const { greedy, temperature, topK, topP, minP, typicalP, seed } = sampling;
   return {
     greedy,
@@ -23,10 +23,10 @@ export function rowSampling(
     typicalP,
     penalties: penalises(sampling) ? rowPenalties(sequence, drafts.slice(0, guessed)) : null,
     bias: sequence.bias,
-    banned: sequence.generated + guessed < minNewTokens ? sequence.stopIds : null,
+    banned: sequence.end - promptIds.length + guessed < minNewTokens ? sequence.stopIds : null,
     seed,
     choice,
-    position: sequence.length + guessed,
+    position: sequence.end + guessed,
     logprobs,
     slot,
     constraint: sequence.constraint,

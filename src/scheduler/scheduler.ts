@@ -1,18 +1,20 @@
 import { type ErrorRecord, LoramuxError } from '../core/errors.js';
-import type { GenerateRequest, SequenceEvent, ServedBy, TopLogprobs } from '../core/request.js';
+import type { GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
 import { NO_CONSTRAINT, NO_TOKEN, type StepBatch, type StepOutput } from '../core/step.js';
 import { BlockPool } from './block-pool.js';
 import { checkSampling } from './check-sampling.js';
+import { type Flight, mayPlanAhead, takeOff, writtenBlocks } from './flight.js';
 import { planStep } from './planner.js';
-import { blocksFor, checkLimits, checkRequest, finishReason, type SchedulerLimits } from './policy.js';
+import { checkLimits, checkRequest, finishReason, type SchedulerLimits } from './policy.js';
 import { PrefixCache } from './prefix-cache.js';
 import { PrefixTree } from './prefix-tree.js';
 import { WaitingQueue } from './queue.js';
 import type { RowAdapters } from './row-adapters.js';
 import { BEFORE_ALL, Sequence } from './sequence.js';
+import { errorEvent, failureOf, noToken, topOf } from './sequence-events.js';
 import { SlotPool } from './slot-pool.js';
 import { type SchedulerCounts, type SchedulerSnapshot, snapshotSequence } from './snapshot.js';
-import { blockAt, StepBatchBuilder } from './step-batch.js';
+import { StepBatchBuilder } from './step-batch.js';
 import { StepCost } from './step-cost.js';
 import { acceptedDrafts, type PlanEntry, type StepPlan, sampledRowsOf } from './step-plan.js';
 
@@ -20,8 +22,9 @@ import { acceptedDrafts, type PlanEntry, type StepPlan, sampledRowsOf } from './
  * Continuous batching: decides which rows each step holds and keeps the account of slots and KV blocks. Pure
  * bookkeeping on one thread: no I/O, no timers, no clock (times are passed in).
  *
- * A step is `plan` → `buildBatch` → the caller runs it → `commit` or `rollback`; one plan at a time. Between plan and
- * commit everything else may be called: sequences of the plan keep their slot and blocks until it is settled.
+ * A step is `plan` → `buildBatch` → the caller runs it → `commit` or `rollback`. While it runs, `planAhead` may decide the
+ * step behind it, which the caller runs after it and settles after it; never more than these two. Between plan and
+ * commit everything else may be called: sequences of a plan keep their slot and blocks until it is settled.
  * Every request gets exactly one terminal event, from `commit`, `rollback`, `fail` or `failByAdapter`, unless it was
  * aborted: then none.
  */
@@ -37,7 +40,8 @@ export class Scheduler {
   readonly #live = new Map<number, Sequence>();
   /** In order of admission. */
   #running: Sequence[] = [];
-  #planInFlight: StepPlan | null = null;
+  /** In the order in which they run; two at most. */
+  #flights: Flight[] = [];
   #arrivals = 0;
   #admissions = 0;
   #steps = 0;
@@ -145,9 +149,32 @@ export class Scheduler {
    * plan holds what it gives to its sequences, and what it takes from preempted ones is free.
    */
   plan(nowMs: number): StepPlan | null {
-    if (this.#planInFlight !== null) {
+    if (this.#flights.length > 0) {
       throw new LoramuxError('ERR_ENGINE_FATAL', 'expected the plan in flight to be settled: commit or roll it back');
     }
+    return this.#plan(nowMs, false);
+  }
+
+  /**
+   * Decides the step behind the one in flight, whose tokens are not known: a sequence goes on with whatever it samples
+   * there, unless its length ends it. Null when nothing can run or it is better to wait: for tokens that must be known
+   * first, or for blocks, as nobody is preempted while in flight. Where a token ends its sequence after all, the row is
+   * computed in vain, and slot and blocks come free one step later.
+   */
+  planAhead(nowMs: number): StepPlan | null {
+    const [flight, behind] = this.#flights;
+    if (flight === undefined || behind !== undefined) {
+      throw new LoramuxError(
+        'ERR_ENGINE_FATAL',
+        `expected one plan in flight, got ${this.#flights.length}: plan one step ahead at most`,
+      );
+    }
+    if (!mayPlanAhead(flight.plan, this.#limits, this.#cost)) return null;
+    this.#advance(flight);
+    return this.#plan(nowMs, true);
+  }
+
+  #plan(nowMs: number, ahead: boolean): StepPlan | null {
     const plan = planStep(
       {
         limits: this.#limits,
@@ -158,21 +185,21 @@ export class Scheduler {
         slots: this.#slots,
         cost: this.#cost,
         nextAdmission: this.#admissions,
+        ahead,
       },
       nowMs,
     );
-    if (plan === null) return null;
-    this.#planInFlight = plan;
-    setInFlight(plan, true);
+    if (plan !== null) this.#flights.push(takeOff(plan));
     return plan;
   }
 
   /**
-   * The plan as arrays for the native step; they are reused, so valid until the next `buildBatch`. `wantsLogits` tells
+   * The plan as arrays for the native step; all but `sampling` and `returnLogits` are reused, so valid until the next
+   * `buildBatch`, which must follow `plan` or `planAhead` before any other plan is settled. `wantsLogits` tells
    * by request id whose sampled rows hand their logits back.
    */
   buildBatch(plan: StepPlan, wantsLogits: (requestId: number) => boolean = () => false): StepBatch {
-    this.#expectInFlight(plan);
+    if (!this.#flights.some((flight) => flight.plan === plan)) throw notInFlight();
     return this.#builder.build(plan, wantsLogits);
   }
 
@@ -182,7 +209,7 @@ export class Scheduler {
    * Errors: ERR_NATIVE when the output does not fit the plan; nothing has changed then, so roll back.
    */
   commit(plan: StepPlan, output: StepOutput, nowMs: number): SequenceEvent[] {
-    this.#expectInFlight(plan);
+    const flight = this.#first(plan);
     const { tokens, logprobs, top } = output;
     const rows = [tokens.length, logprobs.length, top.indptr.length - 1];
     const wanted = plan.scoredRows + plan.sampledRows;
@@ -194,21 +221,21 @@ export class Scheduler {
       );
     }
     const events: SequenceEvent[] = [];
-    this.#settle(plan);
-    for (const sequence of plan.turns) this.#queue.takeTurn(sequence);
-    for (const entry of plan.admitted) this.#admit(entry, plan.atMs, events);
-
+    this.#advance(flight);
+    this.#land(flight);
+    for (const { sequence, start } of flight.newcomers) {
+      if (sequence.ended) continue;
+      const { id, servedBy } = sequence;
+      events.push({ kind: 'admitted', id, atMs: plan.atMs, servedBy, cachedTokens: start });
+    }
     let row = 0;
     for (const entry of plan.entries) {
-      const { sequence, newBlocks, count, scoredCount, drafts } = entry;
-      for (const block of newBlocks) sequence.blocks.push(block);
-      sequence.computed += count - drafts.length;
-      this.#takeScores(sequence, output, row, scoredCount, events);
-      row += scoredCount;
-      this.#acceptAll(entry, output, row, events);
+      this.#takeScores(entry, output, row, events);
+      row += entry.scoredCount;
+      const accepted = this.#acceptAll(entry, output, row, events);
       row += sampledRowsOf(entry);
-      this.#cache.publish(sequence);
-      if (sequence.ended) this.#release(sequence);
+      this.#publish(entry, accepted);
+      this.#releaseIfOver(entry.sequence);
     }
     this.#dropReleased();
     if (plan.decodeRows > 0) this.#cost.observe(plan.rows, output.runSeconds);
@@ -219,20 +246,23 @@ export class Scheduler {
 
   /**
    * Settles a step that failed: its sequences end with an error event each, all others go on as before. Sequences
-   * that the plan preempted stay preempted, since the failed step may have overwritten their blocks.
+   * that the plan preempted stay preempted, since the failed step may have overwritten their blocks. Of a step behind it
+   * only the rows of other sequences count.
    */
   rollback(plan: StepPlan, error: ErrorRecord | LoramuxError): SequenceEvent[] {
-    this.#expectInFlight(plan);
+    const flight = this.#first(plan);
     const events: SequenceEvent[] = [];
-    this.#settle(plan);
-    for (const { sequence, newBlocks } of plan.entries) {
-      this.#pool.release(newBlocks);
-      if (sequence.slot >= 0) this.#release(sequence);
-      else this.#queue.remove(sequence);
-      if (sequence.ended) continue;
+    if (!flight.advanced) this.#detachPreempted(plan);
+    this.#land(flight);
+    for (const { sequence, newBlocks, samples } of plan.entries) {
+      if (!flight.advanced) this.#pool.release(newBlocks);
+      else if (samples) sequence.awaited -= 1;
+      if (!sequence.ended) {
+        this.#live.delete(sequence.id);
+        events.push(errorEvent(sequence.id, error));
+      }
       sequence.ended = true;
-      this.#live.delete(sequence.id);
-      events.push(errorEvent(sequence.id, error));
+      this.#releaseIfOver(sequence);
     }
     this.#dropReleased();
     return events;
@@ -253,13 +283,14 @@ export class Scheduler {
 
   /** A copy of all state; costs time in proportion to it. */
   snapshot(): SchedulerSnapshot {
-    const plan = this.#planInFlight;
+    const ahead = this.#flights.filter(({ advanced }) => !advanced).map(({ plan }) => plan);
     return {
       limits: this.#limits,
-      planInFlight: plan !== null,
-      plannedBlocks: plan?.entries.flatMap(({ newBlocks }) => newBlocks) ?? [],
-      writtenBlocks: plan?.entries.flatMap((entry) => writtenBlocks(entry, this.#limits.blockSize)) ?? [],
-      preemptedIds: plan?.preemptedIds ?? [],
+      plansInFlight: this.#flights.length,
+      plannedBlocks: ahead.flatMap(({ entries }) => entries.flatMap(({ newBlocks }) => newBlocks)),
+      replacedBlocks: this.#flights.flatMap(({ replaced }) => replaced),
+      writtenBlocks: this.#flights.flatMap(({ plan }) => writtenBlocks(plan, this.#limits.blockSize)),
+      preemptedIds: ahead.flatMap(({ preemptedIds }) => preemptedIds),
       running: this.#running.map(snapshotSequence),
       waiting: Array.from(this.#queue.runnable(), snapshotSequence),
       waitingForAdapter: Array.from(this.#queue.loading(), snapshotSequence),
@@ -273,40 +304,61 @@ export class Scheduler {
     };
   }
 
-  #expectInFlight(plan: StepPlan): void {
-    if (plan !== this.#planInFlight) {
-      throw new LoramuxError('ERR_ENGINE_FATAL', 'expected the plan in flight, got another: settle each plan once');
-    }
+  /** The flight of a plan that is to be settled: steps run one after another, and so they are settled. */
+  #first(plan: StepPlan): Flight {
+    const [flight] = this.#flights;
+    if (flight?.plan !== plan) throw notInFlight();
+    return flight;
   }
 
-  /** What commit and rollback share: the plan is over, and what it preempted goes back to the head of the queue. */
-  #settle(plan: StepPlan): void {
-    this.#planInFlight = null;
-    setInFlight(plan, false);
-    for (const victim of plan.preempted) {
+  /** Brings the sequences of a plan to where they stand when its step is done, save what only its output tells. */
+  #advance(flight: Flight): void {
+    if (flight.advanced) return;
+    const { plan } = flight;
+    flight.advanced = true;
+    flight.newcomers = plan.admitted.filter(({ sequence }) => !sequence.everAdmitted);
+    this.#detachPreempted(plan);
+    for (const sequence of plan.turns) this.#queue.takeTurn(sequence);
+    for (const entry of plan.admitted) this.#admit(entry);
+    for (const { sequence, newBlocks, count, drafts, samples } of plan.entries) {
+      for (const block of newBlocks) sequence.blocks.push(block);
+      sequence.computed += count - drafts.length;
+      if (samples) sequence.awaited += 1;
+    }
+    this.#dropReleased();
+  }
+
+  /** What a plan preempted goes back to the head of the queue. */
+  #detachPreempted({ preempted }: StepPlan): void {
+    for (const victim of preempted) {
+      victim.inFlight -= 1;
       this.#slots.release(victim.slot);
       victim.detach();
       if (!victim.ended) this.#queue.pushFront(victim);
     }
   }
 
-  #admit({ sequence, slot, admission, start }: PlanEntry, atMs: number, events: SequenceEvent[]): void {
+  /** The step of the first plan in flight is over. */
+  #land({ plan, replaced }: Flight): void {
+    this.#flights.shift();
+    for (const { sequence } of plan.entries) sequence.inFlight -= 1;
+    this.#pool.release(replaced);
+  }
+
+  #admit({ sequence, slot, admission, start }: PlanEntry): void {
     this.#queue.remove(sequence);
-    if (!sequence.ended && !sequence.everAdmitted) {
-      events.push({ kind: 'admitted', id: sequence.id, atMs, servedBy: sequence.servedBy, cachedTokens: start });
-    }
     sequence.admit(slot, admission, start);
     this.#slots.take(slot);
     this.#running.push(sequence);
     this.#admissions = admission + 1;
   }
 
-  /** Takes what `count` rows of the output from `row` on say of the prompt; reports it when it is all there. */
-  #takeScores(sequence: Sequence, output: StepOutput, row: number, count: number, events: SequenceEvent[]): void {
+  /** Takes what the scoring rows of an entry, from `row` of the output on, say of the prompt; reports it when it is all there. */
+  #takeScores({ sequence, scoredCount }: PlanEntry, output: StepOutput, row: number, events: SequenceEvent[]): void {
     const { scores, request, id } = sequence;
     if (scores === null || sequence.ended) return;
     const withTop = (request.promptLogprobs?.top ?? 0) > 0;
-    for (let at = row; at < row + count; at += 1) {
+    for (let at = row; at < row + scoredCount; at += 1) {
       if (output.tokens[at] === NO_TOKEN) {
         this.#finish(sequence, errorEvent(id, noToken(sequence, scores.known)), events);
         return;
@@ -326,16 +378,36 @@ export class Scheduler {
     events.push(event);
   }
 
-  /** Takes what an entry's rows sampled, from row `row` of the output on: one token, and one for each right draft. */
-  #acceptAll(entry: PlanEntry, output: StepOutput, row: number, events: SequenceEvent[]): void {
+  /**
+   * Takes what an entry's rows sampled, from row `row` of the output on: one token, and one for each right draft.
+   * Returns how many drafts those were.
+   */
+  #acceptAll(entry: PlanEntry, output: StepOutput, row: number, events: SequenceEvent[]): number {
     const { sequence, samples } = entry;
-    if (!samples || sequence.ended) return;
-    const accepted = acceptedDrafts(entry, output.tokens, row);
-    for (let right = 0; right <= accepted && !sequence.ended; right += 1) {
-      // The K/V of a draft that was right is there already.
-      if (right > 0) sequence.computed += 1;
-      this.#accept(sequence, output, row + right, right > 0, events);
+    if (!samples) return 0;
+    sequence.awaited -= 1;
+    const right = acceptedDrafts(entry, output.tokens, row);
+    let accepted = 0;
+    for (let at = 0; at <= right && !sequence.ended; at += 1) {
+      accepted = at;
+      this.#accept(sequence, output, row + at, at > 0, events);
     }
+    // The K/V of drafts that were right is there already.
+    sequence.computed += accepted;
+    return accepted;
+  }
+
+  /**
+   * Makes known what an entry's rows, its first `accepted` drafts among them, left in full blocks: unless they stand on
+   * rows of a step that failed, or a token that never came.
+   */
+  #publish({ sequence, start, count, drafts }: PlanEntry, accepted: number): void {
+    if (start !== sequence.settled) return;
+    sequence.settled = Math.min(start + count - drafts.length + accepted, sequence.length);
+    const replaced = this.#cache.publish(sequence);
+    // The step behind may still read them.
+    if (sequence.inFlight > 0) this.#flights[0]?.replaced.push(...replaced);
+    else this.#pool.release(replaced);
   }
 
   /** Takes what row `row` of the output sampled. */
@@ -361,17 +433,22 @@ export class Scheduler {
     if (sequence === undefined) return false;
     this.#live.delete(id);
     sequence.ended = true;
-    if (sequence.inFlight) return true;
-    if (sequence.slot < 0) this.#queue.remove(sequence);
-    else {
-      this.#release(sequence);
-      this.#dropReleased();
-    }
+    if (sequence.inFlight > 0) return true;
+    this.#releaseIfOver(sequence);
+    this.#dropReleased();
     return true;
   }
 
-  /** Gives slot and blocks of a running sequence back. Call `#dropReleased` before anyone looks. */
-  #release(sequence: Sequence): void {
+  /**
+   * Gives back what a sequence has, slot and blocks or its place in the queue, if it has ended and no step in flight
+   * has rows of it. Call `#dropReleased` before anyone looks.
+   */
+  #releaseIfOver(sequence: Sequence): void {
+    if (!sequence.ended || sequence.inFlight > 0) return;
+    if (sequence.slot < 0) {
+      this.#queue.remove(sequence);
+      return;
+    }
     this.#pool.release(sequence.blocks);
     this.#slots.release(sequence.slot);
     sequence.detach();
@@ -382,42 +459,6 @@ export class Scheduler {
   }
 }
 
-/** Physical blocks that an entry's rows go to. */
-function writtenBlocks(entry: PlanEntry, blockSize: number): number[] {
-  const first = Math.floor(entry.start / blockSize);
-  const end = blocksFor(entry.start + entry.count, blockSize);
-  return Array.from({ length: end - first }, (_, index) => blockAt(entry, first + index));
-}
-
-function setInFlight(plan: StepPlan, inFlight: boolean): void {
-  for (const entry of plan.entries) entry.sequence.inFlight = inFlight;
-  for (const sequence of plan.preempted) sequence.inFlight = inFlight;
-}
-
-function errorEvent(id: number, error: ErrorRecord | LoramuxError): SequenceEvent {
-  return { kind: 'error', id, error: error instanceof LoramuxError ? error.toRecord() : error };
-}
-
-/** A copy of a row's list: it goes to another thread, which must not be sent all of them each time. */
-function topOf({ top: { indptr, ids, logprobs } }: StepOutput, row: number): TopLogprobs {
-  const [begin, end] = [indptr[row], indptr[row + 1]];
-  return { ids: ids.slice(begin, end), logprobs: logprobs.slice(begin, end) };
-}
-
-/** What went wrong with a row's constraint, or null. */
-function failureOf({ failures }: StepOutput, row: number): string | null {
-  return failures.find((failure) => failure.row === row)?.message ?? null;
-}
-
-/** One row's logits were not finite: that request's trouble alone. */
-function noToken({ request }: Sequence, position: number, failure: string | null = null): LoramuxError {
-  if (failure !== null) {
-    const message = `the constraint allows no token at position ${position}: ${failure}`;
-    return new LoramuxError('ERR_STEP_FAILED', message, { field: 'constraint' });
-  }
-  return new LoramuxError(
-    'ERR_STEP_FAILED',
-    `expected finite logits at position ${position}, adapter ${request.adapter} gave none that may be chosen: check its ` +
-      'weights and scaling, and what the request forbids',
-  );
+function notInFlight(): LoramuxError {
+  return new LoramuxError('ERR_ENGINE_FATAL', 'expected the plan in flight, got another: settle each plan once');
 }

@@ -34,8 +34,12 @@ export class Sequence {
    */
   scores: PromptScores | null;
 
-  /** Tokens whose K/V is in the cache. */
+  /** Tokens whose K/V is in the cache, or will be after the step in flight that the next plan is made behind. */
   computed = 0;
+  /** Tokens whose K/V is in the cache by steps that were committed. */
+  settled = 0;
+  /** 1 = that step samples its next token, which stands behind the known ones without being known; else 0. */
+  awaited = 0;
   /** Tokens that were there at the last admission: below this, rows are prefill. */
   prefillLength = 0;
   /** Of these, tokens whose K/V was cached then. */
@@ -48,8 +52,8 @@ export class Sequence {
   readonly path: CachedBlock[] = [];
   /** Rank by time of (the latest) admission; −1 before the first. */
   admission = -1;
-  /** Part of the plan in flight: its slot and blocks must stay until that is settled. */
-  inFlight = false;
+  /** How many plans in flight it is part of: its slot and blocks must stay until they are settled. */
+  inFlight = 0;
   /** Has had its terminal event, or was aborted; only kept while in flight. */
   ended = false;
 
@@ -98,8 +102,19 @@ export class Sequence {
     return this.#length - this.request.promptIds.length;
   }
 
+  /** Prompt plus output, the awaited token included: where the next one goes. */
+  get end(): number {
+    return this.#length + this.awaited;
+  }
+
   get prefilling(): boolean {
     return this.computed < this.prefillLength;
+  }
+
+  /** Past its prefill, and to go on as far as can be said. */
+  get decoding(): boolean {
+    const { promptIds, maxNewTokens } = this.request;
+    return !this.ended && !this.prefilling && this.end - promptIds.length < maxNewTokens;
   }
 
   /** True once it ran, also while it waits to run again after a preemption. */
@@ -132,6 +147,7 @@ export class Sequence {
     this.slot = slot;
     this.admission = admission;
     this.computed = cached;
+    this.settled = cached;
     this.prefillStart = cached;
     this.prefillLength = this.#length;
   }
@@ -141,6 +157,7 @@ export class Sequence {
     this.slot = -1;
     this.blocks.length = 0;
     this.computed = 0;
+    this.settled = 0;
     this.prefillStart = 0;
     this.prefillLength = 0;
   }

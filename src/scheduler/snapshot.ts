@@ -9,7 +9,10 @@ export interface SequenceSnapshot {
   readonly arrivedMs: number;
   readonly promptLength: number;
   readonly length: number;
+  /** With the token that is awaited, if one is. */
+  readonly end: number;
   readonly computed: number;
+  readonly settled: number;
   readonly prefillLength: number;
   readonly prefillStart: number;
   /** Prompt tokens that need no score (any more); null when none does. */
@@ -26,7 +29,7 @@ export interface SequenceSnapshot {
 /** Everything the scheduler holds, copied: for invariants, tests and debugging. */
 export interface SchedulerSnapshot {
   readonly limits: SchedulerLimits;
-  readonly planInFlight: boolean;
+  readonly plansInFlight: number;
   /** In order of admission. */
   readonly running: readonly SequenceSnapshot[];
   /** Runnable, in the order they will be admitted. */
@@ -34,11 +37,13 @@ export interface SchedulerSnapshot {
   readonly waitingForAdapter: readonly SequenceSnapshot[];
   /** Requests that still owe their terminal event. */
   readonly liveIds: readonly number[];
-  /** Blocks that the plan in flight gives to its sequences. */
+  /** Blocks that a plan in flight gives to its sequences, which do not have them yet. */
   readonly plannedBlocks: readonly number[];
-  /** Blocks that its rows are written to. */
+  /** Blocks that rows in flight read and whose sequences have others now. */
+  readonly replacedBlocks: readonly number[];
+  /** Blocks that rows in flight are written to. */
   readonly writtenBlocks: readonly number[];
-  /** Sequences whose blocks it has given back already. */
+  /** Sequences whose blocks a plan in flight has given back already. */
   readonly preemptedIds: readonly number[];
   readonly blankBlockIds: readonly number[];
   /** Held by nobody, but kept; the one to go first first. */
@@ -74,7 +79,9 @@ export function snapshotSequence(sequence: Sequence): SequenceSnapshot {
     arrivedMs: sequence.arrivedMs,
     promptLength: sequence.request.promptIds.length,
     length: sequence.length,
+    end: sequence.end,
     computed: sequence.computed,
+    settled: sequence.settled,
     prefillLength: sequence.prefillLength,
     prefillStart: sequence.prefillStart,
     scored: sequence.scores?.known ?? null,
@@ -82,7 +89,7 @@ export function snapshotSequence(sequence: Sequence): SequenceSnapshot {
     blocks: [...sequence.blocks],
     published: sequence.slot < 0 ? [] : sequence.path.map(({ block }) => block),
     admission: sequence.admission,
-    inFlight: sequence.inFlight,
+    inFlight: sequence.inFlight > 0,
     ended: sequence.ended,
   };
 }

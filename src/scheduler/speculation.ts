@@ -31,6 +31,8 @@ export class Speculation {
 
   /** Drafts that follow the last token of a decoding sequence whose blocks have room for `capacity` tokens. */
   drafts(sequence: Sequence, capacity: number): readonly number[] {
+    // Nothing is known to follow a token that is not known itself.
+    if (sequence.awaited > 0) return NO_DRAFTS;
     const { request, lookup } = sequence;
     const wanted = request.maxNewTokens - sequence.generated - 1;
     const most = Math.min(this.#rowsLeft, capacity - sequence.length, wanted);
@@ -48,6 +50,16 @@ export class Speculation {
       this.#tokens += likely;
     }
     return drafts;
+  }
+
+  /**
+   * True when a sequence whose next token is about to be known promises drafts behind it: there is a guess for that token,
+   * and it and a draft after it are together likely enough for the draft to pay.
+   */
+  promises(sequence: Sequence): boolean {
+    const { request, lookup, generated } = sequence;
+    if (this.#rowsLeft <= 0 || request.maxNewTokens - generated <= 2 || !lookup.follow(sequence)) return false;
+    return this.#pays(lookup.confidence ** 2);
   }
 
   #pays(likely: number): boolean {

@@ -1,4 +1,4 @@
-import type { AdapterTerm, RowSampling, StepBatch } from '../core/step.js';
+import { type AdapterTerm, lastSampledBy, type RowSampling, type StepBatch } from '../core/step.js';
 import { blocksFor } from './policy.js';
 import { BASE_ENTRY } from './row-adapters.js';
 import { rowSampling } from './row-sampling.js';
@@ -148,10 +148,11 @@ function fillSegments(
   return adapterTable;
 }
 
-/** A known token, or a guessed one behind them. */
-function tokenOf({ sequence, drafts }: PlanEntry, position: number): number {
+/** A known token; behind those, what the step in flight samples for the sequence, or guessed ones. */
+function tokenOf({ sequence, drafts, slot }: PlanEntry, position: number): number {
   const guessed = position - sequence.length;
-  return guessed < 0 ? sequence.tokenAt(position) : (drafts[guessed] as number);
+  if (guessed < 0) return sequence.tokenAt(position);
+  return sequence.awaited > 0 ? lastSampledBy(slot) : (drafts[guessed] as number);
 }
 
 /** Physical block `index` of the entry's sequence, counting what the plan gives it. */

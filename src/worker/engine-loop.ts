@@ -3,7 +3,7 @@ import type { AdminCall, AdminReply, EngineState } from '../core/adapter-admin.j
 import type { Constraint } from '../core/constraint.js';
 import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { GenerateRequest, SequenceEvent } from '../core/request.js';
-import { NO_CONSTRAINT } from '../core/step.js';
+import { NO_CONSTRAINT, type StepBatch, type StepOutput } from '../core/step.js';
 import type { Telemetry } from '../core/telemetry.js';
 import type { NativeEngine } from '../engine/binding.js';
 import type { FromWorker, ToWorker } from '../messages/worker-messages.js';
@@ -31,11 +31,27 @@ export interface EngineLoopDeps {
    * all, so for checks only.
    */
   readonly onLogits?: ((requestId: number, logits: Float32Array) => void) | undefined;
+  /** Hand the engine the next step, where that may be planned, while it is at one. */
+  readonly launchAhead: boolean;
+}
+
+/** A step that the engine has or soon has. */
+interface Launched {
+  readonly plan: StepPlan;
+  readonly startedMs: number;
+  readonly done: Promise<StepDone>;
+}
+
+interface StepDone {
+  readonly batch: Pick<StepBatch, 'sampling' | 'returnLogits'>;
+  readonly plannedMs: number;
+  readonly output: StepOutput;
 }
 
 /**
  * The engine worker's heart: takes requests, plans, steps, commits and reports, one message a step. It alone touches
- * the scheduler and the engine; adapters load beside it and never hold a step up.
+ * the scheduler and the engine; adapters load beside it and never hold a step up. The engine runs steps in the order
+ * in which it gets them, so that each is settled before the one behind it.
  */
 export class EngineLoop {
   readonly #deps: EngineLoopDeps;
@@ -49,7 +65,10 @@ export class EngineLoop {
   #facts: Telemetry[] = [];
   #wake: (() => void) | null = null;
   #stopping = false;
+  #gaveUp = false;
   #failedSteps = 0;
+  /** When the step before was settled. */
+  #settledMs = 0;
   #flushQueued = false;
   readonly #ended: Promise<void>;
 
@@ -205,34 +224,55 @@ export class EngineLoop {
   }
 
   async #run(): Promise<void> {
-    const { scheduler, now } = this.#deps;
-    while (!this.#stopping) {
-      const startedMs = now();
-      let plan: StepPlan | null;
+    const { scheduler, launchAhead } = this.#deps;
+    let first: Launched | null = null;
+    while (first !== null || !this.#stopping) {
+      let behind: Launched | null = null;
       try {
-        plan = scheduler.plan(startedMs);
+        first ??= this.#launch((nowMs) => scheduler.plan(nowMs));
+        if (first !== null && launchAhead && !this.#stopping) {
+          behind = this.#launch((nowMs) => scheduler.planAhead(nowMs));
+        }
       } catch (error) {
         this.#giveUp(toLoramuxError(error, 'ERR_ENGINE_FATAL'));
         return;
       }
-      if (plan === null) {
+      if (first === null) {
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });
         continue;
       }
-      await this.#step(plan, startedMs);
+      await this.#settleStep(first);
+      if (this.#gaveUp) return;
+      first = behind;
     }
   }
 
-  async #step(plan: StepPlan, startedMs: number): Promise<void> {
-    const { scheduler, engine, now, onLogits } = this.#deps;
+  /** Hands the engine what `decide` plans; null when that is nothing. */
+  #launch(decide: (nowMs: number) => StepPlan | null): Launched | null {
+    const startedMs = this.#deps.now();
+    const plan = decide(startedMs);
+    if (plan === null) return null;
     this.#leases.stepBegins();
     this.#matchers.stepBegins();
+    const done = this.#start(plan);
+    // Its failure is seen when its turn comes.
+    done.catch(() => undefined);
+    return { plan, startedMs, done };
+  }
+
+  async #start(plan: StepPlan): Promise<StepDone> {
+    const { scheduler, engine, now, onLogits } = this.#deps;
+    const batch = scheduler.buildBatch(plan, (id) => onLogits !== undefined || this.#probes.has(id));
+    const plannedMs = now();
+    return { batch, plannedMs, output: await engine.step(batch) };
+  }
+
+  async #settleStep({ plan, startedMs, done }: Launched): Promise<void> {
+    const { scheduler, now, onLogits } = this.#deps;
     try {
-      const batch = scheduler.buildBatch(plan, (id) => onLogits !== undefined || this.#probes.has(id));
-      const plannedMs = now();
-      const output = await engine.step(batch);
+      const { batch, plannedMs, output } = await done;
       for (const [id, logits] of returnedLogits(plan, batch, output)) {
         this.#probes.take(id, logits);
         onLogits?.(id, logits);
@@ -257,7 +297,7 @@ export class EngineLoop {
         runSeconds: output.runSeconds,
         sampleSeconds: output.sampleSeconds,
         maskSeconds: batch.sampling.some((row) => row.constraint !== NO_CONSTRAINT) ? output.maskSeconds : null,
-        stepSeconds: (now() - startedMs) / 1000,
+        stepSeconds: (now() - Math.max(startedMs, this.#settledMs)) / 1000,
       });
       this.#settle(...events);
     } catch (thrown) {
@@ -269,6 +309,7 @@ export class EngineLoop {
       // A batch that was refused is its requests' affair; anything else, or refusal after refusal, is the engine's.
       if (error.code !== 'ERR_STEP_FAILED' || this.#failedSteps >= MAX_FAILED_STEPS) this.#giveUp(error);
     } finally {
+      this.#settledMs = now();
       this.#leases.stepEnds();
       this.#matchers.stepEnds();
     }
@@ -332,6 +373,7 @@ export class EngineLoop {
   /** The engine cannot go on: every request gets its terminal event from the main thread, health flips. */
   #giveUp(error: LoramuxError): void {
     this.#stopping = true;
+    this.#gaveUp = true;
     this.#probes.close(error);
     this.#flush();
     this.#deps.post({ type: 'fatal', error: error.toRecord() });

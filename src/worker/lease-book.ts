@@ -7,13 +7,13 @@ interface Lease {
 type Holding = { readonly lease: Lease } | { readonly waiting: AbortController };
 
 /**
- * Leases of one kind by request. One that ends while a step is in flight is given back only after the step, because
- * the step's batch may still name its handle.
+ * Leases of one kind by request. One that ends while steps are in flight is given back only after the last of them,
+ * because their batches may still name its handle.
  */
 export class LeaseBook {
   readonly #holdings = new Map<number, Holding>();
-  #stepInFlight = false;
-  #deferred: Lease[] = [];
+  /** For each step in flight, in the order in which they end, what is given back after it. */
+  readonly #deferred: Lease[][] = [];
 
   get size(): number {
     return this.#holdings.size;
@@ -33,18 +33,21 @@ export class LeaseBook {
     if (holding === undefined) return;
     this.#holdings.delete(requestId);
     if ('waiting' in holding) holding.waiting.abort();
-    else if (this.#stepInFlight) this.#deferred.push(holding.lease);
-    else holding.lease.release();
+    else this.#release(holding.lease);
   }
 
   stepBegins(): void {
-    this.#stepInFlight = true;
+    this.#deferred.push([]);
   }
 
+  /** The step that began first is over. */
   stepEnds(): void {
-    this.#stepInFlight = false;
-    const leases = this.#deferred;
-    this.#deferred = [];
-    for (const lease of leases) lease.release();
+    for (const lease of this.#deferred.shift() ?? []) lease.release();
+  }
+
+  #release(lease: Lease): void {
+    const last = this.#deferred.at(-1);
+    if (last === undefined) lease.release();
+    else last.push(lease);
   }
 }

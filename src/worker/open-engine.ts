@@ -96,7 +96,15 @@ export async function openEngine(
     now,
   });
   // The registry calls the loop and the loop the registry: neither does before both are there.
-  const loop: EngineLoop = new EngineLoop({ engine, scheduler, registry, post, now, onLogits });
+  const loop: EngineLoop = new EngineLoop({
+    engine,
+    scheduler,
+    registry,
+    post,
+    now,
+    onLogits,
+    launchAhead: start.launchAhead,
+  });
   report = (fact) => loop.report(fact);
   for (const fact of early) report(fact);
   const limits: EngineLimits = {

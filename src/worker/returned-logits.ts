@@ -1,10 +1,10 @@
 import type { StepBatch, StepOutput } from '../core/step.js';
 import { acceptedDrafts, type StepPlan, sampledRowsOf } from '../scheduler/step-plan.js';
 
-/** Request id and logits [V] of each token that came out and whose logits the batch asked for; the logits are views. */
+/** Request id and logits [V] of each token that came out for who still waits for it, and whose logits the batch asked for; the logits are views. */
 export function* returnedLogits(
   plan: StepPlan,
-  { returnLogits }: StepBatch,
+  { returnLogits }: Pick<StepBatch, 'returnLogits'>,
   { logits, tokens }: StepOutput,
 ): Generator<readonly [number, Float32Array]> {
   if (logits === null) return;
@@ -17,7 +17,8 @@ export function* returnedLogits(
     const right = acceptedDrafts(entry, tokens, row);
     for (let guessed = 0; guessed < sampled; guessed += 1, row += 1) {
       if (returnLogits[index] !== row) continue;
-      if (guessed <= right) yield [entry.sequence.id, logits.subarray(index * width, (index + 1) * width)];
+      if (guessed <= right && !entry.sequence.ended)
+        yield [entry.sequence.id, logits.subarray(index * width, (index + 1) * width)];
       index += 1;
     }
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { StepOutput } from '../../src/core/step.js';
+import { lastSampledBy, type StepBatch, type StepOutput } from '../../src/core/step.js';
 import { runChild } from '../helpers/child.js';
 import { sameBits } from '../helpers/compare.js';
 import { compileRaw, LONG, longBatch, openRaw, promptBatch } from '../helpers/raw-engine.js';
@@ -22,14 +22,17 @@ async function firstLogits(): Promise<Float32Array> {
   return logits(output);
 }
 
-describe('one step at a time', () => {
-  test('a step while one is in flight is refused, and the one in flight is not disturbed', async () => {
+describe('one step runs, one waits', () => {
+  test('two steps in flight answer in their order, a third is refused, and none is disturbed', async () => {
     const { engine } = await openRaw(LONG);
-    const wanted = logits(await engine.step(longBatch()));
-    const refusal = { code: 'ERR_STEP_FAILED', message: 'a step is in flight: wait for it before the next' };
+    const long = logits(await engine.step(longBatch()));
+    const short = logits(await engine.step(promptBatch(TOKENS)));
+    const refusal = { code: 'ERR_STEP_FAILED', message: '2 steps are in flight: wait for one before the next' };
     let refused = 0;
     for (let round = 0; refused === 0 && round < 10; round += 1) {
-      const step = engine.step(longBatch());
+      const order: string[] = [];
+      const first = engine.step(longBatch()).finally(() => order.push('first'));
+      const second = engine.step(promptBatch(TOKENS)).finally(() => order.push('second'));
       try {
         await engine.step(promptBatch(TOKENS));
         // This thread was held up for so long that the first step had ended.
@@ -38,10 +41,42 @@ describe('one step at a time', () => {
         assert.deepEqual({ code: (error as { code?: unknown }).code, message: error.message }, refusal);
         refused += 1;
       }
-      assert.ok(sameBits(logits(await step), wanted));
+      assert.ok(sameBits(logits(await first), long));
+      assert.ok(sameBits(logits(await second), short));
+      assert.deepEqual(order, ['first', 'second']);
     }
     assert.equal(refused, 1);
     await engine.step(promptBatch(TOKENS));
+    await engine.close();
+  });
+
+  test('a step fed by the one in flight goes on with its token; a failed one before it leaves it a row of token 0', async () => {
+    const { engine } = await openRaw(LONG);
+    const prompt = promptBatch(TOKENS);
+    const [row] = prompt.sampling;
+    assert.ok(row !== undefined);
+    const sampling = [{ ...row, slot: 3 }];
+    const next = (token: number): StepBatch => ({
+      ...prompt,
+      tokens: Int32Array.of(token),
+      cuSeqlens: Int32Array.of(0, 1),
+      contextLens: Int32Array.of(TOKENS.length + 1),
+      slotMapping: Int32Array.of((prompt.slotMapping[TOKENS.length - 1] as number) + 1),
+      segmentIndptr: Int32Array.of(0, 1),
+      logitsRows: Int32Array.of(0),
+    });
+    const [{ tokens }, fed] = await Promise.all([
+      engine.step({ ...prompt, sampling }),
+      engine.step(next(lastSampledBy(3))),
+    ]);
+    const known = await engine.step(next(tokens[0] as number));
+    assert.ok(sameBits(logits(fed), logits(known)));
+    assert.deepEqual(fed.tokens, known.tokens);
+
+    const wrong = engine.step({ ...prompt, sampling, contextLens: Int32Array.of(2 ** 20) });
+    const behind = engine.step(next(lastSampledBy(5)));
+    await assert.rejects(wrong, { code: 'ERR_STEP_FAILED' });
+    assert.ok(sameBits(logits(await behind), logits(await engine.step(next(0)))));
     await engine.close();
   });
 

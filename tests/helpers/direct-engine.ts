@@ -32,6 +32,8 @@ export interface DirectOptions {
   /** Off when not given: most tests want every row computed. */
   readonly prefixCache?: boolean;
   readonly speculation?: boolean;
+  /** Steps are planned, where that may be, while the one before runs. */
+  readonly ahead?: boolean;
   readonly adapterDtype?: AdapterDtype;
   /** The CPU when not given. */
   readonly cuda?: NativeEngineOptions['cuda'];
@@ -51,11 +53,20 @@ export interface Outcome {
   cachedTokens: number;
 }
 
+/** A step that the engine is at, or soon is. */
+interface Launched {
+  readonly plan: StepPlan;
+  readonly batch: StepBatch;
+  readonly output: Promise<StepOutput>;
+}
+
 /** The engine without threads, queues or HTTP: scheduler and native step, invariants asserted at every step. */
 export class DirectEngine {
   readonly tokenizer: NativeTokenizer;
   /** Sequences preempted so far. */
   preemptions = 0;
+  /** Steps planned ahead so far. */
+  ahead = 0;
   #nextId = 1;
 
   static async open(options: DirectOptions): Promise<DirectEngine> {
@@ -63,7 +74,7 @@ export class DirectEngine {
     const { directory, manifest } = options.model;
     const tokenizer = binding.Tokenizer.fromFile(join(directory, manifest.tokenizer.file));
     const defaults = { maxModelLen: 1024, maxBatchTokens: 256, maxSequences: 64, kvBlocks: 1024 };
-    const sizes = { ...defaults, prefixCache: false, speculation: false, ...options };
+    const sizes = { ...defaults, prefixCache: false, speculation: false, ahead: false, ...options };
     const engine = await binding.Engine.open(JSON.stringify(manifest), {
       directory,
       threads: options.threads ?? 2,
@@ -97,6 +108,7 @@ export class DirectEngine {
       readonly kvBlocks: number;
       readonly prefixCache: boolean;
       readonly speculation: boolean;
+      readonly ahead: boolean;
     },
   ) {
     this.tokenizer = tokenizer;
@@ -157,14 +169,22 @@ export class DirectEngine {
       scheduler.enqueue(request, held.rowsFor(request.promptIds), 0, held.servedBy, matcher);
     }
     const failures: SequenceEvent[] = [];
-    for (let step = 0; ; step += 1) {
-      const plan = scheduler.plan(step);
-      if (plan === null) break;
+    const launch = (plan: StepPlan | null): Launched | null => {
+      if (plan === null) return null;
       this.preemptions += plan.preempted.length;
       const batch = scheduler.buildBatch(plan, () => options.logits === true);
       assert.deepEqual(checkBatch(batch, plan, limits), []);
-      const output = await this.engine.step(batch);
+      return { plan, batch, output: this.engine.step(batch) };
+    };
+    let first: Launched | null = null;
+    for (let step = 0; ; step += 1) {
+      first ??= launch(scheduler.plan(step));
+      if (first === null) break;
+      const behind: Launched | null = this.sizes.ahead ? launch(scheduler.planAhead(step)) : null;
+      const { plan, batch } = first;
+      const output = await first.output;
       options.during?.(scheduler, plan, step);
+      if (behind !== null) this.ahead += 1;
       options.onStep?.(batch, output);
       for (const { sequence } of plan.entries.filter((entry) => entry.samples)) {
         outcomes.get(sequence.id)?.distinctAdaptersSeen.add(plan.distinctAdapters);
@@ -176,6 +196,7 @@ export class DirectEngine {
         if (event.kind === 'error') failures.push(event);
       }
       assert.deepEqual(checkSnapshot(scheduler.snapshot()), []);
+      first = behind;
     }
     for (const held of claims) held.release();
     for (const matcher of matchers) this.engine.releaseConstraint(matcher);

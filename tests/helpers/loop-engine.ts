@@ -18,6 +18,8 @@ export class LoopEngine {
   readonly facts: Telemetry[] = [];
   readonly loop: EngineLoop;
   readonly native: NativeEngine;
+  /** What ended the engine. */
+  fatal: ErrorRecord | null = null;
   readonly #messages: FromWorker[];
   #read = 0;
   readonly #tokens = new Map<number, number[]>();
@@ -78,6 +80,7 @@ export class LoopEngine {
   #receive(): void {
     for (; this.#read < this.#messages.length; this.#read += 1) {
       const message = this.#messages[this.#read];
+      if (message?.type === 'fatal') this.fatal = message.error;
       if (message?.type !== 'events') continue;
       this.facts.push(...message.facts);
       for (const event of message.events) {

@@ -58,6 +58,7 @@ before(async () => {
       maxQueue: 8,
       prefixCache: true,
       speculation: true,
+      launchAhead: true,
     },
     log: () => undefined,
   });

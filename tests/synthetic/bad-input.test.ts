@@ -80,6 +80,7 @@ describe('broken adapters in a running engine', () => {
         maxQueue: 8,
         prefixCache: true,
         speculation: true,
+        launchAhead: true,
       },
       log: () => undefined,
     });

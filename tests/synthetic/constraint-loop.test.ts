@@ -26,6 +26,7 @@ before(async () => {
     maxQueue: MAX_QUEUE,
     prefixCache: true,
     speculation: false,
+    launchAhead: true,
   });
 });
 after(() => engine.stop());

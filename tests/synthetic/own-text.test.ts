@@ -85,6 +85,7 @@ before(async () => {
       maxQueue: 64,
       prefixCache: true,
       speculation: true,
+      launchAhead: true,
     },
     log: () => undefined,
   });

@@ -18,7 +18,7 @@ use crate::session::step::StepRequest;
 use napi::bindgen_prelude::{AsyncTask, Object};
 use napi::{Env, JsDeferred};
 use napi_derive::napi;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -73,11 +73,14 @@ type KeepJob = Job<Option<(u32, usize)>, Option<KeptAdapterObject>>;
 type Resolver = Box<dyn FnOnce(Env) -> napi::Result<StepOutputObject> + Send>;
 type Deferred = JsDeferred<StepOutputObject, Resolver>;
 
-/// The step thread and the way to it.
+/// Steps that may be in flight: one that runs and one behind it.
+const MOST_STEPS: usize = 2;
+
+/// The step thread and the way to it. It runs steps in the order in which they come.
 pub struct StepThread {
     steps: Mutex<Option<mpsc::Sender<(StepRequest, Deferred)>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    busy: Arc<AtomicBool>,
+    in_flight: Arc<AtomicUsize>,
     shared: Arc<Shared>,
 }
 
@@ -86,8 +89,8 @@ impl StepThread {
     fn start(manifest: Manifest, options: EngineOptions) -> Result<Self> {
         let (steps, inbox) = mpsc::channel::<(StepRequest, Deferred)>();
         let (ready, opened) = mpsc::channel();
-        let busy = Arc::new(AtomicBool::new(false));
-        let stepping = busy.clone();
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let stepping = in_flight.clone();
         let thread = std::thread::Builder::new()
             .name("loramux-step".to_owned())
             .spawn(move || {
@@ -102,7 +105,7 @@ impl StepThread {
                 while let Ok((request, deferred)) = inbox.recv() {
                     let result = guard(|| core.step(&request));
                     drop(request);
-                    stepping.store(false, Ordering::Release);
+                    stepping.fetch_sub(1, Ordering::AcqRel);
                     deferred.resolve(Box::new(move |env| match result {
                         Ok(output) => Ok(output.into()),
                         Err(e) => Err(rejection(env, e)),
@@ -111,15 +114,15 @@ impl StepThread {
             })
             .map_err(|e| Error::new(Code::Native, format!("starting the step thread: {e}")))?;
         let shared = opened.recv().unwrap_or_else(|_| Err(Error::new(Code::Native, "the step thread ended while opening")))?;
-        Ok(Self { steps: Mutex::new(Some(steps)), thread: Mutex::new(Some(thread)), busy, shared })
+        Ok(Self { steps: Mutex::new(Some(steps)), thread: Mutex::new(Some(thread)), in_flight, shared })
     }
 
-    /// Refuses further steps; the one in flight goes on.
+    /// Refuses further steps; those in flight go on.
     fn refuse_steps(&self) {
         drop(self.steps.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Lets a step in flight end, then frees the session. Again: waits for the same end.
+    /// Lets steps in flight end, then frees the session. Again: waits for the same end.
     fn stop(&self) {
         self.refuse_steps();
         // Held while joining: whoever comes second returns when the session is gone, too.
@@ -246,12 +249,15 @@ impl Engine {
         let Some(steps) = steps.as_ref() else {
             return Err(js_error(Error::new(Code::EngineClosed, "the engine is closed: open another")));
         };
-        if self.inner.busy.swap(true, Ordering::AcqRel) {
-            return Err(js_error(Error::new(Code::StepFailed, "a step is in flight: wait for it before the next")));
+        // Only this thread adds to it.
+        if self.inner.in_flight.load(Ordering::Acquire) >= MOST_STEPS {
+            let what = format!("{MOST_STEPS} steps are in flight: wait for one before the next");
+            return Err(js_error(Error::new(Code::StepFailed, what)));
         }
+        self.inner.in_flight.fetch_add(1, Ordering::AcqRel);
         let internal = |e: napi::Error| js_error(Error::new(Code::Native, e.reason.clone()));
         let not_stepping = |e: JsError| {
-            self.inner.busy.store(false, Ordering::Release);
+            self.inner.in_flight.fetch_sub(1, Ordering::AcqRel);
             e
         };
         let (deferred, promise) = env.create_deferred::<StepOutputObject, Resolver>().map_err(internal).map_err(not_stepping)?;

@@ -36,10 +36,11 @@ impl LastSampled {
         }
     }
 
-    /// Token ids as the graph wants them; `−(s+1)` becomes what slot s sampled last.
+    /// Token ids as the graph wants them; `−(s+1)` becomes what slot s sampled last. Where that was no token the row was asked
+    /// for before anyone knew, and nobody will look at what it gives: it is one of token 0, as on a device.
     ///
     /// # Errors
-    /// `ERR_STEP_FAILED` for an id beyond the vocabulary, and a slot that is none or has sampled no token.
+    /// `ERR_STEP_FAILED` for an id beyond the vocabulary, and a slot that is none.
     pub fn resolve(&self, tokens: &[i32]) -> Result<Vec<i64>> {
         let vocab = self.vocab;
         tokens
@@ -49,12 +50,10 @@ impl LastSampled {
                 Ok(id) => Err(Error::new(Code::StepFailed, format!("tokens: expected ids below {vocab}, got {id}"))),
                 Err(_) => {
                     let slot = usize::try_from(-(i64::from(token) + 1)).unwrap_or(usize::MAX);
-                    self.tokens.get(slot).filter(|&&id| (id as usize) < vocab).map(|&id| i64::from(id)).ok_or_else(|| {
-                        Error::new(
-                            Code::StepFailed,
-                            format!("tokens: expected sequence slots below {} that have sampled a token, got {slot}", self.tokens.len()),
-                        )
-                    })
+                    let last = self.tokens.get(slot).ok_or_else(|| {
+                        Error::new(Code::StepFailed, format!("tokens: expected sequence slots below {}, got {slot}", self.tokens.len()))
+                    })?;
+                    Ok(if (*last as usize) < vocab { i64::from(*last) } else { 0 })
                 }
             })
             .collect()

@@ -116,6 +116,7 @@ function startOf(options: VerifyOptions, cases: readonly VerifyCase[], adapterMe
     maxQueue: 1024,
     prefixCache: true,
     speculation: true,
+    launchAhead: false,
   };
 }
 

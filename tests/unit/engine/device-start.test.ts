@@ -4,7 +4,13 @@ import type { ModelManifest } from '../../../src/core/model-manifest.js';
 import { startDevice } from '../../../src/device-start.js';
 import type { CudaState } from '../../../src/engine/cuda-probe.js';
 
-const OPEN = { precision: null, maxPrefillRows: null, adapterMemoryBytes: null, kvMemoryBytes: null } as const;
+const OPEN = {
+  precision: null,
+  maxPrefillRows: null,
+  launchAhead: null,
+  adapterMemoryBytes: null,
+  kvMemoryBytes: null,
+} as const;
 const ASKED = {
   device: 'auto',
   deviceFallback: null,
@@ -29,6 +35,7 @@ test('on a CPU, open settings become those of a CPU, and a GPU that cannot be us
   assert.deepEqual([device.kind, device.title, device.start], ['cpu', 'the CPU', {}]);
   assert.deepEqual([device.precision(OPEN), device.prefillRows(OPEN)], ['f32', 64]);
   assert.deepEqual([device.precision({ precision: 'w8' }), device.prefillRows({ maxPrefillRows: 3 })], ['w8', 3]);
+  assert.deepEqual([device.launchAhead(OPEN), device.launchAhead({ launchAhead: true })], [false, true]);
   const memory = device.memory({ ...OPEN, maxBatchTokens: 512 }, {} as ModelManifest, 2 ** 34);
   assert.deepEqual(memory, { adapterMemoryBytes: 2 ** 30, kvMemoryBytes: 2 ** 28 });
 });
@@ -50,4 +57,5 @@ test('on a GPU, open settings become those of a GPU', () => {
   assert.equal(device.title, 'cuda:0, g, 65536 MiB free');
   assert.deepEqual([device.kind, device.precision(OPEN), device.prefillRows(OPEN)], ['cuda', 'auto', 1024]);
   assert.equal(device.precision({ precision: 'f32' }), 'f32');
+  assert.deepEqual([device.launchAhead(OPEN), device.launchAhead({ launchAhead: false })], [true, false]);
 });

@@ -68,6 +68,8 @@ function scoreAfter(fed: readonly Fed[], token: number): number {
 
 interface Cell extends Fed {
   readonly position: number;
+  /** Left behind by a step that failed: what stands on it is worth nothing, and nobody may believe it. */
+  readonly spoiled: boolean;
 }
 
 /**
@@ -76,11 +78,13 @@ interface Cell extends Fed {
  */
 export class FakeModel {
   readonly #cells: (Cell | undefined)[] = [];
+  /** What each sequence slot sampled last. */
+  readonly #lastSampled: number[] = [];
 
   constructor(readonly blockSize: number) {}
 
   run(batch: StepBatch): StepOutput {
-    this.#write(batch, (cell) => cell);
+    this.#write(batch, false);
     const logprobs = new Float32Array(batch.logitsRows.length);
     const samplings = batch.sampling.values();
     let before = NO_TOKEN;
@@ -107,9 +111,11 @@ export class FakeModel {
           'history',
         );
       }
-      const token = nextToken(prefix, sampling.banned ?? []);
+      // Not a token that any text goes on with: who takes it is found out.
+      const token = prefix.some(({ spoiled }) => spoiled) ? VOCABULARY : nextToken(prefix, sampling.banned ?? []);
       logprobs[index] = -token;
       before = token;
+      this.#lastSampled[sampling.slot] = token;
       return token;
     });
     assert.ok(samplings.next().done, 'one sampling for each sampled row');
@@ -127,19 +133,29 @@ export class FakeModel {
 
   /** A step that dies half way: its cells are left spoiled. */
   runAndFail(batch: StepBatch): void {
-    this.#write(batch, () => undefined);
+    this.#write(batch, true);
+    for (const { slot } of batch.sampling) this.#lastSampled[slot] = NO_TOKEN;
   }
 
-  #write(batch: StepBatch, kept: (cell: Cell) => Cell | undefined): void {
+  #write(batch: StepBatch, spoiled: boolean): void {
     for (let n = 0; n + 1 < batch.cuSeqlens.length; n += 1) {
       const begin = batch.cuSeqlens[n] as number;
       const end = batch.cuSeqlens[n + 1] as number;
       for (let row = begin; row < end; row += 1) {
         const position = (batch.contextLens[n] as number) - (end - row);
         const place = batch.slotMapping[row] as number;
-        this.#cells[place] = kept({ token: batch.tokens[row] as number, position, entry: entryOfRow(batch, row) });
+        const token = this.#tokenOf(batch, row);
+        this.#cells[place] = { token, position, entry: entryOfRow(batch, row), spoiled: spoiled || token === NO_TOKEN };
       }
     }
+  }
+
+  #tokenOf({ tokens }: StepBatch, row: number): number {
+    const token = tokens[row] as number;
+    if (token >= 0) return token;
+    const last = this.#lastSampled[-token - 1];
+    assert.ok(last !== undefined, 'a slot that stands for a token has sampled one');
+    return last;
   }
 
   /** What attention sees from `row`. */

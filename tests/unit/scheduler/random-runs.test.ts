@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { LoramuxError } from '../../../src/core/errors.js';
 import type { SequenceEvent, ServedBy } from '../../../src/core/request.js';
+import type { StepOutput } from '../../../src/core/step.js';
 import { checkBatch, checkSnapshot } from '../../../src/scheduler/invariants.js';
 import { blocksFor, longPromptRows, maxScoredRows, type SchedulerLimits } from '../../../src/scheduler/policy.js';
 import { BASE_ROWS, type RowAdapters, rowAdapters } from '../../../src/scheduler/row-adapters.js';
@@ -42,11 +43,19 @@ interface Scripted {
 
 interface Scenario {
   readonly limits: SchedulerLimits;
+  /** Each step is planned, where that may be, while the one before it is in flight. */
+  readonly ahead: boolean;
   readonly requests: readonly Scripted[];
   /** Ticks whose step fails. */
   readonly failingTicks: readonly number[];
   /** An adapter that is taken away, failing its requests. */
   readonly unload: { readonly moment: Moment; readonly adapter: number } | null;
+}
+
+/** A step that runs: what it comes to, or null where it fails. */
+interface Launched {
+  readonly plan: StepPlan;
+  readonly output: StepOutput | null;
 }
 
 /** How one request fared. */
@@ -117,6 +126,7 @@ const scripted: fc.Arbitrary<Scripted> = fc.record({
 
 const scenario: fc.Arbitrary<Scenario> = fc.record({
   limits,
+  ahead: fc.boolean(),
   requests: fc.array(burst(scripted), { minLength: 1, maxLength: 8 }).map((bursts) => bursts.flat()),
   failingTicks: fc.array(fc.nat(40), { maxLength: 2 }),
   unload: fc.option(fc.record({ moment, adapter: fc.integer({ min: 0, max: 3 }) }), { freq: 5 }),
@@ -141,6 +151,13 @@ const met = {
   fullOfScores: 0,
   drafted: 0,
   accepted: 0,
+  ahead: 0,
+  admittedAhead: 0,
+  waits: 0,
+  rowsInVain: 0,
+  failedBefore: 0,
+  failedBehind: 0,
+  replacedBlocks: 0,
 };
 
 /** Plays a scenario tick by tick, checking every law of a step as it goes. */
@@ -166,13 +183,18 @@ class Run {
     const { requests } = this.#scenario;
     const tokens = requests.reduce((sum, { prompt, maxNew }) => sum + prompt + maxNew, 0);
     const lastChange = LAST_TICK + Math.max(...requests.map(({ loadTicks }) => loadTicks));
-    for (; this.#tick <= lastChange + tokens; this.#tick += 1) {
+    // A row in vain takes a step of its own at worst.
+    const lastTick = lastChange + tokens + requests.length;
+    let inFlight: Launched | null = null;
+    for (; this.#tick <= lastTick; this.#tick += 1) {
       this.#changes(false);
-      const plan = this.#plan();
-      if (plan === null) this.#changes(true);
-      else this.#run(plan);
+      inFlight ??= this.#launch(this.#plan(), this.#tick);
+      const behind: Launched | null = inFlight === null ? null : this.#launch(this.#planAhead(), this.#tick + 1);
+      this.#changes(true);
+      if (inFlight !== null) this.#settle(inFlight, behind);
+      inFlight = behind;
       this.#checkSnapshot();
-      if (this.#tick > lastChange && this.scheduler.snapshot().liveIds.length === 0) break;
+      if (this.#tick > lastChange && inFlight === null && this.scheduler.snapshot().liveIds.length === 0) break;
     }
     const { waiting, running, usedBlocks } = this.scheduler.counts();
     assert.deepEqual({ waiting, running, usedBlocks }, { waiting: 0, running: 0, usedBlocks: 0 }, 'nothing is left');
@@ -191,16 +213,33 @@ class Run {
     return plan;
   }
 
+  #planAhead(): StepPlan | null {
+    if (!this.#scenario.ahead) return null;
+    const plan = this.scheduler.planAhead(this.#tick);
+    this.#checkSnapshot();
+    if (plan === null) {
+      met.waits += 1;
+      return null;
+    }
+    assert.equal(plan.preempted.length, 0, 'nobody is preempted ahead');
+    assert.equal(plan.draftRows, 0, 'nothing is guessed behind what is not known');
+    met.ahead += 1;
+    if (plan.admitted.length > 0) met.admittedAhead += 1;
+    // A plan changes nothing but who holds blocks, so this is what it was made from.
+    this.#checkBatchingLaw(plan, this.scheduler.snapshot());
+    return plan;
+  }
+
   #sequenceCounts() {
     const { usedBlocks, cachedBlocks, ...rest } = this.scheduler.counts();
     return rest;
   }
 
-  #run(plan: StepPlan): void {
+  /** Runs a step that is to be settled at `tick`. */
+  #launch(plan: StepPlan | null, tick: number): Launched | null {
+    if (plan === null) return null;
     const batch = this.scheduler.buildBatch(plan);
     assert.deepEqual(checkBatch(batch, plan, this.#scenario.limits), []);
-    this.#changes(true);
-    this.#checkSnapshot();
     met.preempted += plan.preempted.length;
     if (plan.scoredRows === maxScoredRows(this.#scenario.limits.vocabSize)) met.fullOfScores += 1;
     if (plan.entries.some((entry) => entry.baseCount > 0)) met.splits += 1;
@@ -209,16 +248,26 @@ class Run {
     if (plan.entries.some((entry) => !entry.samples)) met.chunks += 1;
     if (plan.cachedTokens > 0) met.cacheHits += 1;
     if (this.scheduler.snapshot().blockHolders.some((holders) => holders > 1)) met.sharedBlocks += 1;
-    if (this.#scenario.failingTicks.includes(this.#tick)) {
-      met.failedSteps += 1;
-      this.#model.runAndFail(batch);
+    if (!this.#scenario.failingTicks.includes(tick)) return { plan, output: this.#model.run(batch) };
+    met.failedSteps += 1;
+    this.#model.runAndFail(batch);
+    return { plan, output: null };
+  }
+
+  #settle({ plan, output }: Launched, behind: Launched | null): void {
+    this.#checkSnapshot();
+    if (output === null) {
+      if (behind !== null) met.failedBefore += 1;
       this.#record(this.scheduler.rollback(plan, { code: 'ERR_STEP_FAILED', message: 'scripted' }));
     } else {
-      const output = this.#model.run(batch);
+      if (behind?.output === null) met.failedBehind += 1;
       met.drafted += plan.draftRows;
       met.accepted += acceptedDraftsOf(plan, output.tokens);
       this.#record(this.scheduler.commit(plan, output, this.#tick));
     }
+    if (behind === null) return;
+    met.rowsInVain += behind.plan.entries.filter(({ sequence }) => sequence.ended).length;
+    met.replacedBlocks += this.scheduler.snapshot().replacedBlocks.length;
   }
 
   /**
@@ -228,17 +277,21 @@ class Run {
   #checkBatchingLaw(plan: StepPlan, before: SchedulerSnapshot): void {
     const { maxBatchTokens, maxPrefillRows, kvBlocks, blockSize } = before.limits;
     const { decodeRows } = plan;
-    const most = decodeRows === 0 ? maxBatchTokens : Math.min(maxBatchTokens, decodeRows + maxPrefillRows);
-    assert.ok(plan.rows <= most);
+    const allowed = decodeRows === 0 ? maxBatchTokens : Math.min(maxBatchTokens, decodeRows + maxPrefillRows);
+    assert.ok(plan.rows <= allowed);
     const rows = new Map(plan.entries.map((entry) => [entry.sequence.id, entry.count - entry.drafts.length]));
     assert.ok(before.limits.speculation || plan.draftRows === 0, 'no drafts unless asked for');
     const outOfScores = plan.scoredRows === maxScoredRows(before.limits.vocabSize);
     const preempted = new Set(plan.preemptedIds);
     const kept = before.running.filter(({ id }) => !preempted.has(id));
     const long = this.#longRows(plan);
-    for (const { id, computed, prefillLength, prefillStart, scored } of kept) {
-      if (computed >= prefillLength) assert.equal(rows.get(id), 1, 'every running sequence past its prefill decodes');
-      else if (plan.rows < most && (scored === null || !outOfScores)) {
+    for (const { id, computed, prefillLength, prefillStart, promptLength, end, scored, ended } of kept) {
+      const most = this.#scenario.requests[id]?.maxNew as number;
+      if (ended || (computed >= prefillLength && end - promptLength >= most))
+        assert.equal(rows.has(id), false, 'what ends has no row');
+      else if (computed >= prefillLength)
+        assert.equal(rows.get(id), 1, 'every running sequence past its prefill decodes');
+      else if (plan.rows < allowed && (scored === null || !outOfScores)) {
         const isLong = decodeRows > 0 && prefillLength - prefillStart > maxPrefillRows;
         const count = isLong ? Math.min(long.each, prefillLength - computed) : prefillLength - computed;
         if (!isLong || !long.usedUp) assert.equal(rows.get(id), count, 'prefills use what is left for them');
@@ -261,16 +314,18 @@ class Run {
       overtaking.every(({ sequence, start, count }) => start + count === sequence.length),
       'what overtakes is done with its prefill',
     );
-    if (plan.rows === most || preempted.size > 0) return;
+    if (plan.rows === allowed || preempted.size > 0) return;
     const held = new Set([
       ...kept.flatMap(({ blocks }) => blocks),
+      ...before.replacedBlocks,
       ...plan.entries.flatMap((entry) => entry.newBlocks),
     ]);
     const outOfSlots = before.freeSlots === admitted.length;
     const outOfBlocks = blocksFor(next.length, blockSize) > kvBlocks - held.size;
     if (outOfSlots || outOfBlocks || long.usedUp || (outOfScores && next.scored !== null)) return;
     const prefilling = plan.entries.filter(({ phase }) => phase === 'prefill').map(({ sequence }) => sequence.id);
-    const leader = prefilling.find((id) => this.#beginAlike(id, next.id, blockSize));
+    const unsettled = kept.filter(({ settled, computed }) => settled < computed).map(({ id }) => id);
+    const leader = [...prefilling, ...unsettled].find((id) => this.#beginAlike(id, next.id, blockSize));
     assert.ok(leader !== undefined, `request ${next.id} could have been admitted`);
     met.setAside += 1;
   }
@@ -390,7 +445,7 @@ function withoutPlan(snapshot: SchedulerSnapshot) {
     sequences.map((sequence) => ({ ...sequence, inFlight: false }));
   return {
     ...snapshot,
-    planInFlight: false,
+    plansInFlight: 0,
     plannedBlocks: [],
     writtenBlocks: [],
     preemptedIds: [],
@@ -406,7 +461,7 @@ function withoutPlan(snapshot: SchedulerSnapshot) {
 }
 
 /** Each request got what it would have got alone, or a true beginning of it, and one terminal event at most. */
-function checkOutcome(id: number, request: Scripted, outcome: Outcome): void {
+function checkOutcome(id: number, request: Scripted, outcome: Outcome, ahead: boolean): void {
   const kinds = outcome.events.map((event) => event.kind);
   const terminal = kinds.filter((kind) => kind === 'finish' || kind === 'error');
   if (outcome.refused) {
@@ -427,7 +482,11 @@ function checkOutcome(id: number, request: Scripted, outcome: Outcome): void {
   const [admitted] = outcome.events;
   if (admitted?.kind !== 'admitted') return;
   assert.deepEqual(admitted.servedBy, servedBy(id));
-  assert.equal(admitted.atMs, outcome.ticks[0], 'admitted at the time of its first plan');
+  const planned = outcome.ticks[0] as number;
+  assert.ok(
+    admitted.atMs === planned || (ahead && admitted.atMs === planned - 1),
+    'admitted at the time of its first plan',
+  );
 }
 
 /** A prompt is scored once, before the first token, as it would be alone; `due` = it must have come by now. */
@@ -455,7 +514,8 @@ test('random runs: every request answers as if alone, one terminal event each, n
     fc.property(scenario, (play) => {
       const run = new Run(play);
       run.play();
-      for (const [id, request] of play.requests.entries()) checkOutcome(id, request, run.outcomes[id] as Outcome);
+      for (const [id, request] of play.requests.entries())
+        checkOutcome(id, request, run.outcomes[id] as Outcome, play.ahead);
     }),
     { seed: SEED, numRuns: 800, includeErrorInReport: true },
   );
@@ -466,6 +526,7 @@ test('random runs: requests whose adapter never comes change nothing for the oth
   const onlyReady = scripted.map((request) => ({ ...request, loadTicks: 0, loadFails: false }));
   const scenarios = fc.record({
     limits: limits.map((drawn) => ({ ...drawn, maxQueue: 100 })),
+    ahead: fc.boolean(),
     requests: fc.array(burst(onlyReady), { minLength: 1, maxLength: 6 }).map((bursts) => bursts.flat()),
     stuck: fc.array(scripted, { minLength: 1, maxLength: 10 }),
   });
