@@ -4,16 +4,19 @@ import { join } from 'node:path';
 import protobuf from 'protobufjs/minimal.js';
 import type { PreparedModel } from '../../src/core/model-manifest.js';
 
-/** Operators that do nothing for rows of the base: each passes its first input through. */
+/** Operators that do nothing for rows of the base: each passes its first input through. A CPU's graph has only the first. */
 const ADAPTER_OPERATORS = new Set(['SegmentedEmbedding', 'SegmentedNorm', 'SegmentedLora', 'SegmentedHead']);
+/** What tells the other operators that adapters may change their results. */
+const ADAPTER_ATTRIBUTES = new Set(['site', 'head', 'norm']);
 const OWN_DOMAIN = 'loramux';
 const LENGTH_DELIMITED = 2;
 /** Field numbers of onnx.proto. */
 const MODEL_GRAPH = 7;
 const GRAPH_NODE = 1;
 const GRAPH_OUTPUT = 12;
-const NODE = { input: 1, output: 2, type: 4, domain: 7 } as const;
+const NODE = { input: 1, output: 2, type: 4, attribute: 5, domain: 7 } as const;
 const VALUE_NAME = 1;
+const ATTRIBUTE_NAME = 1;
 
 interface Field {
   readonly number: number;
@@ -49,8 +52,11 @@ function wrap(number: number, body: Uint8Array): Uint8Array {
     .finish();
 }
 
-/** The decoder graph without operators for adapters: what they would have written, their first input, is read instead. */
-export function withoutAdapterOperators(model: Uint8Array): Uint8Array {
+/**
+ * The decoder graph without anything for adapters: what operators for them would have written, their first input, is read
+ * instead, and operators of the base are not told of adapters.
+ */
+export function withoutAdapters(model: Uint8Array): Uint8Array {
   const parts = fieldsOf(model).map((field) =>
     field.number === MODEL_GRAPH && field.body !== null ? wrap(MODEL_GRAPH, bareGraph(field.body)) : field.raw,
   );
@@ -85,8 +91,15 @@ function bareGraph(graph: Uint8Array): Uint8Array {
     return renamed.get(source) ?? source;
   };
   return Buffer.concat(
-    kept.map(({ raw, fields: node }) => (node === null ? raw : wrap(GRAPH_NODE, rewire(node, name)))),
+    kept.map(({ raw, fields: node }) =>
+      node === null ? raw : wrap(GRAPH_NODE, rewire(node.filter(isOfTheBase), name)),
+    ),
   );
+}
+
+function isOfTheBase({ number, body }: Field): boolean {
+  if (number !== NODE.attribute || body === null) return true;
+  return !ADAPTER_ATTRIBUTES.has(textsOf(fieldsOf(body), ATTRIBUTE_NAME)[0] ?? '');
 }
 
 function rewire(node: readonly Field[], name: (text: string) => string): Uint8Array {
@@ -98,10 +111,10 @@ function rewire(node: readonly Field[], name: (text: string) => string): Uint8Ar
   return Buffer.concat(wired);
 }
 
-/** A copy of a prepared model whose graph has no operators for adapters; its other files are the same by hard links. */
+/** A copy of a prepared model whose graph knows no adapters; its other files are the same by hard links. */
 export function bareModel(model: PreparedModel, root: string): PreparedModel {
   const { manifest } = model;
-  const graph = withoutAdapterOperators(readFileSync(join(model.directory, manifest.graph.file)));
+  const graph = withoutAdapters(readFileSync(join(model.directory, manifest.graph.file)));
   const digest = createHash('sha256').update(graph).update(manifest.digest).digest('hex').slice(0, 16);
   const directory = join(root, `${manifest.precision}-${digest}`);
   if (!existsSync(directory)) {

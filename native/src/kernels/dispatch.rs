@@ -1,6 +1,6 @@
 //! The kernel set of this CPU, chosen once.
 
-use super::{activation, attention, dense, lora, quantised};
+use super::{activation, attention, dense, lora, norm, quantised};
 use std::sync::OnceLock;
 
 /// Every kernel, compiled for one instruction set. Safety of each function: see the generic it instantiates.
@@ -15,6 +15,7 @@ pub struct Kernels {
     pub quantise_row: unsafe fn(*const f32, usize, *mut i8, *mut quantised::RowBlock),
     pub quantised_matmul: unsafe fn(&quantised::Matmul),
     pub dense_matmul: unsafe fn(&dense::Matmul),
+    pub residual_norm: unsafe fn(&norm::Norm),
 }
 
 macro_rules! kernel_set {
@@ -51,6 +52,10 @@ macro_rules! kernel_set {
             pub unsafe fn dense_matmul(args: &dense::Matmul) {
                 unsafe { dense::matmul::<$isa>(args) }
             }
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn residual_norm(args: &norm::Norm) {
+                unsafe { norm::residual_norm::<$isa>(args) }
+            }
         }
         static $table: Kernels = Kernels {
             name: $name,
@@ -61,6 +66,7 @@ macro_rules! kernel_set {
             quantise_row: $module::quantise_row,
             quantised_matmul: $module::quantised_matmul,
             dense_matmul: $module::dense_matmul,
+            residual_norm: $module::residual_norm,
         };
     };
 }

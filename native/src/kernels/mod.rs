@@ -6,6 +6,7 @@ pub mod byte_dot;
 pub mod dense;
 pub mod dispatch;
 pub mod lora;
+pub mod norm;
 pub mod quantised;
 pub mod simd;
 #[cfg(target_arch = "x86_64")]

@@ -1,8 +1,10 @@
-//! `DenseMatMul(x f32 [T, in], w f32 [panels, in, 16]) → f32 [T, rows]`: `x · Wᵀ` with W packed as `kernels/dense.rs` says.
+//! `DenseMatMul(x f32 [T, in], w f32 [panels, in, 16]) → f32 [T, rows]`: `x · Wᵀ` with W packed as `kernels/dense.rs` says,
+//! adapted as `adapted.rs` says.
 //!
-//! Attribute: `rows` the output columns. A row's result is the same bits in any batch.
+//! Attributes: `rows` the output columns, and those of `adapted.rs`. A row's result is the same bits in any batch.
 
-use super::{OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, packed, parallel};
+use super::adapted::Adapted;
+use super::{Matrix, OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, packed, parallel};
 use crate::error::Result;
 use crate::kernels::dense::{GROUP, Matmul};
 use crate::kernels::simd::LANES;
@@ -36,19 +38,27 @@ impl Operator for DenseMatMul {
     fn create_kernel<'a>(&self, info: &KernelContext<'a>) -> ort::Result<BoxedKernel<'a>> {
         let env = self.0.clone();
         let width = attribute(info.get("rows"), "rows")?;
-        Ok(Box::new(move |ctx: &ComputeContext| compute("DenseMatMul", || run(&env, width, ctx))))
+        let adapted = Adapted::read(info, &env, width)?;
+        Ok(Box::new(move |ctx: &ComputeContext| {
+            compute("DenseMatMul", || {
+                let x = matrix(ctx, 0, None)?;
+                let y = multiply(&env, width, ctx, &x)?;
+                adapted.apply(&env, ctx, &x, y)
+            })
+        }))
     }
 }
 
-fn run(env: &OpEnv, width: usize, ctx: &ComputeContext) -> Result<()> {
-    let x = matrix(ctx, 0, None)?;
+/// The product, in the operator's output.
+fn multiply(env: &OpEnv, width: usize, ctx: &ComputeContext, x: &Matrix) -> Result<Shared<f32>> {
+    let &Matrix { data, rows, columns: inputs } = x;
     let panels = width.div_ceil(LANES);
-    let w = Shared(packed::<f32>(ctx, 1, [panels, x.columns, LANES])?.cast_mut());
-    let y = Shared(output(ctx, x.rows, width)?);
-    let (input, inputs) = (Shared(x.data.cast_mut()), x.columns);
+    let w = Shared(packed::<f32>(ctx, 1, [panels, inputs, LANES])?.cast_mut());
+    let y = Shared(output(ctx, rows, width)?);
+    let input = Shared(data.cast_mut());
     let group = if panels >= GROUP * PARTS_PER_THREAD * env.threads { GROUP } else { 1 };
     let groups = panels.div_ceil(group);
-    let parts = groups * x.rows.div_ceil(PART_ROWS);
+    let parts = groups * rows.div_ceil(PART_ROWS);
     // Threads draw parts, each one ahead: a thread that is held up holds up no other, and all know what they read next.
     let drawn = AtomicUsize::new(0);
     let draw = || drawn.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +72,7 @@ fn run(env: &OpEnv, width: usize, ctx: &ComputeContext) -> Result<()> {
             unsafe {
                 (env.kernels.dense_matmul)(&Matmul {
                     x: input.get().add(first * inputs),
-                    rows: (x.rows - first).min(PART_ROWS),
+                    rows: (rows - first).min(PART_ROWS),
                     inputs,
                     w: w.get(),
                     panels: (panel, panels.min(panel + group)),
@@ -73,5 +83,6 @@ fn run(env: &OpEnv, width: usize, ctx: &ComputeContext) -> Result<()> {
             }
             part = next;
         }
-    })
+    })?;
+    Ok(y)
 }

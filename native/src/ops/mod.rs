@@ -1,13 +1,14 @@
 //! Operators of the ONNX domain `loramux`. Each reads the step's facts from the context slot.
 
+mod adapted;
 mod dense_matmul;
 mod gated_silu;
 mod paged_attention;
 mod quantised_matmul;
+mod residual_norm;
 mod segmented_embedding;
 mod segmented_head;
 mod segmented_lora;
-mod segmented_norm;
 
 #[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
 pub(crate) use paged_attention::AttentionNode;
@@ -44,10 +45,8 @@ pub struct OpEnv {
 /// `ERR_NATIVE_LOAD` when the runtime refuses an operator.
 pub fn domain(env: &Arc<OpEnv>) -> Result<OperatorDomain> {
     OperatorDomain::new("loramux")
-        .and_then(|domain| domain.add(segmented_lora::SegmentedLora(env.clone())))
         .and_then(|domain| domain.add(segmented_embedding::SegmentedEmbedding(env.clone())))
-        .and_then(|domain| domain.add(segmented_norm::SegmentedNorm(env.clone())))
-        .and_then(|domain| domain.add(segmented_head::SegmentedHead(env.clone())))
+        .and_then(|domain| domain.add(residual_norm::ResidualNorm(env.clone())))
         .and_then(|domain| domain.add(paged_attention::PagedAttention(env.clone())))
         .and_then(|domain| domain.add(gated_silu::GatedSilu(env.clone())))
         .and_then(|domain| domain.add(quantised_matmul::QuantisedMatMul(env.clone())))
@@ -145,10 +144,18 @@ fn packed<T: PrimitiveTensorElementType>(ctx: &ComputeContext, index: usize, wan
 
 /// Output 0 [rows, columns], allocated by the runtime.
 fn output(ctx: &ComputeContext, rows: usize, columns: usize) -> Result<*mut f32> {
+    output_at(ctx, 0, rows, columns)?.ok_or_else(|| Error::new(Code::StepFailed, "output 0 is missing"))
+}
+
+/// Output `index` [rows, columns], allocated by the runtime; None where the node has it not.
+fn output_at(ctx: &ComputeContext, index: usize, rows: usize, columns: usize) -> Result<Option<*mut f32>> {
+    if index >= ctx.num_outputs().map_err(from_ort)? {
+        return Ok(None);
+    }
     let shape = [i64::try_from(rows), i64::try_from(columns)].map(|n| n.unwrap_or(-1));
-    let mut value = ctx.output(0, shape).map_err(from_ort)?.ok_or_else(|| Error::new(Code::StepFailed, "output 0 is missing"))?;
+    let Some(mut value) = ctx.output(index, shape).map_err(from_ort)? else { return Ok(None) };
     let (_, data) = value.try_extract_tensor_mut::<f32>().map_err(from_ort)?;
-    Ok(data.as_mut_ptr())
+    Ok(Some(data.as_mut_ptr()))
 }
 
 /// Output 0 with what input 0 holds: input 0's own buffer where the runtime permits, else a copy of it.

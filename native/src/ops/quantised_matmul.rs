@@ -1,10 +1,12 @@
 //! `QuantisedMatMul(x f32 [T, in], quants u8 [panels, in / 32, 64 · bits], scales u16 [panels, in / 32, 16], mins?) → f32 [T, rows]`:
-//! `x · Wᵀ` with W packed as `kernels/quantised.rs` says, scales and minima as the bits of float16; minima only at 4 bits.
+//! `x · Wᵀ` with W packed as `kernels/quantised.rs` says, scales and minima as the bits of float16; minima only at 4 bits. Adapted as
+//! `adapted.rs` says.
 //!
-//! Attributes: `bits` 8 or 4, `rows` the output columns. Every row of x is rounded by itself: its result is the same bits
+//! Attributes: `bits` 8 or 4, `rows` the output columns, and those of `adapted.rs`. Every row of x is rounded by itself: its result is the same bits
 //! in any batch.
 
-use super::{OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, packed, parallel};
+use super::adapted::Adapted;
+use super::{Matrix, OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, packed, parallel};
 use crate::error::{Code, Error, Result};
 use crate::kernels::quantised::{BLOCK, Bits, Matmul, RowBlock};
 use crate::kernels::simd::LANES;
@@ -57,49 +59,57 @@ impl Operator for QuantisedMatMul {
             4 => Bits::Four,
             n => return Err(ort::Error::new(format!("ERR_MODEL_INVALID: QuantisedMatMul: expected 8 or 4 bits, got {n}"))),
         };
-        Ok(Box::new(move |ctx: &ComputeContext| compute("QuantisedMatMul", || run(&env, bits, width, ctx))))
+        let adapted = Adapted::read(info, &env, width)?;
+        Ok(Box::new(move |ctx: &ComputeContext| {
+            compute("QuantisedMatMul", || {
+                let x = matrix(ctx, 0, None)?;
+                let y = multiply(&env, bits, width, ctx, &x)?;
+                adapted.apply(&env, ctx, &x, y)
+            })
+        }))
     }
 }
 
-fn run(env: &OpEnv, bits: Bits, width: usize, ctx: &ComputeContext) -> Result<()> {
-    let x = matrix(ctx, 0, None)?;
-    if !x.columns.is_multiple_of(BLOCK) {
-        return Err(Error::new(Code::StepFailed, format!("input 0: expected blocks of {BLOCK} columns, got {}", x.columns)));
+/// The product, in the operator's output.
+fn multiply(env: &OpEnv, bits: Bits, width: usize, ctx: &ComputeContext, x: &Matrix) -> Result<Shared<f32>> {
+    let &Matrix { data, rows, columns } = x;
+    if !columns.is_multiple_of(BLOCK) {
+        return Err(Error::new(Code::StepFailed, format!("input 0: expected blocks of {BLOCK} columns, got {columns}")));
     }
-    let (blocks, panels) = (x.columns / BLOCK, width.div_ceil(LANES));
+    let (blocks, panels) = (columns / BLOCK, width.div_ceil(LANES));
     let w = Shared(packed::<u8>(ctx, 1, [panels, blocks, bits.block_bytes()])?.cast_mut());
     let scales = Shared(packed::<u16>(ctx, 2, [panels, blocks, LANES])?.cast_mut());
     let mins = match bits {
         Bits::Eight => Shared(std::ptr::null_mut()),
         Bits::Four => Shared(packed::<u16>(ctx, 3, [panels, blocks, LANES])?.cast_mut()),
     };
-    let y = Shared(output(ctx, x.rows, width)?);
+    let y = Shared(output(ctx, rows, width)?);
     ROUNDED.with_borrow_mut(|(quants, row_blocks)| {
-        if quants.len() < x.rows * x.columns {
-            quants.resize(x.rows * x.columns, 0);
-            row_blocks.resize(x.rows * blocks, RowBlock::default());
+        if quants.len() < rows * columns {
+            quants.resize(rows * columns, 0);
+            row_blocks.resize(rows * blocks, RowBlock::default());
         }
-        let (input, quants, row_blocks) = (Shared(x.data.cast_mut()), Shared(quants.as_mut_ptr()), Shared(row_blocks.as_mut_ptr()));
-        parallel(ctx, env.threads, x.rows.div_ceil(ROUND_ROWS), |task| {
-            for row in task * ROUND_ROWS..x.rows.min((task + 1) * ROUND_ROWS) {
+        let (input, quants, row_blocks) = (Shared(data.cast_mut()), Shared(quants.as_mut_ptr()), Shared(row_blocks.as_mut_ptr()));
+        parallel(ctx, env.threads, rows.div_ceil(ROUND_ROWS), |task| {
+            for row in task * ROUND_ROWS..rows.min((task + 1) * ROUND_ROWS) {
                 // SAFETY: row < rows of x, quants and row_blocks; each task owns its rows.
                 unsafe {
-                    let at = row * x.columns;
-                    (env.kernels.quantise_row)(input.get().add(at), x.columns, quants.get().add(at), row_blocks.get().add(row * blocks));
+                    let at = row * columns;
+                    (env.kernels.quantise_row)(input.get().add(at), columns, quants.get().add(at), row_blocks.get().add(row * blocks));
                 }
             }
         })?;
         let chunk = panels.div_ceil(env.threads * TASKS_PER_THREAD).next_multiple_of(2);
         let chunks = panels.div_ceil(chunk);
-        parallel(ctx, env.threads, chunks * x.rows.div_ceil(TASK_ROWS), |task| {
+        parallel(ctx, env.threads, chunks * rows.div_ceil(TASK_ROWS), |task| {
             let (first, panel) = (task / chunks * TASK_ROWS, task % chunks * chunk);
             // SAFETY: rows first .. first + rows lie in x and y, panels in the packed weights, whose shapes were checked;
             // tasks own distinct rows or columns of y.
             unsafe {
                 (env.kernels.quantised_matmul)(&Matmul {
-                    x: quants.get().add(first * x.columns),
+                    x: quants.get().add(first * columns),
                     x_blocks: row_blocks.get().add(first * blocks),
-                    rows: (x.rows - first).min(TASK_ROWS),
+                    rows: (rows - first).min(TASK_ROWS),
                     blocks,
                     bits,
                     w: w.get(),
@@ -111,5 +121,6 @@ fn run(env: &OpEnv, bits: Bits, width: usize, ctx: &ComputeContext) -> Result<()
                 });
             }
         })
-    })
+    })?;
+    Ok(y)
 }

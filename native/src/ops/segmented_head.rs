@@ -1,58 +1,28 @@
-//! `SegmentedHead(logits f32 [L, V], x f32 [L, H]) → logits'`, in place where the runtime permits: rows of adapters that
-//! bring rows of the head. `logits'[i, t] = w_t · x[i]` for every such token t; other logits pass through.
+//! Rows of the head that adapters bring, over the logits of the base's: `logits[i, t] ← w_t · x[i]` for every such token t.
 
-use super::{OpEnv, Shared, check_rows, compute, float_input, float_output, infer_rows_by, matrix, parallel, updated};
+use super::{OpEnv, Shared, parallel};
 use crate::adapters::resident::PackedRows;
 use crate::error::Result;
 use crate::kernels::lora::{GROUP, Shrink, Stored};
-use crate::session::context::Segment;
-use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
-use std::sync::Arc;
+use crate::session::context::{Segment, StepContext};
+use ort::operator::ComputeContext;
 
 /// Rows of the head that one task multiplies by: they stay in a core's cache while the task's rows of x pass.
 const TASK_ROWS: usize = 64 * GROUP;
 
-pub struct SegmentedHead(pub Arc<OpEnv>);
-
-impl Operator for SegmentedHead {
-    type Kernel<'a> = BoxedKernel<'a>;
-    const INPLACES: &'static [(u32, u32)] = &[(0, 0)];
-
-    fn name(&self) -> &'static str {
-        "SegmentedHead"
-    }
-    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        [float_input(), float_input()]
-    }
-    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [float_output()]
-    }
-    fn infer_shape(&self, ctx: &mut ShapeInferenceContext) -> ort::Result<()> {
-        infer_rows_by(ctx, |width| width)
-    }
-    fn create_kernel<'a>(&self, _: &KernelContext<'a>) -> ort::Result<BoxedKernel<'a>> {
-        let env = self.0.clone();
-        Ok(Box::new(move |ctx: &ComputeContext| compute("SegmentedHead", || run(&env, ctx))))
-    }
-}
-
-fn run(env: &OpEnv, ctx: &ComputeContext) -> Result<()> {
-    let base = matrix(ctx, 0, Some(env.vocab))?;
-    let logits = Shared(updated(ctx, &base)?);
-    let step = env.context.get()?;
+/// Overwrites logits [rows, vocab] of the rows that reach the head, whose inputs are `x` [rows, hidden].
+pub fn replace(env: &OpEnv, ctx: &ComputeContext, step: &StepContext, x: *const f32, logits: Shared<f32>) -> Result<()> {
     for segment in &step.segments {
         // Replaced rows stand alone in their segment (checked with the batch).
         let head = segment.terms.iter().find_map(|(adapter, _)| adapter.head.as_ref().map(|head| (head, adapter.slab.bytes())));
         let Some((head, slab)) = head.filter(|_| !segment.logits_rows.is_empty()) else { continue };
-        let x = matrix(ctx, 1, Some(env.hidden))?;
-        check_rows("head", base.rows.min(x.rows), step.logits_rows)?;
-        // SAFETY: the segment's rows are rows of the matrix (checked).
+        // SAFETY: the segment's rows are rows of the matrix (the caller's promise).
         let out = Shared(unsafe { logits.get().add(segment.logits_rows.start * env.vocab) });
         match &head.tokens {
-            None => multiply(env, ctx, &head.rows, slab, segment, x.data, out, env.vocab)?,
+            None => multiply(env, ctx, &head.rows, slab, segment, x, out, env.vocab)?,
             Some(tokens) => {
                 let mut products = vec![0.0f32; segment.logits_rows.len() * tokens.len()];
-                multiply(env, ctx, &head.rows, slab, segment, x.data, Shared(products.as_mut_ptr()), tokens.len())?;
+                multiply(env, ctx, &head.rows, slab, segment, x, Shared(products.as_mut_ptr()), tokens.len())?;
                 for (row, products) in products.chunks_exact(tokens.len()).enumerate() {
                     for (&token, &product) in tokens.iter().zip(products) {
                         // SAFETY: the row as above; tokens are below the vocabulary's size (checked when compiled).

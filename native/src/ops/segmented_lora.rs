@@ -1,21 +1,17 @@
-//! `SegmentedLora(y f32 [T, out], x f32 [T, in]) → y'`, in place where the runtime permits:
-//! `y'[i] = g ⊙ (y[i] + Σ_k w_k · s_k · B_k (A_k x[i])) + Σ_k w_k · o_k` over the adapters of row i's segment; base rows pass through.
-//!
-//! Attribute `site` names the base matmul. With `logits_rows` 1 the matrices hold only the rows that reach the head.
+//! What adapters add to a base matmul's product, in place:
+//! `y[i] ← g ⊙ (y[i] + Σ_k w_k · s_k · B_k (A_k x[i])) + Σ_k w_k · o_k` over the adapters of row i's segment; rows of the base
+//! are in no segment.
 //!
 //! Source: Punica's SGMV (arXiv 2310.18547), S-LoRA (arXiv 2311.03285) for adapters of different rank in one batch.
 
-use super::{OpEnv, Shared, attribute, check_rows, compute, float_input, float_output, infer_rows_by, matrix, parallel, updated};
+use super::{OpEnv, Shared, parallel};
 use crate::adapters::resident::{Part, SiteDelta};
 use crate::error::Result;
 use crate::kernels::lora::{Expand, GROUP, Shrink};
 use crate::session::context::StepContext;
-use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
+use ort::operator::ComputeContext;
 use std::cell::{RefCell, UnsafeCell};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-pub struct SegmentedLora(pub Arc<OpEnv>);
 
 /// Rows of one tile: long segments are cut so that all threads get some.
 const TILE_ROWS: usize = 16;
@@ -31,37 +27,7 @@ thread_local! {
     static SHRUNK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Operator for SegmentedLora {
-    type Kernel<'a> = BoxedKernel<'a>;
-    const INPLACES: &'static [(u32, u32)] = &[(0, 0)];
-
-    fn name(&self) -> &'static str {
-        "SegmentedLora"
-    }
-    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        [float_input(), float_input()]
-    }
-    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [float_output()]
-    }
-    fn infer_shape(&self, ctx: &mut ShapeInferenceContext) -> ort::Result<()> {
-        infer_rows_by(ctx, |width| width)
-    }
-    fn create_kernel<'a>(&self, info: &KernelContext<'a>) -> ort::Result<BoxedKernel<'a>> {
-        let env = self.0.clone();
-        let site = attribute(info.get("site"), "site")?;
-        if site >= env.sites.len() {
-            return Err(ort::Error::new(format!(
-                "ERR_MODEL_INVALID: SegmentedLora: the graph names site {site}, the manifest has {}: delete the model's cache entry",
-                env.sites.len()
-            )));
-        }
-        let at_head = info.get("logits_rows").is_some_and(|flag: i64| flag != 0);
-        Ok(Box::new(move |ctx: &ComputeContext| compute("SegmentedLora", || run(&env, site, at_head, ctx))))
-    }
-}
-
-/// The operator's two matrices.
+/// The product and what it was made of.
 #[derive(Clone, Copy)]
 struct Io {
     x: Shared<f32>,
@@ -70,19 +36,20 @@ struct Io {
     out_features: usize,
 }
 
-fn run(env: &OpEnv, site: usize, at_head: bool, ctx: &ComputeContext) -> Result<()> {
+/// Adds to `y` [rows, out], whose rows are those of `x` [rows, in]: both hold every row of the step's segments, with
+/// `at_head` those that reach the head.
+pub fn add(
+    env: &OpEnv,
+    ctx: &ComputeContext,
+    step: &StepContext,
+    (site, at_head): (usize, bool),
+    x: *const f32,
+    y: Shared<f32>,
+) -> Result<()> {
     let (in_features, out_features) = env.sites[site];
-    let base = matrix(ctx, 0, Some(out_features))?;
-    let x = matrix(ctx, 1, Some(in_features))?;
-    let y = updated(ctx, &base)?;
-    let step = env.context.get()?;
-    if step.segments.is_empty() {
-        return Ok(());
-    }
-    check_rows(&format!("site {site}"), base.rows.min(x.rows), step.row_count(at_head))?;
-    let io = Io { x: Shared(x.data.cast_mut()), y: Shared(y), in_features, out_features };
-    let terms = terms_at(&step, site);
-    let tiles = tiles_of(&step, &terms, at_head);
+    let io = Io { x: Shared(x.cast_mut()), y, in_features, out_features };
+    let terms = terms_at(step, site);
+    let tiles = tiles_of(step, &terms, at_head);
     let cost: usize = tiles.iter().map(Tile::cost).sum();
     if env.threads <= 1 || cost < SHARE_COST {
         for tile in &tiles {

@@ -96,9 +96,7 @@ pub struct Toy {
 pub struct Variant {
     /// The head's site does not say that rows were dropped before it: no valid graph.
     pub forgetful_head: bool,
-    /// Matmuls by `DenseMatMul` instead of the runtime's own.
-    pub dense: bool,
-    /// The weight of a `DenseMatMul` has an input column more than there are.
+    /// The weights of the CPU's matmuls have an input column more than there are.
     pub misfit: bool,
     /// Of the graph, and what weights are rounded to.
     pub dtype: Dtype,
@@ -108,32 +106,78 @@ pub struct Variant {
 
 impl Default for Variant {
     fn default() -> Self {
-        Self { forgetful_head: false, dense: false, misfit: false, dtype: Dtype::F32, bits: None }
+        Self { forgetful_head: false, misfit: false, dtype: Dtype::F32, bits: None }
     }
 }
 
-/// `product = x · Wᵀ`, the weight [rows, inputs] being an initializer.
-fn matmul(g: &mut Graph, variant: Variant, x: &str, (name, weight, inputs): (&str, &[f32], usize), product: &str) {
+/// Whose operators a graph has. On a device matmuls and norms are the runtime's own, and adapters have operators of theirs.
+#[derive(Clone, Copy, PartialEq)]
+enum Runs {
+    OnCpu,
+    OnDevice,
+}
+
+/// `out = x · Wᵀ` adapted as `site`, the weight [rows, inputs] being an initializer. `head`: of the rows that reach the head.
+fn linear(
+    g: &mut Graph,
+    (variant, runs): (Variant, Runs),
+    x: &str,
+    (weight, inputs): (&[f32], usize),
+    (site, head): (usize, bool),
+    out: &str,
+) {
     use Attribute::Int;
-    let rows = weight.len() / inputs;
-    if variant.dense {
+    let (rows, name) = (weight.len() / inputs, format!("{out}.weight"));
+    let (site, gathered) = (("site", Int(site as i64)), Int(i64::from(head && !variant.forgetful_head)));
+    if runs == Runs::OnCpu {
         let mut panels = Panels::of(weight, inputs);
         panels.cols += usize::from(variant.misfit);
         let shape = [rows.div_ceil(LANES), panels.cols, LANES];
         panels.values.resize(shape.iter().product(), 0.0);
-        g.initializer(name, &shape, &panels.values);
-        g.node("loramux", "DenseMatMul", &[x, name], product, &[("rows", Int(rows as i64))]);
-    } else if let Some(blocks) = Blocks::of(variant.bits, weight, inputs) {
+        g.initializer(&name, &shape, &panels.values);
+        g.node("loramux", "DenseMatMul", &[x, &name], &[out], &[("rows", Int(rows as i64)), site, ("head", gathered)]);
+        return;
+    }
+    let product = format!("{out}.base");
+    if let Some(blocks) = Blocks::of(variant.bits, weight, inputs) {
         let (quants, scales) = (format!("{name}.quants"), format!("{name}.scales"));
         g.bytes(&quants, &[rows, inputs / BLOCK, blocks.quants.len() * BLOCK / weight.len()], &blocks.quants);
         g.initializer(&scales, &[rows, inputs / BLOCK], &blocks.scales);
         let attributes =
             [("K", inputs), ("N", rows), ("bits", blocks.bits()), ("block_size", BLOCK)].map(|(name, n)| (name, Int(n as i64)));
-        g.node("com.microsoft", "MatMulNBits", &[x, &quants, &scales], product, &attributes);
+        g.node("com.microsoft", "MatMulNBits", &[x, &quants, &scales], &[&product], &attributes);
     } else {
-        g.initializer(name, &[rows, inputs], weight);
-        g.node("", "Gemm", &[x, name], product, &[("transB", Int(1))]);
+        g.initializer(&name, &[rows, inputs], weight);
+        g.node("", "Gemm", &[x, &name], &[&product], &[("transB", Int(1))]);
     }
+    let adapted = if head { format!("{out}.adapted") } else { out.to_owned() };
+    g.node("loramux", "SegmentedLora", &[&product, x], &[&adapted], &[site, ("logits_rows", gathered)]);
+    if head {
+        g.node("loramux", "SegmentedHead", &[&adapted, x], &[out], &[]);
+    }
+}
+
+/// `sum = stream + delta` where there is a delta, and `out` its norm `norm`. The name of the sum.
+fn norm(g: &mut Graph, runs: Runs, (stream, delta): (&str, Option<&str>), norm: i64, out: &str) -> String {
+    use Attribute::{Float, Int};
+    let sum = delta.map_or_else(|| stream.to_owned(), |_| format!("{out}.sum"));
+    let (norm, epsilon) = (("norm", Int(norm)), ("epsilon", Float(EPSILON)));
+    if runs == Runs::OnCpu {
+        match delta {
+            None => g.node("loramux", "ResidualNorm", &[stream, "gamma"], &[out], &[norm, epsilon]),
+            // The last sum is not asked for: nothing reads it.
+            Some(delta) if out == "final" => g.node("loramux", "ResidualNorm", &[stream, "gamma", delta], &[out], &[norm, epsilon]),
+            Some(delta) => g.node("loramux", "ResidualNorm", &[stream, "gamma", delta], &[out, &sum], &[norm, epsilon]),
+        }
+        return sum;
+    }
+    let base = format!("{out}.base");
+    if let Some(delta) = delta {
+        g.node("", "Add", &[stream, delta], &[&sum], &[]);
+    }
+    g.node("", "SimplifiedLayerNormalization", &[&sum, "gamma"], &[&base], &[("axis", Int(-1)), epsilon]);
+    g.node("loramux", "SegmentedNorm", &[&base, &sum], &[out], &[norm, epsilon]);
+    sum
 }
 
 impl Toy {
@@ -154,7 +198,9 @@ impl Toy {
     }
 
     fn write(&self, variant: Variant) {
-        std::fs::write(self.directory.path().join("model.onnx"), self.graph(variant)).unwrap();
+        for (file, runs) in [("model.onnx", Runs::OnCpu), ("device.onnx", Runs::OnDevice)] {
+            std::fs::write(self.directory.path().join(file), self.graph(variant, runs)).unwrap();
+        }
         let layers = self.layers.iter().flat_map(|layer| layer.sites.iter().chain([&layer.bias]).flatten());
         let values: Vec<f32> = layers.chain(&self.head).chain(&self.embedding).copied().collect();
         let mut file = bytes_of(self.dtype, &values);
@@ -168,7 +214,7 @@ impl Toy {
         std::fs::write(self.directory.path().join("weights.bin"), file).unwrap();
     }
 
-    fn graph(&self, variant: Variant) -> Vec<u8> {
+    fn graph(&self, variant: Variant, runs: Runs) -> Vec<u8> {
         use Attribute::{Float, Int};
         let mut g = Graph::of(self.dtype);
         g.input("input_ids", "T");
@@ -176,34 +222,19 @@ impl Toy {
         g.output("logits", "L", VOCAB);
         g.initializer("embedding", &[VOCAB, HIDDEN], &self.embedding);
         g.initializer("gamma", &[HIDDEN], &[1.0; HIDDEN]);
-        g.node("", "Gather", &["embedding", "input_ids"], "embedded", &[("axis", Int(0))]);
-        g.node("loramux", "SegmentedEmbedding", &["embedded", "input_ids"], "x0", &[]);
-        let mut norms = 0..;
-        let mut norm = |g: &mut Graph, x: &str, out: &str| {
-            let base = format!("{out}.base");
-            g.node("", "SimplifiedLayerNormalization", &[x, "gamma"], &base, &[("axis", Int(-1)), ("epsilon", Float(EPSILON))]);
-            let attributes = [("norm", Int(norms.next().unwrap())), ("epsilon", Float(EPSILON))];
-            g.node("loramux", "SegmentedNorm", &[&base, x], out, &attributes);
-        };
-        let mut stream = "x0".to_owned();
+        g.node("", "Gather", &["embedding", "input_ids"], &["embedded"], &[("axis", Int(0))]);
+        g.node("loramux", "SegmentedEmbedding", &["embedded", "input_ids"], &["x0"], &[]);
+        let (mut stream, mut delta) = ("x0".to_owned(), None);
         for (l, layer) in self.layers.iter().enumerate() {
-            let linear = |g: &mut Graph, x: &str, which: usize, out: &str| {
-                let (inputs, _) = SITES[which];
-                let (weight, product) = (format!("{out}.weight"), format!("{out}.base"));
-                matmul(g, variant, x, (&weight, &layer.sites[which], inputs), &product);
-                let site = (l * SITES.len() + which) as i64;
-                if which > 0 {
-                    g.node("loramux", "SegmentedLora", &[&product, x], out, &[("site", Int(site))]);
-                    return;
-                }
-                let (adapted, bias) = (format!("{out}.adapted"), format!("{out}.bias"));
-                g.initializer(&bias, &[layer.bias.len()], &layer.bias);
-                g.node("loramux", "SegmentedLora", &[&product, x], &adapted, &[("site", Int(site))]);
-                g.node("", "Add", &[&adapted, &bias], out, &[]);
-            };
             let name = |part: &str| format!("l{l}.{part}");
-            norm(&mut g, &stream, &name("norm"));
-            linear(&mut g, &name("norm"), 0, &name("qkv"));
+            let matmul = |g: &mut Graph, which: usize, x: &str, out: &str| {
+                let weight = (&*layer.sites[which], SITES[which].0);
+                linear(g, (variant, runs), x, weight, (l * SITES.len() + which, false), out);
+            };
+            stream = norm(&mut g, runs, (&stream, delta.as_deref()), 2 * l as i64, &name("norm"));
+            matmul(&mut g, 0, &name("norm"), &name("qkv.unbiased"));
+            g.initializer(&name("bias"), &[layer.bias.len()], &layer.bias);
+            g.node("", "Add", &[&name("qkv.unbiased"), &name("bias")], &[&name("qkv")], &[]);
             let window = if l == 1 { WINDOW as i64 } else { -1 };
             let attributes = [
                 ("layer", Int(l as i64)),
@@ -213,23 +244,17 @@ impl Toy {
                 ("scale", Float(1.0 / (DIM as f32).sqrt())),
                 ("local_window", Int(window)),
             ];
-            g.node("loramux", "PagedAttention", &[&name("qkv")], &name("attended"), &attributes);
-            linear(&mut g, &name("attended"), 1, &name("o"));
-            g.node("", "Add", &[&stream, &name("o")], &name("mid"), &[]);
-            norm(&mut g, &name("mid"), &name("post"));
-            linear(&mut g, &name("post"), 2, &name("gate_up"));
-            g.node("loramux", "GatedSilu", &[&name("gate_up")], &name("act"), &[]);
-            linear(&mut g, &name("act"), 3, &name("down"));
-            g.node("", "Add", &[&name("mid"), &name("down")], &name("out"), &[]);
-            stream = name("out");
+            g.node("loramux", "PagedAttention", &[&name("qkv")], &[&name("attended")], &attributes);
+            matmul(&mut g, 1, &name("attended"), &name("o"));
+            stream = norm(&mut g, runs, (&stream, Some(&name("o"))), 2 * l as i64 + 1, &name("post"));
+            matmul(&mut g, 2, &name("post"), &name("gate_up"));
+            g.node("loramux", "GatedSilu", &[&name("gate_up")], &[&name("act")], &[]);
+            matmul(&mut g, 3, &name("act"), &name("down"));
+            delta = Some(name("down"));
         }
-        norm(&mut g, &stream, "final");
-        g.node("", "Gather", &["final", "logits_rows"], "selected", &[("axis", Int(0))]);
-        matmul(&mut g, variant, "selected", ("head", &self.head, HIDDEN), "head.base");
-        let gathered = i64::from(!variant.forgetful_head);
-        let attributes = [("site", Int(HEAD_SITE as i64)), ("logits_rows", Int(gathered))];
-        g.node("loramux", "SegmentedLora", &["head.base", "selected"], "head.adapted", &attributes);
-        g.node("loramux", "SegmentedHead", &["head.adapted", "selected"], "logits", &[]);
+        norm(&mut g, runs, (&stream, delta.as_deref()), NORMS as i64 - 1, "final");
+        g.node("", "Gather", &["final", "logits_rows"], &["selected"], &[("axis", Int(0))]);
+        linear(&mut g, (variant, runs), "selected", (&self.head, HIDDEN), (HEAD_SITE, true), "logits");
         g.model()
     }
 
@@ -237,9 +262,11 @@ impl Toy {
         Manifest::parse(&Self::manifest_json().to_string()).unwrap()
     }
 
-    /// Of this toy, whatever its element type.
+    /// Of this toy on a device, whatever its element type.
     pub fn own_manifest(&self) -> Manifest {
-        Manifest::parse(&manifest_json_in(self.dtype, self.bits).to_string()).unwrap()
+        let mut json = manifest_json_in(self.dtype, self.bits);
+        json["graph"]["file"] = "device.onnx".into();
+        Manifest::parse(&json.to_string()).unwrap()
     }
 
     pub fn manifest_json() -> serde_json::Value {

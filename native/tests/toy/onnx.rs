@@ -44,6 +44,7 @@ impl Message {
     }
 }
 
+#[derive(Clone, Copy)]
 pub enum Attribute {
     Int(i64),
     Float(f32),
@@ -69,12 +70,15 @@ impl Graph {
         }
     }
 
-    pub fn node(&mut self, domain: &str, op: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) {
+    pub fn node(&mut self, domain: &str, op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute)]) {
         let mut node = Message::default();
         for input in inputs {
             node = node.text(1, input);
         }
-        node = node.text(2, output).text(3, output).text(4, op);
+        for output in outputs {
+            node = node.text(2, output);
+        }
+        node = node.text(3, outputs[0]).text(4, op);
         for (name, value) in attributes {
             let attribute = Message::default().text(1, name);
             node = node.message(

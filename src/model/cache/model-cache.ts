@@ -5,7 +5,7 @@ import { LoramuxError } from '../../core/errors.js';
 import type { CachedModel, CacheFile, ModelManifest } from '../../core/model-manifest.js';
 
 /** Changes whenever the same source would convert to different files. */
-export const FORMAT_VERSION = 6;
+export const FORMAT_VERSION = 7;
 
 export const GRAPH_FILE = 'model.onnx';
 export const WEIGHTS_FILE = 'weights.bin';

@@ -7,9 +7,10 @@ const OWN = 'loramux';
 
 /**
  * Builds the decoder graph over packed rows. Inputs `input_ids` int64 [T] and `logits_rows` int64 [L]; output `logits`
- * [L, V] of the plan's element type. Every base matmul is followed by `loramux.SegmentedLora` (attribute `site`), then by its bias; the
- * embedding, each norm (attribute `norm`) and the head by operators for adapters that replace their weights; rotary, KV
- * pages and attention are `loramux.PagedAttention`. Only `logits_rows` reach the head.
+ * [L, V] of the plan's element type. What adapters change lies in the operators of the base where these are ours (matmuls of
+ * packed weights, attribute `site`; norms beside them, attribute `norm`); a GPU's graph has the runtime's matmuls and norms, each
+ * followed by an operator for adapters. The base's bias is added behind the adapter's part. Rotary, KV pages and attention
+ * are `loramux.PagedAttention`. Only `logits_rows` reach the head.
  * @param weightsFile name of the file beside the model that holds the plan's regions.
  * @returns a serialised ONNX ModelProto.
  */
@@ -89,54 +90,79 @@ class GraphBuilder {
   }
 
   /** RMS norm of the residual stream, and the stream itself with its pending delta added. */
-  #norm(name: string, { stream, delta }: Residual, gamma: string): { normed: string; sum: string } {
-    const attributes = { epsilon: this.#epsilon };
-    if (delta === '') {
-      const normed = this.#add('SimplifiedLayerNormalization', name, [stream, gamma], { axis: -1, ...attributes });
-      return { normed: this.#adaptedNorm(normed, stream), sum: stream };
-    }
+  #norm(name: string, residual: Residual, gamma: string): { normed: string; sum: string } {
+    const attributes = { norm: this.#nextNorm++, epsilon: this.#epsilon };
+    if (this.#plan.order === 'rows') return this.#runtimeNorm(name, residual, gamma, attributes);
+    const { stream, delta } = residual;
+    if (delta === '') return { normed: this.#own('ResidualNorm', name, [stream, gamma], attributes), sum: stream };
     const sum = `${name}.sum`;
-    this.#nodes.push({
-      type: 'SkipSimplifiedLayerNormalization',
-      domain: CONTRIB,
-      name,
-      inputs: [stream, delta, gamma],
-      // Outputs 1 and 2 (mean, inverse deviation) are not computed; the sum is output 3.
-      outputs: [name, '', '', sum],
-      attributes,
-    });
-    return { normed: this.#adaptedNorm(name, sum), sum };
+    const inputs = [stream, gamma, delta];
+    this.#nodes.push({ type: 'ResidualNorm', domain: OWN, name, inputs, outputs: [name, sum], attributes });
+    return { normed: name, sum };
   }
 
-  #adaptedNorm(normed: string, x: string): string {
-    const attributes = { norm: this.#nextNorm++, epsilon: this.#epsilon };
-    return this.#own('SegmentedNorm', `${normed}.adapted`, [normed, x], attributes);
+  #runtimeNorm(
+    name: string,
+    { stream, delta }: Residual,
+    gamma: string,
+    attributes: NonNullable<OnnxNode['attributes']>,
+  ): { normed: string; sum: string } {
+    const sum = delta === '' ? stream : `${name}.sum`;
+    const epsilon = this.#epsilon;
+    if (delta === '') {
+      this.#add('SimplifiedLayerNormalization', name, [stream, gamma], { axis: -1, epsilon });
+    } else {
+      this.#nodes.push({
+        type: 'SkipSimplifiedLayerNormalization',
+        domain: CONTRIB,
+        name,
+        inputs: [stream, delta, gamma],
+        // Outputs 1 and 2 (mean, inverse deviation) are not computed; the sum is output 3.
+        outputs: [name, '', '', sum],
+        attributes: { epsilon },
+      });
+    }
+    return { normed: this.#own('SegmentedNorm', `${name}.adapted`, [name, sum], attributes), sum };
   }
 
   #linear(name: string, x: string, linear: LinearPlan): string {
-    const product = this.#matmul(name, x, linear);
-    const adapted = this.#own('SegmentedLora', `${name}.lora`, [product, x], { site: this.#nextSite++ });
+    const adapted = this.#product(name, x, linear);
     return linear.bias === null ? adapted : this.#add('Add', `${name}.biased`, [adapted, linear.bias.name]);
   }
 
-  /** `x · Wᵀ`. */
-  #matmul(name: string, x: string, { format, rows, cols, data, scales, mins }: LinearPlan): string {
-    if (format === 'f32-panels') return this.#own('DenseMatMul', name, [x, data.name], { rows });
+  /** `x · Wᵀ` of a layer's matrix, and what adapters add. */
+  #product(name: string, x: string, linear: LinearPlan): string {
+    const attributes = { site: this.#nextSite++ };
+    if (isInPanels(linear.format)) return this.#adaptedProduct(name, x, linear, attributes);
+    return this.#own('SegmentedLora', `${name}.lora`, [this.#plainProduct(name, x, linear), x], attributes);
+  }
+
+  /** `x · Wᵀ` with W in panels, adapted in the same operator. */
+  #adaptedProduct(name: string, x: string, linear: LinearPlan, adapted: Readonly<Record<string, number>>): string {
+    const { format, rows, data } = linear;
+    if (!isQuantised(format)) return this.#own('DenseMatMul', name, [x, data.name], { rows, ...adapted });
+    return this.#own('QuantisedMatMul', name, [x, ...packed(linear)], { bits: bitsOf(format), rows, ...adapted });
+  }
+
+  /** `x · Wᵀ` with W row by row. */
+  #plainProduct(name: string, x: string, linear: LinearPlan): string {
+    const { format, rows, cols, data } = linear;
     if (!isQuantised(format)) return this.#gemm(name, x, data.name);
-    const packed = [data, scales, mins].flatMap((region) => (region === null ? [] : [region.name]));
-    const bits = bitsOf(format);
-    if (isInPanels(format)) return this.#own('QuantisedMatMul', name, [x, ...packed], { bits, rows });
     // Without zero points they are 128 and 8.
-    const attributes = { K: cols, N: rows, bits, block_size: QUANT_BLOCK };
-    return this.#add('MatMulNBits', name, [x, ...packed], attributes, CONTRIB);
+    const attributes = { K: cols, N: rows, bits: bitsOf(format), block_size: QUANT_BLOCK };
+    return this.#add('MatMulNBits', name, [x, ...packed(linear)], attributes, CONTRIB);
   }
 
   #head(x: string): void {
     const { head, embedding } = this.#plan;
+    const site = this.#nextSite++;
+    if (head !== null && isInPanels(head.format)) {
+      this.#adaptedProduct('logits', x, head, { site, head: 1 });
+      return;
+    }
     const name = 'lm_head';
-    const product = head === null ? this.#gemm(name, x, embedding.region.name) : this.#matmul(name, x, head);
-    const attributes = { site: this.#nextSite++, logits_rows: 1 };
-    const adapted = this.#own('SegmentedLora', `${name}.lora`, [product, x], attributes);
+    const product = head === null ? this.#gemm(name, x, embedding.region.name) : this.#plainProduct(name, x, head);
+    const adapted = this.#own('SegmentedLora', 'lm_head.lora', [product, x], { site, logits_rows: 1 });
     this.#own('SegmentedHead', 'logits', [adapted, x]);
   }
 
@@ -163,4 +189,9 @@ class GraphBuilder {
     this.#nodes.push({ type, ...(domain === undefined ? {} : { domain }), name, inputs, outputs: [name], attributes });
     return name;
   }
+}
+
+/** Names of what a quantised matrix is stored as. */
+function packed({ data, scales, mins }: LinearPlan): string[] {
+  return [data, scales, mins].flatMap((region) => (region === null ? [] : [region.name]));
 }

@@ -64,6 +64,7 @@ export interface LayerPlan {
 export interface ModelPlan {
   readonly config: DecoderConfig;
   readonly precision: Precision;
+  readonly order: MatrixOrder;
   /** Of activations, norms, biases and logits. */
   readonly element: FloatType;
   readonly embedding: PlainPlan;
@@ -116,6 +117,7 @@ class Planner {
     const plan: ModelPlan = {
       config,
       precision: this.#precision,
+      order: this.#order,
       element: this.#element,
       embedding,
       layers,

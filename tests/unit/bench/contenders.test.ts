@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
-import { withoutAdapterOperators } from '../../../bench/contenders/bare-graph.js';
+import { withoutAdapters } from '../../../bench/contenders/bare-graph.js';
 import { ContenderProcess } from '../../../bench/contenders/contender-process.js';
 import { writeGgufAdapter } from '../../../bench/contenders/gguf-adapter.js';
 import { writeRandomAdapter } from '../../../bench/random-adapter.js';
 import { buildGraph } from '../../../src/model/graph/graph-builder.js';
-import { loraSites, planModel } from '../../../src/model/graph/model-plan.js';
+import { loraSites, type MatrixOrder, planModel } from '../../../src/model/graph/model-plan.js';
 import { openGguf } from '../../../src/model/sources/gguf-file.js';
 import { openGgufSource } from '../../../src/model/sources/gguf-source.js';
 import { undoHeadPermutation } from '../../../src/model/sources/head-permutation.js';
@@ -16,31 +16,36 @@ import { readModel } from '../model/helpers/onnx-reader.js';
 import { temporaryDirectory, temporaryFile } from '../model/helpers/temporary.js';
 import { tinyGguf } from '../model/helpers/tiny-gguf.js';
 
-async function tinyPlan(context: TestContext) {
+async function tinyPlan(context: TestContext, order?: MatrixOrder) {
   const source = await openGgufSource(await temporaryFile(context, 'tiny.gguf', tinyGguf()));
   context.after(() => source.close());
-  return planModel(source, 'f32');
+  return planModel(source, 'f32', order);
 }
 
-test('the bare graph is the graph without operators for adapters, wired through', async (t) => {
-  const bytes = buildGraph(await tinyPlan(t), 'weights.bin');
-  const [whole, bare] = [readModel(bytes), readModel(withoutAdapterOperators(bytes))];
-  const adapted = new Set(['SegmentedEmbedding', 'SegmentedNorm', 'SegmentedLora', 'SegmentedHead']);
-  const kept = whole.nodes.map(({ type }) => type).filter((type) => !adapted.has(type));
-  assert.deepEqual(
-    bare.nodes.map(({ type }) => type),
-    kept,
-  );
-  assert.ok(kept.length < whole.nodes.length);
-  assert.deepEqual([bare.inputs, bare.outputs], [whole.inputs, whole.outputs]);
+for (const order of ['panels', 'rows'] as const) {
+  test(`the bare graph is the graph without anything for adapters, wired through: ${order}`, async (t) => {
+    const bytes = buildGraph(await tinyPlan(t, order), 'weights.bin');
+    const [whole, bare] = [readModel(bytes), readModel(withoutAdapters(bytes))];
+    const adapted = new Set(['SegmentedEmbedding', 'SegmentedNorm', 'SegmentedLora', 'SegmentedHead']);
+    const kept = whole.nodes.map(({ type }) => type).filter((type) => !adapted.has(type));
+    assert.deepEqual(
+      bare.nodes.map(({ type }) => type),
+      kept,
+    );
+    assert.ok(kept.length < whole.nodes.length);
+    const told = bare.nodes.flatMap(({ attributes }) => Object.keys(attributes));
+    assert.ok(!told.some((name) => ['site', 'head', 'norm'].includes(name)), told.join());
+    assert.deepEqual([bare.inputs, bare.outputs], [whole.inputs, whole.outputs]);
 
-  const made = new Set([...bare.inputs, ...bare.initializers.map(({ name }) => name)]);
-  for (const { inputs, outputs, type } of bare.nodes) {
-    for (const input of inputs) assert.ok(input === '' || made.has(input), `${type} reads ${input} before it is made`);
-    for (const output of outputs) if (output !== '') made.add(output);
-  }
-  for (const output of bare.outputs) assert.ok(made.has(output), output);
-});
+    const made = new Set([...bare.inputs, ...bare.initializers.map(({ name }) => name)]);
+    for (const { inputs, outputs, type } of bare.nodes) {
+      for (const input of inputs)
+        assert.ok(input === '' || made.has(input), `${type} reads ${input} before it is made`);
+      for (const output of outputs) if (output !== '') made.add(output);
+    }
+    for (const output of bare.outputs) assert.ok(made.has(output), output);
+  });
+}
 
 test('a GGUF adapter holds the factors of the PEFT files, rows of query and key in llama.cpp’s order', async (t) => {
   const root = await temporaryDirectory(t);

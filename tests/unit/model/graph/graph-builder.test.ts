@@ -21,9 +21,10 @@ async function plan(context: TestContext, precision: Precision, order?: MatrixOr
   return planModel(source, precision, order);
 }
 
-const PER_LAYER = [
-  'DenseMatMul SegmentedLora PagedAttention DenseMatMul SegmentedLora',
-  'SkipSimplifiedLayerNormalization SegmentedNorm DenseMatMul SegmentedLora GatedSilu DenseMatMul SegmentedLora',
+const PER_LAYER = 'DenseMatMul PagedAttention DenseMatMul ResidualNorm DenseMatMul GatedSilu DenseMatMul ResidualNorm';
+const PER_LAYER_ON_GPU = [
+  'Gemm SegmentedLora PagedAttention Gemm SegmentedLora SkipSimplifiedLayerNormalization SegmentedNorm',
+  'Gemm SegmentedLora GatedSilu Gemm SegmentedLora SkipSimplifiedLayerNormalization SegmentedNorm',
 ].join(' ');
 
 describe('the f32 graph', () => {
@@ -33,12 +34,7 @@ describe('the f32 graph', () => {
     assert.deepEqual(model.outputs, ['logits']);
     assert.equal(
       model.nodes.map(({ type }) => type).join(' '),
-      [
-        'Gather SegmentedEmbedding SimplifiedLayerNormalization SegmentedNorm',
-        `${PER_LAYER} SkipSimplifiedLayerNormalization SegmentedNorm`,
-        `${PER_LAYER} SkipSimplifiedLayerNormalization SegmentedNorm`,
-        'Gather DenseMatMul SegmentedLora SegmentedHead',
-      ].join(' '),
+      ['Gather SegmentedEmbedding ResidualNorm', PER_LAYER, PER_LAYER, 'Gather DenseMatMul'].join(' '),
     );
   });
 
@@ -54,8 +50,25 @@ describe('the f32 graph', () => {
     }
   });
 
-  test('norms set epsilon and pass the sum on as output 3', async (t) => {
-    const { nodes } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
+  test('of a GPU has the runtime’s matmuls and norms, and operators for adapters behind them', async (t) => {
+    const { nodes } = readModel(buildGraph(await plan(t, 'f32', 'rows'), 'weights.bin'));
+    assert.equal(
+      nodes.map(({ type }) => type).join(' '),
+      [
+        'Gather SegmentedEmbedding SimplifiedLayerNormalization SegmentedNorm',
+        PER_LAYER_ON_GPU,
+        PER_LAYER_ON_GPU,
+        'Gather Gemm SegmentedLora SegmentedHead',
+      ].join(' '),
+    );
+    const sites = nodes.filter(({ type }) => type === 'SegmentedLora').map(({ attributes }) => attributes);
+    assert.deepEqual(sites, [...[0, 1, 2, 3, 4, 5, 6, 7].map((site) => ({ site })), { site: 8, logits_rows: 1 }]);
+    const norms = nodes.filter(({ type }) => type === 'SegmentedNorm').map(({ attributes }) => attributes.norm);
+    assert.deepEqual(norms, [0, 1, 2, 3, 4]);
+  });
+
+  test('of a GPU: norms set epsilon and pass the sum on as output 3', async (t) => {
+    const { nodes } = readModel(buildGraph(await plan(t, 'f32', 'rows'), 'weights.bin'));
     for (const { type, outputs, attributes } of nodes) {
       if (!type.endsWith('LayerNormalization')) continue;
       assert.equal(attributes.epsilon, Math.fround(1e-5));
@@ -66,14 +79,16 @@ describe('the f32 graph', () => {
   test('own operators carry their attributes; sites are dense', async (t) => {
     const { nodes } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
     const own = nodes.filter(({ domain }) => domain === 'loramux');
-    const sites = own.filter(({ type }) => type === 'SegmentedLora').map(({ attributes }) => attributes.site);
-    assert.deepEqual(sites, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    const gathered = own.filter(({ attributes }) => attributes.logits_rows === 1);
+    const products = own.filter(({ type }) => type === 'DenseMatMul').map(({ attributes }) => attributes);
     assert.deepEqual(
-      gathered.map(({ attributes }) => attributes.site),
-      [8],
+      products.map(({ site }) => site),
+      [0, 1, 2, 3, 4, 5, 6, 7, 8],
     );
-    const norms = own.filter(({ type }) => type === 'SegmentedNorm').map(({ attributes }) => attributes);
+    assert.deepEqual(
+      products.map(({ head }) => head),
+      [...Array(8).fill(undefined), 1],
+    );
+    const norms = own.filter(({ type }) => type === 'ResidualNorm').map(({ attributes }) => attributes);
     assert.deepEqual(
       norms,
       [0, 1, 2, 3, 4].map((norm) => ({ norm, epsilon: Math.fround(1e-5) })),
@@ -92,9 +107,12 @@ describe('the f32 graph', () => {
     const { nodes, initializers } = readModel(buildGraph(await plan(t, 'f32'), 'weights.bin'));
     const products = nodes.filter(({ type }) => type === 'DenseMatMul');
     const stored = (name: string | undefined) => initializers.find((initializer) => initializer.name === name)?.shape;
-    assert.deepEqual([products[0]?.attributes, stored(products[0]?.inputs[1])], [{ rows: 64 }, [4, 32, 16]]);
+    assert.deepEqual([products[0]?.attributes, stored(products[0]?.inputs[1])], [{ rows: 64, site: 0 }, [4, 32, 16]]);
     // Its last panel is half empty.
-    assert.deepEqual([products.at(-1)?.attributes, stored(products.at(-1)?.inputs[1])], [{ rows: 8 }, [1, 32, 16]]);
+    assert.deepEqual(
+      [products.at(-1)?.attributes, stored(products.at(-1)?.inputs[1])],
+      [{ rows: 8, site: 8, head: 1 }, [1, 32, 16]],
+    );
     assert.deepEqual(stored(nodes[0]?.inputs[0]), [8, 32]);
   });
 
@@ -124,7 +142,7 @@ describe('the f32 graph', () => {
     t.after(() => gguf.close());
     const { nodes } = readModel(buildGraph(planModel(gguf, 'f32'), 'w'));
     const add = nodes.findIndex(({ type }) => type === 'Add');
-    assert.deepEqual([nodes[add - 1]?.type, nodes[add + 1]?.type], ['SegmentedLora', 'PagedAttention']);
+    assert.deepEqual([nodes[add - 1]?.type, nodes[add + 1]?.type], ['DenseMatMul', 'PagedAttention']);
   });
 });
 
@@ -134,7 +152,7 @@ describe('quantised graphs', () => {
     const products = nodes.filter(({ type }) => type === 'QuantisedMatMul');
     assert.equal(products.length, 9);
     assert.ok(!nodes.some(({ type }) => type === 'DenseMatMul'));
-    assert.deepEqual(products[0]?.attributes, { bits: 8, rows: 64 });
+    assert.deepEqual(products[0]?.attributes, { bits: 8, rows: 64, site: 0 });
     assert.deepEqual(products[0]?.inputs.slice(1), [
       'model.layers.0.self_attn.qkv_proj.weight.quants',
       'model.layers.0.self_attn.qkv_proj.weight.scales',
@@ -144,7 +162,7 @@ describe('quantised graphs', () => {
   test('w4 brings minima, and keeps the head at 8 bits', async (t) => {
     const { nodes, initializers } = readModel(buildGraph(await plan(t, 'w4'), 'weights.bin'));
     const products = nodes.filter(({ type }) => type === 'QuantisedMatMul');
-    assert.deepEqual(products[0]?.attributes, { bits: 4, rows: 64 });
+    assert.deepEqual(products[0]?.attributes, { bits: 4, rows: 64, site: 0 });
     const shapes = products[0]?.inputs.slice(1).map((input) => initializers.find(({ name }) => name === input)?.shape);
     assert.deepEqual(shapes, [
       [4, 1, 256],
@@ -191,7 +209,7 @@ describe('graphs of 16 bits', () => {
     ['bf16', 16],
   ] as const) {
     test(`${precision} is a GPU's f32 graph with another element type`, async (t) => {
-      const short = readModel(buildGraph(await plan(t, precision), 'weights.bin'));
+      const short = readModel(buildGraph(await plan(t, precision, 'rows'), 'weights.bin'));
       const float = readModel(buildGraph(await plan(t, 'f32', 'rows'), 'weights.bin'));
       assert.deepEqual(short.nodes, float.nodes);
       assert.deepEqual([short.outputTypes, float.outputTypes], [[type], [1]]);
@@ -200,7 +218,7 @@ describe('graphs of 16 bits', () => {
         short.initializers.map(({ name, shape, external }) => [name, shape, Number(external.length)]),
         float.initializers.map(({ name, shape, external }) => [name, shape, Number(external.length) / 2]),
       );
-      const places = adapterPlaces(await plan(t, precision));
+      const places = adapterPlaces(await plan(t, precision, 'rows'));
       assert.equal(places.embedding.weight.format, precision);
       assert.deepEqual(places.sites[8]?.modules[0]?.weight, places.embedding.weight);
       const [q, k] = places.sites[0]?.modules ?? [];
