@@ -26,8 +26,8 @@ export class TextAssembler {
   readonly #skipSpecialTokens: boolean;
   /** Every token, for the token's own text. */
   readonly #shown: IncrementalDecoder;
-  /** Tokens of the answer only. */
-  readonly #answer: IncrementalDecoder;
+  /** Tokens of the answer only; the same decoder until a token comes that is none of the answer. */
+  #answer: IncrementalDecoder;
   readonly #stops: StopMatcher;
 
   /** `endIds`: tokens that end the generation, left out of the answer even if they are not special. */
@@ -44,16 +44,20 @@ export class TextAssembler {
     this.#endIds = new Set(endIds);
     this.#includeStop = spec.includeStop;
     this.#skipSpecialTokens = spec.skipSpecialTokens;
-    this.#shown = new IncrementalDecoder(tokenizer, decodingContext(tokenizer, tail));
-    this.#answer = new IncrementalDecoder(tokenizer, decodingContext(tokenizer, plain));
+    const context = decodingContext(tokenizer, tail);
+    const answerContext = plain.length === tail.length ? context : decodingContext(tokenizer, plain);
+    const isSame = context.join() === answerContext.join();
+    this.#shown = new IncrementalDecoder(tokenizer, context);
+    this.#answer = isSame ? this.#shown : new IncrementalDecoder(tokenizer, answerContext);
     this.#stops = new StopMatcher(spec.stop, spec.includeStop);
   }
 
   push(id: number, logprob: number, top: TopLogprobs | null, speculated: boolean): AssembledToken {
     const special = this.#tokenizer.isSpecial(id);
-    const shown = this.#shown.push(id);
     const hidden = (special && this.#skipSpecialTokens) || this.#endIds.has(id);
-    const visible = hidden ? '' : this.#answer.push(id);
+    if (hidden && this.#answer === this.#shown) this.#answer = this.#shown.fork();
+    const shown = this.#shown.push(id);
+    const visible = hidden ? '' : this.#answer === this.#shown ? shown : this.#answer.push(id);
     const { text, stop } = this.#stops.push(visible);
     const cut = stop !== null && this.#includeStop;
     const others = alternatives(this.#tokenizer, top);
@@ -64,9 +68,10 @@ export class TextAssembler {
   /** Adds to the last token what was held back for more to come. */
   finish(last: AssembledToken): AssembledToken {
     if (last.stopped) return last;
-    const { text, stop } = this.#stops.push(this.#answer.flush());
+    const shown = this.#shown.flush();
+    const { text, stop } = this.#stops.push(this.#answer === this.#shown ? shown : this.#answer.flush());
     const delta = last.delta + text + (stop === null ? this.#stops.flush() : '');
-    const token = { ...last.token, text: last.token.text + this.#shown.flush() };
+    const token = { ...last.token, text: last.token.text + shown };
     return { token, delta, stopped: stop !== null, stop };
   }
 }

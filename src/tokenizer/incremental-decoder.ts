@@ -33,6 +33,8 @@ export function decodingContext(tokenizer: TextDecoder, promptIds: readonly numb
  */
 export class IncrementalDecoder {
   readonly #tokenizer: TextDecoder;
+  /** Texts of single tokens. */
+  readonly #singles: Map<number, string>;
   #window: number[];
   /** Tokens at the start of the window whose text is out, and that text. */
   #settled: number;
@@ -40,9 +42,19 @@ export class IncrementalDecoder {
 
   constructor(tokenizer: TextDecoder, context: readonly number[] = []) {
     this.#tokenizer = tokenizer;
+    this.#singles = singlesOf(tokenizer);
     this.#window = [...context];
     this.#settled = context.length;
     this.#settledText = this.#decode(this.#window);
+  }
+
+  /** Another one of the same sequence so far; each goes its own way from here. */
+  fork(): IncrementalDecoder {
+    const other = new IncrementalDecoder(this.#tokenizer);
+    other.#window = [...this.#window];
+    other.#settled = this.#settled;
+    other.#settledText = this.#settledText;
+    return other;
   }
 
   /** Adds a token and returns the text that became certain: `''` while a character is incomplete. */
@@ -89,6 +101,23 @@ export class IncrementalDecoder {
   }
 
   #decode(ids: readonly number[]): string {
-    return ids.length === 0 ? '' : this.#tokenizer.decode(Uint32Array.from(ids), false);
+    if (ids.length === 0) return '';
+    const [id] = ids;
+    if (ids.length > 1 || id === undefined) return this.#tokenizer.decode(Uint32Array.from(ids), false);
+    let text = this.#singles.get(id);
+    if (text === undefined) {
+      text = this.#tokenizer.decode(Uint32Array.of(id), false);
+      this.#singles.set(id, text);
+    }
+    return text;
   }
+}
+
+const singles = new WeakMap<TextDecoder, Map<number, string>>();
+
+/** What single tokens of a tokenizer decode to, as far as it was asked for: no more than it has tokens. */
+function singlesOf(tokenizer: TextDecoder): Map<number, string> {
+  const known = singles.get(tokenizer) ?? new Map<number, string>();
+  singles.set(tokenizer, known);
+  return known;
 }
