@@ -39,11 +39,14 @@ export class SseStream {
     this.#keepAlive = setInterval(() => this.#comment(), timers.keepAliveMs).unref();
   }
 
-  /** Writes one event; resolves when the reader can take more. Throws ERR_ABORTED when it is gone or stalls. */
-  async send(json: string): Promise<void> {
+  /**
+   * Writes one event. Returns null when the reader can take more at once, else a promise for when it can. Throws, or
+   * rejects with, ERR_ABORTED when it is gone or stalls.
+   */
+  send(json: string): Promise<void> | null {
     this.#keepAlive.refresh();
     if (this.#response.destroyed) throw new LoramuxError('ERR_ABORTED', 'the reader closed the stream');
-    if (!this.#response.write(`data: ${json}\n\n`)) await this.#drained();
+    return this.#response.write(`data: ${json}\n\n`) ? null : this.#drained();
   }
 
   /** Writes one event without waiting, if there is still a reader; for the event before `end`. */

@@ -75,23 +75,39 @@ async function orAbort<T>(work: Promise<T>, controller: AbortController): Promis
 }
 
 /** The events as they come, once it is certain that the right adapter answers. */
-async function* watched(
+function watched(
   generation: Generation,
   job: Job,
   model: ModelChoice,
   facts: RequestFacts,
-): AsyncGenerator<GenerationEvent> {
-  try {
-    for await (const event of generation) {
-      if (event.kind === 'admitted') {
-        checkDigest(model, event.servedBy);
-        facts.servedBy = event.servedBy;
-      }
-      yield event;
-    }
-  } catch (thrown) {
+): AsyncIterable<GenerationEvent> {
+  const fail = (thrown: unknown): never => {
     throw inBodysTerms(thrown, job.paths);
-  }
+  };
+  const see = (result: IteratorResult<GenerationEvent>): IteratorResult<GenerationEvent> => {
+    if (result.done === true || result.value.kind !== 'admitted') return result;
+    const { servedBy } = result.value;
+    try {
+      checkDigest(model, servedBy);
+    } catch (thrown) {
+      generation.abort();
+      return fail(thrown);
+    }
+    facts.servedBy = servedBy;
+    return result;
+  };
+  return {
+    [Symbol.asyncIterator]: () => {
+      const events = generation[Symbol.asyncIterator]();
+      return {
+        next: () => events.next().then(see, fail),
+        return: () => {
+          generation.abort();
+          return Promise.resolve({ value: undefined, done: true });
+        },
+      };
+    },
+  };
 }
 
 /** The same error with the field's name as the body of an OpenAI request has it. */

@@ -97,16 +97,22 @@ async function writeStream(
   controller: AbortController,
 ): Promise<void> {
   const { includeUsage, continuousUsage } = source.options;
-  const send = (choices: readonly object[], rest: object = {}): Promise<void> => {
+  const opened = memberWriter();
+  const send = (choices: readonly object[], rest: object = {}): Promise<void> | null => {
     const usage = continuousUsage ? { usage: usageSoFar(all) } : includeUsage ? { usage: null } : {};
-    return stream.send(JSON.stringify({ ...source.envelope(), choices, ...usage, ...rest }));
+    const tail = JSON.stringify({ choices, ...usage, ...rest });
+    return stream.send(`{${opened(source.envelope())},${tail.slice(1)}`);
   };
   const pump = async (progress: Progress): Promise<void> => {
     let event = await progress.first;
     while (event !== null) {
       note(progress, event);
-      for (const choices of source.chunksOf(progress.run, event)) await send(choices);
-      event = await nextEvent(progress.iterator);
+      for (const choices of source.chunksOf(progress.run, event)) {
+        const full = send(choices);
+        if (full !== null) await full;
+      }
+      const { value, done } = await progress.iterator.next();
+      event = done === true ? null : value;
     }
   };
   let pumps: readonly Promise<void>[] = [];
@@ -136,6 +142,17 @@ function writeFailure(request: FastifyRequest, stream: SseStream, thrown: unknow
   if (failure.status === 500) request.log.error({ err: thrown }, 'stream failed');
   stream.sendLast(errorBody(failure));
   stream.sendLast('[DONE]');
+}
+
+/** Writes the members of an object without its braces; those of the object that it wrote last are remembered. */
+function memberWriter(): (object: object) => string {
+  let last: object | null = null;
+  let members = '';
+  return (object) => {
+    if (object !== last) members = JSON.stringify(object).slice(1, -1);
+    last = object;
+    return members;
+  };
 }
 
 function note(progress: Progress, event: GenerationEvent): void {
