@@ -2,9 +2,11 @@ import { Registry } from 'prom-client';
 import type { AdapterInfo } from '../core/adapter.js';
 import type { EngineClient } from '../core/engine-client.js';
 import type { ErrorCode } from '../core/errors.js';
+import type { Telemetry } from '../core/telemetry.js';
 import type { GenerationSummary } from '../generation/observer.js';
 import type { RequestEnd } from '../server/plugins/request-end.js';
 import { AdapterMetrics } from './adapter-metrics.js';
+import { Backlog } from './backlog.js';
 import { recordTelemetry } from './engine-metrics.js';
 import { createInstruments, type Instruments } from './families.js';
 import { recordGeneration, recordRejection } from './generation-metrics.js';
@@ -14,6 +16,9 @@ import { ROUTER_NAMES, VllmMetrics } from './vllm-metrics.js';
 
 /** How long a rendered answer serves further scrapes. */
 const CACHE_MS = 100;
+/** Gaps between tokens, and facts of the engine, that wait to be counted together. */
+const GAPS_AT_ONCE = 1_024;
+const FACTS_AT_ONCE = 64;
 /** How long a scrape waits for the engine's list of adapters before it shows the last one. */
 const LIST_TIMEOUT_MS = 250;
 /** How old the list of adapters may be that a gateway is told. */
@@ -42,6 +47,14 @@ export class Metrics {
   readonly #byAdapter: AdapterMetrics;
   readonly #vllm: VllmMetrics;
   readonly #process = new ProcessGauges();
+  readonly #gaps = new Backlog<number>(GAPS_AT_ONCE, (seconds) => {
+    this.#of.interTokenSeconds.observe(seconds);
+    this.#vllm.interToken(seconds);
+  });
+  readonly #facts = new Backlog<Telemetry>(FACTS_AT_ONCE, (fact) => {
+    recordTelemetry(this.#of, fact);
+    this.#vllm.telemetry(fact);
+  });
   #sockets: () => SocketCounts = () => ({ connections: 0, streams: 0 });
   #listedMs = Number.NEGATIVE_INFINITY;
   #text: { readonly atMs: number; readonly text: Promise<string> } | null = null;
@@ -62,10 +75,7 @@ export class Metrics {
       },
       1,
     );
-    deps.engine.onTelemetry((fact) => {
-      recordTelemetry(this.#of, fact);
-      this.#vllm.telemetry(fact);
-    });
+    deps.engine.onTelemetry((fact) => this.#facts.add(fact));
     this.#process.start();
   }
 
@@ -79,8 +89,7 @@ export class Metrics {
   }
 
   interToken(seconds: number): void {
-    this.#of.interTokenSeconds.observe(seconds);
-    this.#vllm.interToken(seconds);
+    this.#gaps.add(seconds);
   }
 
   rejected(code: ErrorCode): void {
@@ -146,6 +155,8 @@ export class Metrics {
 
   async #refresh(): Promise<void> {
     const { engine, isReady, isDraining } = this.#deps;
+    this.#gaps.flush();
+    this.#facts.flush();
     this.#of.ready.set(isReady() ? 1 : 0);
     this.#of.draining.set(isDraining() ? 1 : 0);
     recordState(this.#of, engine.state());
