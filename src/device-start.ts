@@ -84,10 +84,10 @@ export function startDevice(
   const { cuda, warning } = chooseDevice(config.device, config.deviceFallback, () => probe(runtime));
   if (warning !== null) warn(warning);
   if (cuda !== null) {
-    if (config.adapterDtype !== 'file')
+    if (config.adapterDtype === 'int4')
       throw new LoramuxError(
         'ERR_CONFIG',
-        `--adapter-dtype ${config.adapterDtype}: expected file on a GPU: factors of 8 and 4 bits have kernels for CPUs only`,
+        '--adapter-dtype int4: expected file or int8 on a GPU: factors of 4 bits have kernels for CPUs only',
         { field: '--adapter-dtype' },
       );
     useCudaAddon(runtime);

@@ -129,6 +129,13 @@ __device__ __forceinline__ void with_pointer(int dtype, const void *p, F f) {
   else f(static_cast<const float *>(p));
 }
 
+/// The same for factors of lmx_site_delta.
+template <class F>
+__device__ __forceinline__ void with_factor(int dtype, const void *p, F f) {
+  if (dtype == LMX_I8) f(static_cast<const int8_t *>(p));
+  else with_pointer(dtype, p, f);
+}
+
 template <class T>
 constexpr int32_t DTYPE = LMX_F32;
 template <>
@@ -137,6 +144,7 @@ template <>
 inline constexpr int32_t DTYPE<__nv_bfloat16> = LMX_BF16;
 
 __host__ __device__ __forceinline__ float to_float(float x) { return x; }
+__host__ __device__ __forceinline__ float to_float(int8_t x) { return static_cast<float>(x); }
 __host__ __device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
 __host__ __device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 
@@ -168,22 +176,31 @@ struct alignas(16) Vector {
 
 // ---- memory -------------------------------------------------------------------------------------------------------------
 
-/// 16 aligned bytes that no running launch writes, and that are read once: they stay out of L1.
-template <class T>
-__device__ __forceinline__ Vector<T> load_once(const T *p) {
-  static_assert(sizeof(Vector<T>) == 16);
+/// An S of 16 or 8 aligned bytes that no running launch writes, and that are read once: they stay out of L1.
+template <class S>
+__device__ __forceinline__ S load_once(const void *p) {
+  static_assert(sizeof(S) == 16 || sizeof(S) == 8);
 #if defined(LMX_EMULATED)
-  if (reinterpret_cast<uintptr_t>(p) % 16 != 0) lmx_emulator::fail("a 16-byte access is misaligned");
-  return *reinterpret_cast<const Vector<T> *>(p);
+  if (reinterpret_cast<uintptr_t>(p) % sizeof(S) != 0) lmx_emulator::fail("an access of 16 or 8 bytes is misaligned");
+  return *static_cast<const S *>(p);
 #else
-  union {
-    uint4 bits;
-    Vector<T> vector;
-  } u;
-  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-      : "=r"(u.bits.x), "=r"(u.bits.y), "=r"(u.bits.z), "=r"(u.bits.w)
-      : "l"(p));
-  return u.vector;
+  if constexpr (sizeof(S) == 16) {
+    union {
+      uint4 bits;
+      S span;
+    } u;
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(u.bits.x), "=r"(u.bits.y), "=r"(u.bits.z), "=r"(u.bits.w)
+        : "l"(p));
+    return u.span;
+  } else {
+    union {
+      uint2 bits;
+      S span;
+    } u;
+    asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(u.bits.x), "=r"(u.bits.y) : "l"(p));
+    return u.span;
+  }
 #endif
 }
 

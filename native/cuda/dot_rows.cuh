@@ -9,12 +9,12 @@ namespace lmx {
 constexpr int STEP_COLUMNS = 512;
 /// Rows of `a` that a warp takes at once: each lane then has 64 bytes of them in flight.
 template <class A>
-constexpr int DOTS_AT_ONCE = sizeof(A) == 2 ? 2 : 1;
+constexpr int DOTS_AT_ONCE = 4 / static_cast<int>(sizeof(A));
 
 /// store(row, r, Σ_c x[row, c] · a[r, c]) over the columns [begin, end) of all `width`, for `rows` ≤ LMX_TILE_ROWS rows of x
 /// T [rows, width] and this warp's of a A [count, width]: warp number `warp` of `warps`. A lane sums its columns of a step,
-/// then the lanes are summed, then the steps: one order for every row. ALIGNED: width is a multiple of 8. `begin` is a
-/// multiple of STEP_COLUMNS.
+/// then the lanes are summed, then the steps: one order for every row. ALIGNED: width is whole 16 bytes of T and of A.
+/// `begin` is a multiple of STEP_COLUMNS.
 template <bool ALIGNED, class T, class A, class Store>
 __device__ __forceinline__ void dot_rows(const T *x, int rows, const A *a, int count, int width, int begin, int end,
                                          int warp, int warps, Store store) {

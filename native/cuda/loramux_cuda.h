@@ -25,7 +25,8 @@ typedef int32_t lmx_status;
 typedef void *lmx_stream; /* cudaStream_t; NULL is the default stream */
 typedef void *lmx_event;  /* cudaEvent_t */
 
-enum { LMX_F32 = 0, LMX_F16 = 1, LMX_BF16 = 2 };
+/* LMX_I8: of the factors of lmx_site_delta alone. */
+enum { LMX_F32 = 0, LMX_F16 = 1, LMX_BF16 = 2, LMX_I8 = 3 };
 
 /* ---- adapters ------------------------------------------------------------------------------------------------------
  * An adapter is one piece of device memory: these tables, then the numbers that they point to. Every array begins at a
@@ -34,6 +35,7 @@ enum { LMX_F32 = 0, LMX_F16 = 1, LMX_BF16 = 2 };
 /* One module's half of the expand: y[:, out_offset + o] += Σ_r b[o, r] · h[r]. */
 typedef struct {
   const void *b;       /* adapter dtype [out_features, rank] */
+  const float *b_scale; /* [out_features], what row o of b is multiplied by, where b is LMX_I8; else NULL */
   const float *gain;   /* [out_features], DoRA's g, or NULL: scales base and LoRA part together */
   const float *offset; /* [out_features], biases, or NULL: added after the gain */
   int32_t rank_offset; /* first row of the stacked A */
@@ -45,7 +47,7 @@ typedef struct {
 /* What one adapter adds at one base matmul; part_count 0 = nothing. */
 typedef struct {
   const void *a;         /* adapter dtype [rank, in_features]: the A of all modules stacked */
-  const float *scale;    /* [rank], multiplies h */
+  const float *scale;    /* [rank], multiplies h; that of rows of an LMX_I8 a is in it */
   const lmx_part *parts; /* [part_count], their columns do not overlap */
   int32_t rank;          /* of all parts together; 0 where the adapter only has gains or offsets here */
   int32_t part_count;

@@ -37,14 +37,14 @@ __device__ __forceinline__ const lmx_site_delta &delta_of(const lmx_term &term, 
   return term.adapter->sites[site];
 }
 
-/// Whether the tensor cores take a long tile at this site: every factor is of the activations' 16-bit type, and rows of x
-/// and A begin at multiples of 16 bytes. Else the rows' path takes it, 8 rows at a time.
+/// Whether the tensor cores take a long tile at this site: every factor is of the activations' 16-bit type, or of bytes,
+/// which that type holds exactly, and rows of x are whole 16 bytes. Else the rows' path takes it, 8 rows at a time.
 template <class T>
 __device__ __forceinline__ bool takes_tensor_cores(const Piece &piece, const lmx_sgmv &call) {
   bool takes = sizeof(T) == 2 && call.in_features % VECTOR<T> == 0;
   for (int k = 0; takes && k < piece.term_count; ++k) {
     const lmx_site_delta &delta = delta_of(piece.terms[k], call.site);
-    takes = delta.part_count == 0 || delta.rank == 0 || delta.dtype == DTYPE<T>;
+    takes = delta.part_count == 0 || delta.rank == 0 || delta.dtype == DTYPE<T> || delta.dtype == LMX_I8;
   }
   return takes;
 }

@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3) shrink_rows(lmx_step step, lm
     for (int k = 0; k < piece.term_count; ++k) {
       const lmx_site_delta &delta = delta_of(piece.terms[k], call.site);
       if (delta.part_count == 0) continue;
-      with_pointer(delta.dtype, delta.a, [&](const auto *a) {
-        with_alignment(call.in_features % 8 == 0, [&](auto aligned) {
+      with_factor(delta.dtype, delta.a, [&](const auto *a) {
+        with_alignment(call.in_features % (sizeof(*a) == 1 ? 16 : 8) == 0, [&](auto aligned) {
           const auto store = [&](int row, int r, float sum) {
             h_row(call, at_split, piece.first_row + row)[term_offset + r] = sum;
           };
@@ -46,11 +46,11 @@ constexpr int EXPAND_UNROLL = 2;
 
 /// sums[row, c − block_low] += Σ_r b[c − out_offset, r] · h[row, r] for the columns c of `columns`. The lanes of a group
 /// read one column's factor side by side, so that a warp reads contiguous bytes at any rank. h [rows, MOST_RANK], zero from
-/// the rank up to a multiple of 8. ALIGNED: the rank is one.
+/// the rank up to a multiple of 8. ALIGNED: the rank is one. Bytes are read 8 at a time, since ranks of 8 are common.
 template <bool ALIGNED, class B>
 __device__ __forceinline__ void expand_part(const B *b, const lmx_part &part, Columns columns, int block_low, int rows,
                                             const float (*h)[MOST_RANK], float (*sums)[EXPAND_COLUMNS]) {
-  constexpr int WIDE = VECTOR<B>;
+  constexpr int WIDE = VECTOR<B> < 8 ? VECTOR<B> : 8;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int spans = div_up(part.rank, WIDE);
   int group = 1;
@@ -85,9 +85,12 @@ __device__ __forceinline__ void expand_part(const B *b, const lmx_part &part, Co
         }
 #pragma unroll
         for (int u = 0; u < EXPAND_UNROLL; ++u) {
-          const float sum = group_sum(partial[u], group);
+          float sum = group_sum(partial[u], group);
           const int at = column + u * at_once;
-          if (within == 0 && at < columns.high) sums[row][at - block_low] += sum;
+          if (within == 0 && at < columns.high) {
+            if constexpr (sizeof(B) == 1) sum *= part.b_scale[at - part.out_offset];
+            sums[row][at - block_low] += sum;
+          }
         }
       }
     }
@@ -100,7 +103,7 @@ __device__ __forceinline__ void prefetch_factors(const lmx_sgmv &call, const Pie
   const int thread = static_cast<int>(threadIdx.x);
   for (int k = 0; k < piece.term_count; ++k) {
     const lmx_site_delta &delta = delta_of(piece.terms[k], call.site);
-    const size_t size = delta.dtype == LMX_F32 ? 4 : 2;
+    const size_t size = delta.dtype == LMX_F32 ? 4 : delta.dtype == LMX_I8 ? 1 : 2;
     for (int p = 0; p < delta.part_count; ++p) {
       const lmx_part &part = delta.parts[p];
       const Columns columns = shared_columns(part, block_low, block_high);
@@ -178,7 +181,7 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3) expand_rows(lmx_step step, lm
                                     : 0.0f;
         }
         __syncthreads();
-        with_pointer(delta.dtype, part.b, [&](const auto *b) {
+        with_factor(delta.dtype, part.b, [&](const auto *b) {
           with_alignment(part.rank % 8 == 0, [&](auto aligned) {
             expand_part<aligned.value>(b, part, columns, block_low, piece.rows, h, sums);
           });

@@ -1,4 +1,4 @@
-// SGMV for many rows of one adapter, by the tensor cores: factors and activations of one 16-bit type.
+// SGMV for many rows of one adapter, by the tensor cores: activations of a 16-bit type, factors of the same or of bytes.
 // Nothing of this has run on a GPU.
 #pragma once
 
@@ -14,6 +14,15 @@ constexpr int TILE_DEPTH = 64;
 /// different banks.
 constexpr int TILE_STRIDE = TILE_DEPTH + 8;
 
+/// Exact: both 16-bit types hold every byte.
+template <class T>
+__device__ __forceinline__ Span<T, 8> widened(const Span<int8_t, 8> &bytes) {
+  Span<T, 8> wide;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) wide.at[i] = from_float<T>(to_float(bytes.at[i]));
+  return wide;
+}
+
 /// Copies rows [0, ROWS) × columns [0, TILE_DEPTH) of `from` (`stride` numbers a row, all at multiples of 16 bytes) to
 /// shared memory; zeros from row `rows` and column `columns` (a multiple of 8) on. Does not wait.
 template <int ROWS, int THREADS, class T>
@@ -23,6 +32,17 @@ __device__ __forceinline__ void copy_tile(T (*to)[TILE_STRIDE], const T *from, s
     const int row = i / SPANS, c = i % SPANS * 8;
     const bool valid = row < rows && c < columns;
     copy_async(&to[row][c], valid ? from + static_cast<size_t>(row) * stride + c : from, valid);
+  }
+}
+
+/// The same of bytes, widened on the way; copied at once.
+template <int ROWS, int THREADS, class T>
+__device__ __forceinline__ void copy_tile(T (*to)[TILE_STRIDE], const int8_t *from, size_t stride, int rows, int columns) {
+  constexpr int SPANS = TILE_DEPTH / 8;
+  for (int i = static_cast<int>(threadIdx.x); i < ROWS * SPANS; i += THREADS) {
+    const int row = i / SPANS, c = i % SPANS * 8;
+    const int8_t *at = from + static_cast<size_t>(row) * stride + c;
+    store_span<true>(&to[row][c], widened<T>(load_span_once<true, 8>(at, row < rows ? columns - c : 0)), 8);
   }
 }
 
@@ -49,11 +69,15 @@ __global__ void __launch_bounds__(SHRINK_TILE_THREADS) shrink_tiles(lmx_step ste
       const int ranks = min(delta.rank - first_rank, SHRINK_TILE_RANKS), h_column = term_offset + first_rank;
       term_offset += delta.rank;
       if (ranks <= 0) continue;
-      const T *a = static_cast<const T *>(delta.a) + static_cast<size_t>(first_rank) * width;
+      const size_t first_number = static_cast<size_t>(first_rank) * width;
+      const T *a = static_cast<const T *>(delta.a) + first_number;
+      const int8_t *a_bytes = static_cast<const int8_t *>(delta.a) + first_number;
       float sums[SHRINK_TILE_RANKS / 8][4] = {};
       const auto fetch = [&](int stage, int c) {
         copy_tile<TILE_ROWS, SHRINK_TILE_THREADS>(x_tile[stage], x + c, width, piece.rows, end - c);
-        copy_tile<SHRINK_TILE_RANKS, SHRINK_TILE_THREADS>(a_tile[stage], a + c, width, ranks, end - c);
+        if (delta.dtype == LMX_I8) {
+          copy_tile<SHRINK_TILE_RANKS, SHRINK_TILE_THREADS>(a_tile[stage], a_bytes + c, width, ranks, end - c);
+        } else copy_tile<SHRINK_TILE_RANKS, SHRINK_TILE_THREADS>(a_tile[stage], a + c, width, ranks, end - c);
         copy_async_commit();
       };
       fetch(0, begin);
@@ -132,11 +156,11 @@ __device__ __forceinline__ void split_h(SplitH<T> &to, const lmx_sgmv &call, con
 }
 
 /// B's rows for the columns [block_low, + EXPAND_TILE_COLUMNS) of the site, its columns [first, + TILE_DEPTH); zeros outside
-/// `columns` and past the rank.
-template <class T>
-__device__ __forceinline__ void load_factor(T (*to)[TILE_STRIDE], const lmx_part &part, Columns columns, int block_low,
-                                            int first) {
-  const T *b = static_cast<const T *>(part.b) + first;
+/// `columns` and past the rank. `b` is the part's.
+template <class T, class B>
+__device__ __forceinline__ void load_factor(T (*to)[TILE_STRIDE], const B *b, const lmx_part &part, Columns columns,
+                                            int block_low, int first) {
+  b += first;
   const auto rank = static_cast<size_t>(part.rank);
   const bool aligned = part.rank % 8 == 0;
   constexpr int SPANS = TILE_DEPTH / 8;
@@ -144,14 +168,15 @@ __device__ __forceinline__ void load_factor(T (*to)[TILE_STRIDE], const lmx_part
     const int column = block_low + i / SPANS, r = i % SPANS * 8;
     const bool inside = column >= columns.low && column < columns.high;
     const int left = inside ? part.rank - first - r : 0;
-    const T *from = inside ? b + static_cast<size_t>(column - part.out_offset) * rank + r : b;
+    const B *from = inside ? b + static_cast<size_t>(column - part.out_offset) * rank + r : b;
     T *at = &to[i / SPANS][r];
-    if (aligned) {
+    if constexpr (sizeof(B) == 1) {
+      store_span<true>(at, widened<T>(aligned ? load_span<true, 8>(from, left) : load_span<false, 8>(from, left)), 8);
+    } else if (aligned) {
       copy_async(at, left > 0 ? from : b, left > 0);
-      continue;
+    } else {
+      store_span<true>(at, load_span<false, 8>(from, left), 8);
     }
-#pragma unroll
-    for (int j = 0; j < 8; ++j) at[j] = j < left ? from[j] : from_float<T>(0.0f);
   }
   copy_async_commit();
   copy_async_wait<0>();
@@ -185,7 +210,7 @@ template <class T>
 __global__ void __launch_bounds__(EXPAND_TILE_THREADS) expand_tiles(lmx_step step, lmx_sgmv call) {
   __shared__ __align__(16) SplitH<T> h;
   __shared__ __align__(16) T factor_tile[EXPAND_TILE_COLUMNS][TILE_STRIDE];
-  __shared__ float gain[EXPAND_TILE_COLUMNS], offset[EXPAND_TILE_COLUMNS];
+  __shared__ float gain[EXPAND_TILE_COLUMNS], offset[EXPAND_TILE_COLUMNS], b_scale[EXPAND_TILE_COLUMNS];
   constexpr int WARP_COLUMNS = 64;
   const int block_low = static_cast<int>(blockIdx.x) * EXPAND_TILE_COLUMNS,
             block_high = min(block_low + EXPAND_TILE_COLUMNS, call.out_features);
@@ -218,9 +243,16 @@ __global__ void __launch_bounds__(EXPAND_TILE_THREADS) expand_tiles(lmx_step ste
         touched = true;
         __syncthreads();
         add_gain_and_offset(part, term.weight, columns, block_low, gain, offset);
+        for (int c = thread; c < EXPAND_TILE_COLUMNS; c += EXPAND_TILE_THREADS) {
+          const int column = block_low + c;
+          const bool scaled = part.b_scale != nullptr && column >= columns.low && column < columns.high;
+          b_scale[c] = scaled ? part.b_scale[column - part.out_offset] : 1.0f;
+        }
         for (int first = 0; first < part.rank; first += TILE_DEPTH) {
           split_h(h, call, piece, splits, term_offset, delta, term.weight, part, first);
-          load_factor<T>(factor_tile, part, columns, block_low, first);
+          if (delta.dtype == LMX_I8) {
+            load_factor(factor_tile, static_cast<const int8_t *>(part.b), part, columns, block_low, first);
+          } else load_factor(factor_tile, static_cast<const T *>(part.b), part, columns, block_low, first);
           __syncthreads();
           float products[WARP_COLUMNS / 8][4] = {};
 #pragma unroll
@@ -243,7 +275,10 @@ __global__ void __launch_bounds__(EXPAND_TILE_THREADS) expand_tiles(lmx_step ste
 #pragma unroll
           for (int n = 0; n < WARP_COLUMNS / 8; ++n) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) sums[n][i] += products[n][i] * h.power[warp_row + lane / 4 + i / 2 * 8];
+            for (int i = 0; i < 4; ++i) {
+              const float scale = b_scale[warp_column + n * 8 + lane % 4 * 2 + i % 2];
+              sums[n][i] += products[n][i] * h.power[warp_row + lane / 4 + i / 2 * 8] * scale;
+            }
           }
           // h and the factor are overwritten next.
           __syncthreads();

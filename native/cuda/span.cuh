@@ -18,7 +18,7 @@ template <class T, int WIDE>
 __device__ __forceinline__ Span<T, WIDE> load_single(const T *p, int left) {
   Span<T, WIDE> span;
 #pragma unroll
-  for (int i = 0; i < WIDE; ++i) span.at[i] = i < left ? p[i] : from_float<T>(0.0f);
+  for (int i = 0; i < WIDE; ++i) span.at[i] = i < left ? p[i] : T{};
   return span;
 }
 
@@ -29,18 +29,11 @@ __device__ __forceinline__ Span<T, WIDE> load_span(const T *p, int left) {
   if constexpr (ALIGNED) return left > 0 ? *reinterpret_cast<const Span<T, WIDE> *>(p) : Span<T, WIDE>{};
   else return load_single<T, WIDE>(p, left);
 }
-/// The same of 16 bytes that no running launch writes and that are read once.
+/// The same of 16 or 8 bytes that no running launch writes and that are read once.
 template <bool ALIGNED, int WIDE, class T>
 __device__ __forceinline__ Span<T, WIDE> load_span_once(const T *p, int left) {
-  static_assert(WIDE == VECTOR<T>);
   if constexpr (ALIGNED) {
-    Span<T, WIDE> span{};
-    if (left > 0) {
-      const Vector<T> vector = load_once(p);
-#pragma unroll
-      for (int i = 0; i < WIDE; ++i) span.at[i] = vector.at[i];
-    }
-    return span;
+    return left > 0 ? load_once<Span<T, WIDE>>(p) : Span<T, WIDE>{};
   } else {
     return load_single<T, WIDE>(p, left);
   }

@@ -46,7 +46,7 @@ impl Bench {
         let device = first_device()?;
         let toy = Toy::new(Variant::default());
         let weights = Weights::open(&toy.options(1).directory.join("weights.bin")).unwrap();
-        let loader = Loader::new(&device).unwrap();
+        let loader = Loader::new(&device, FactorStorage::File).unwrap();
         Some(Self { toy, manifest: Toy::manifest(), weights, device, loader })
     }
 
@@ -70,7 +70,8 @@ impl Bench {
 
     fn build(&self, adapter: &Adapter) -> loramux_native::cuda::image::Image {
         let (file, plan) = (adapter.file(), adapter.plan());
-        let mut builder = ImageBuilder::begin(self.loader.pool(), &plan, &self.manifest, file.size(), file.tensors.len()).unwrap();
+        let mut builder =
+            ImageBuilder::begin(self.loader.pool(), &plan, FactorStorage::File, &self.manifest, file.size(), file.tensors.len()).unwrap();
         read_adapter(&file, &plan, &self.manifest, &self.weights, &mut builder).unwrap();
         builder.finish().unwrap()
     }
@@ -168,6 +169,7 @@ fn assert_numbers(bench: &Bench, image: &Image, address: *const abi::Adapter, pa
             } else {
                 assert!(found.b.is_null(), "{what}: B of site {id}");
             }
+            assert!(found.b_scale.is_null(), "{what}: B of site {id}");
             assert_eq!(image.vector(found.gain, wanted.out_features), wanted.gain, "{what}: gain of site {id}");
             assert_eq!(image.vector(found.offset, wanted.out_features), wanted.offset, "{what}: offset of site {id}");
         }
@@ -218,6 +220,49 @@ fn factors_gains_and_biases_are_the_cpus() {
                 let biased = Adapter::random(rank as u64, rank, dtype, dora, &ALL[..3]).with_biases(3, &[(0, 1), (0, 0), (7, 0)]);
                 assert_same(&bench, &biased, &format!("{what}, biases"));
             }
+        }
+    }
+}
+
+#[test]
+fn factors_as_bytes_are_within_half_a_step_of_the_files() {
+    let Some(mut bench) = Bench::new() else { return };
+    bench.loader = Loader::new(&bench.device, FactorStorage::Int8).unwrap();
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        for rank in [1, 8, 17] {
+            let mut adapter = Adapter::random(rank as u64, rank, dtype, true, &ALL).with_embedding(5, 7, dtype, false).with_norms(6, &[3]);
+            // Rows that are large, and nothing but zeros, keep to themselves.
+            adapter.modules[0].a[..WIDTH].iter_mut().for_each(|v| *v *= 512.0);
+            adapter.modules[1].b[..rank].fill(0.0);
+            let (device, packed) = (bench.load(&adapter), bench.compile(&adapter));
+            let image = bench.image(&device);
+            let table: abi::Adapter = image.array(device.address(), 1)[0];
+            let sites: Vec<abi::SiteDelta> = image.array(table.sites, bench.manifest.sites.len());
+            let near = |byte: i8, step: f32, value: f32| (f32::from(byte) * step - value).abs() <= 0.5001 * step && byte != i8::MIN;
+            for (id, (found, wanted)) in sites.iter().zip(&packed.sites).enumerate() {
+                let Some(wanted) = wanted else { continue };
+                let Stored::Float(dtype) = wanted.stored else { unreachable!("as in the file") };
+                assert_eq!((size(found.rank), found.dtype), (wanted.rank, abi::I8), "site {id}");
+                let width = bench.manifest.sites[id].in_features;
+                let rows = PackedRows { dtype, count: wanted.rank, width, offset: wanted.a };
+                let scale = image.vector(found.scale, wanted.rank).unwrap();
+                for (at, (byte, value)) in
+                    image.array::<i8, _>(found.a, wanted.rank * width).iter().zip(packed_rows(packed.slab.bytes(), &rows)).enumerate()
+                {
+                    let step = scale[at / width] / wanted.scale[at / width];
+                    assert!(near(*byte, step, value), "A of site {id}, {at}: {value} became {byte} steps of {step}");
+                }
+                for (found, wanted) in image.array::<abi::Part, _>(found.parts, size(found.part_count)).iter().zip(&wanted.parts) {
+                    let steps = image.vector(found.b_scale, wanted.out_features).unwrap();
+                    let b = panels(packed.slab.bytes(), dtype, wanted.b, wanted.out_features, wanted.rank);
+                    for (at, (byte, value)) in image.array::<i8, _>(found.b, b.len()).iter().zip(&b).enumerate() {
+                        let step = steps[at / wanted.rank];
+                        assert!(near(*byte, step, *value), "B of site {id}, {at}: {value} became {byte} steps of {step}");
+                    }
+                    assert_eq!(image.vector(found.gain, wanted.out_features), wanted.gain, "gain of site {id}");
+                }
+            }
+            assert_eq!((table.embedding.dtype, size(table.embedding.rank)), (abi::dtype(dtype), 7), "the embedding keeps its dtype");
         }
     }
 }

@@ -25,7 +25,7 @@ use loramux_native::session::engine::{Engine, EngineOptions};
 use loramux_native::session::step::{Score, StepRequest, StepResult};
 use toy::adapter::Adapter;
 use toy::device::{device_engine, device_ready, tokenizer_json};
-use toy::steps::{Part, batch_of, generate, logits, make_resident, pool, prompt, request};
+use toy::steps::{Part, batch_of, distance, generate, logits, make_resident, pool, prompt, request};
 use toy::{LIMITS, Toy, VOCAB, Variant};
 
 /// Largest difference from the float64 decoder with logits of the order of 1 to 5: in float32, and in float16, which has 11
@@ -86,6 +86,34 @@ fn quantised_weights_are_multiplied_as_their_blocks_hold_them() {
             worst = worst.max(largest_difference(&found, &toy.reference(&tokens[..rows], &[(&dora, 1.0)])));
             assert!(worst <= tolerance, "{bits:?}, {rows} rows: off by {worst}");
             println!("{bits:?}, {rows} rows: largest difference from float64 logits {worst:.2e}");
+        }
+    }
+}
+
+#[test]
+fn factors_as_bytes_stay_near_in_short_and_long_segments() {
+    if !device_ready() {
+        return;
+    }
+    let tokens = prompt(&mut Rng(7), 37);
+    for dtype in [Dtype::F32, Dtype::F16] {
+        let toy = toy_in(dtype);
+        let options = EngineOptions { factors: FactorStorage::Int8, ..toy::device::device_options(&toy) };
+        let mut engine = Engine::open(toy.own_manifest(), &options).unwrap();
+        // Of 37 rows all adapters' are long; rows that go by sevens are short.
+        for (adapter, rows) in [(0, 37), (1, 37), (4, 37), (5, 7), (17, 7)] {
+            let adapter = &pool()[adapter];
+            let handle = make_resident(&engine, adapter);
+            let (wanted, base) = (toy.reference(&tokens, &[(adapter, 1.0)]), toy.reference(&tokens, &[]));
+            let mut found = Vec::new();
+            for (i, piece) in tokens.chunks(rows).enumerate() {
+                let part = [Part { tokens: piece, past: i * rows, pages: &[5, 2, 9], entry: 0 }];
+                found.extend(logits(&mut engine, batch_of(&part, vec![vec![(handle, 1.0)]])));
+            }
+            let found: Vec<Vec<f64>> = found.iter().map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
+            let of_effect = distance(&found, &wanted) / distance(&wanted, &base);
+            assert!(of_effect < 0.05, "{dtype:?}: off by {of_effect} of what the adapter changes");
+            println!("{dtype:?}, pieces of {rows}: int8 factors are off by {of_effect:.2e} of what the adapter changes");
         }
     }
 }
@@ -457,9 +485,9 @@ fn what_the_device_cannot_do_is_refused_by_name() {
     }
     let toy = toy_in(Dtype::F32);
     let options = toy::device::device_options(&toy);
-    let int8 = EngineOptions { factors: FactorStorage::Int8, ..options.clone() };
     let refused = |manifest, options: &EngineOptions| Engine::open(manifest, options).err().unwrap().message;
-    assert!(refused(Toy::manifest(), &int8).contains("adapterDtype"));
+    let int4 = EngineOptions { factors: FactorStorage::Int4, ..options.clone() };
+    assert!(refused(Toy::manifest(), &int4).contains("file or int8"));
     let mut panels = Toy::manifest();
     panels.sites[0].modules[0].weight.format = loramux_native::manifest::Precision::F32Panels;
     assert!(refused(panels, &options).contains("row by row"));

@@ -25,7 +25,7 @@ use loramux_native::session::engine::{Engine, EngineOptions};
 use loramux_native::weights::Weights;
 use std::sync::Arc;
 use toy::adapter::Adapter;
-use toy::steps::{ALL, Part, batch_of, generate, logits, make_resident, pool, prompt, request};
+use toy::steps::{ALL, Part, batch_of, distance, generate, logits, make_resident, pool, prompt, request};
 use toy::{LIMITS, Toy, VOCAB, Variant, runtime_ready};
 
 /// Largest difference from the float64 decoder, logits being of the order of 1 to 5.
@@ -42,12 +42,6 @@ fn assert_close(found: &[Vec<f32>], wanted: &[Vec<f64>], what: &str) -> f64 {
         }
     }
     worst
-}
-
-fn distance(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
-    let norm = |rows: &mut dyn Iterator<Item = f64>| rows.map(|v| v * v).sum::<f64>().sqrt();
-    let difference = norm(&mut a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| a - b));
-    difference / norm(&mut b.iter().flatten().copied())
 }
 
 #[test]

@@ -10,10 +10,11 @@ namespace lmx_test {
 /// One module of a site: its factors as numbers.
 struct Part {
   int rank, out_offset, out_features;
-  std::vector<float> a;      // [rank, in]
-  std::vector<float> b;      // [out, rank]
-  std::vector<float> scale;  // [rank]
-  std::vector<float> gain;   // [out] or empty
+  std::vector<float> a;        // [rank, in]
+  std::vector<float> b;        // [out, rank]
+  std::vector<float> scale;    // [rank]
+  std::vector<float> b_scale;  // [out], of bytes, else empty
+  std::vector<float> gain;     // [out] or empty
   std::vector<float> offset;
 };
 
@@ -30,11 +31,14 @@ struct Site {
 
 /// A module with random factors.
 inline Part random_part(Random &random, int dtype, int rank, int in, int out_offset, int out, bool gain, bool offset) {
-  Part part{rank, out_offset, out, {}, {}, {}, {}, {}};
+  Part part{rank, out_offset, out, {}, {}, {}, {}, {}, {}};
   const auto count = [](int rows, int columns) { return static_cast<size_t>(rows) * static_cast<size_t>(columns); };
   part.a = random_numbers(random, dtype, count(rank, in));
   part.b = random_numbers(random, dtype, count(out, rank));
-  part.scale = random_numbers(random, LMX_F32, static_cast<size_t>(rank), 2.0f / static_cast<float>(rank > 0 ? rank : 1));
+  const float step = dtype == LMX_I8 ? 1.0f / 127 : 1.0f;
+  part.scale =
+      random_numbers(random, LMX_F32, static_cast<size_t>(rank), step * 2.0f / static_cast<float>(rank > 0 ? rank : 1));
+  if (dtype == LMX_I8) part.b_scale = random_numbers(random, LMX_F32, static_cast<size_t>(out), step);
   if (gain) part.gain = random_numbers(random, LMX_F32, static_cast<size_t>(out), 1.5f);
   if (offset) part.offset = random_numbers(random, LMX_F32, static_cast<size_t>(out));
   return part;
@@ -63,8 +67,8 @@ inline lmx_site_delta put_site(Arena &arena, const Site &site) {
   for (const Part &part : site.parts) {
     stacked.insert(stacked.end(), part.a.begin(), part.a.end());
     scale.insert(scale.end(), part.scale.begin(), part.scale.end());
-    parts.push_back({arena.put(site.dtype, part.b), arena.put(part.gain), arena.put(part.offset), rank, part.rank,
-                     part.out_offset, part.out_features});
+    parts.push_back({arena.put(site.dtype, part.b), arena.put(part.b_scale), arena.put(part.gain), arena.put(part.offset),
+                     rank, part.rank, part.out_offset, part.out_features});
     rank += part.rank;
   }
   const auto count = static_cast<int32_t>(parts.size());

@@ -29,14 +29,20 @@ class Random {
   uint64_t state_;
 };
 
-inline const char *dtype_name(int dtype) { return dtype == LMX_F32 ? "f32" : dtype == LMX_F16 ? "f16" : "bf16"; }
-inline size_t dtype_size(int dtype) { return dtype == LMX_F32 ? 4 : 2; }
+inline const char *dtype_name(int dtype) {
+  return dtype == LMX_F32 ? "f32" : dtype == LMX_F16 ? "f16" : dtype == LMX_I8 ? "i8" : "bf16";
+}
+inline size_t dtype_size(int dtype) { return dtype == LMX_F32 ? 4 : dtype == LMX_I8 ? 1 : 2; }
 /// Half the distance of neighbouring numbers, relative.
 inline double dtype_error(int dtype) { return dtype == LMX_F32 ? 0x1p-24 : dtype == LMX_F16 ? 0x1p-11 : 0x1p-8; }
 
 /// The bytes of `values` as `dtype`.
 inline std::vector<unsigned char> encode(int dtype, const std::vector<float> &values) {
   std::vector<unsigned char> bytes(values.size() * dtype_size(dtype));
+  if (dtype == LMX_I8) {
+    for (size_t i = 0; i < values.size(); ++i) bytes[i] = static_cast<unsigned char>(static_cast<int8_t>(values[i]));
+    return bytes;
+  }
   lmx::with_dtype(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     for (size_t i = 0; i < values.size(); ++i) {
@@ -60,9 +66,13 @@ inline std::vector<float> decode(int dtype, const std::vector<unsigned char> &by
   });
   return values;
 }
-/// `count` numbers that `dtype` holds exactly.
+/// `count` numbers that `dtype` holds exactly; of bytes all, whatever the range, but −128.
 inline std::vector<float> random_numbers(Random &random, int dtype, size_t count, float range = 1.0f) {
   std::vector<float> values(count);
+  if (dtype == LMX_I8) {
+    for (float &value : values) value = static_cast<float>(random.below(255) - 127);
+    return values;
+  }
   for (float &value : values) value = random.number(range);
   return decode(dtype, encode(dtype, values));
 }

@@ -108,9 +108,11 @@ inline Expected reference_row(const SgmvCase &test, const float *x, const float 
         h_summed[r] *= std::fabs(static_cast<double>(part.scale[r]) * weight);
       }
       for (size_t o = 0; o < static_cast<size_t>(part.out_features); ++o) {
+        const double step = part.b_scale.empty() ? 1.0 : part.b_scale[o];
         for (size_t r = 0; r < rank; ++r) {
-          expected.y[first + o] += part.b[o * rank + r] * h[r];
-          expected.summed[first + o] += std::fabs(part.b[o * rank + r]) * h_summed[r];
+          const double factor = part.b[o * rank + r] * step;
+          expected.y[first + o] += factor * h[r];
+          expected.summed[first + o] += std::fabs(factor) * h_summed[r];
         }
         if (!part.gain.empty()) gain[first + o] *= part.gain[o];
         if (!part.offset.empty()) offset[first + o] += static_cast<double>(weight) * part.offset[o];

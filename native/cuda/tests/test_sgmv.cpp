@@ -5,6 +5,7 @@
 using namespace lmx_test;
 
 static const int DTYPES[] = {LMX_F32, LMX_F16, LMX_BF16};
+static const int FACTOR_DTYPES[] = {LMX_F32, LMX_F16, LMX_BF16, LMX_I8};
 static const int RANKS[] = {1, 3, 8, 16, 24, 33, 64, 96, 128, 256};
 
 static Site plain_site(Random &random, int dtype, int rank, int in, int out) {
@@ -22,7 +23,7 @@ static std::vector<RowTerms> few_rows() { return {{{0, 1.0f}}, {}, {{1, 1.0f}}, 
 
 LMX_TEST(every_dtype_with_every_rank) {
   for (const int dtype : DTYPES) {
-    for (const int adapter_dtype : DTYPES) {
+    for (const int adapter_dtype : FACTOR_DTYPES) {
       for (const int rank : RANKS) {
         Random random(static_cast<uint64_t>(rank));
         SgmvCase test{
@@ -38,7 +39,7 @@ LMX_TEST(every_dtype_with_every_rank) {
 }
 
 LMX_TEST(every_width) {
-  const int dtypes[][2] = {{LMX_F16, LMX_F16}, {LMX_BF16, LMX_F32}, {LMX_F32, LMX_BF16}};
+  const int dtypes[][2] = {{LMX_F16, LMX_F16}, {LMX_BF16, LMX_F32}, {LMX_F32, LMX_BF16}, {LMX_F16, LMX_I8}};
   for (const auto &pair : dtypes) {
     for (const int in : {8, 24, 40, 100, 576, 1536}) {
       for (const int out : {8, 24, 40, 100, 576, 1536}) {
@@ -111,7 +112,7 @@ LMX_TEST(fused_sites_with_gains_offsets_and_weights) {
     test.adapters.push_back(fused_site(random, LMX_F16, 136, {16, 5, 8}, widths, true, false));
     test.adapters.push_back(fused_site(random, LMX_BF16, 136, {-1, 12, 0}, widths, true, true));
     test.adapters.push_back(fused_site(random, LMX_F32, 136, {0, 0, 0}, widths, false, true));
-    test.adapters.push_back(fused_site(random, LMX_F16, 136, {7, -1, 256}, widths, false, true));
+    test.adapters.push_back(fused_site(random, LMX_I8, 136, {7, -1, 256}, widths, false, true));
     test.adapters.push_back(Site{});
     test.rows = {{{0, 1.0f}},
                  {{0, 1.0f}},
@@ -150,8 +151,8 @@ static std::vector<RowTerms> long_rows(int rows) {
 
 LMX_TEST(long_segments) {
   for (const int dtype : DTYPES) {
-    for (const int adapter_dtype : DTYPES) {
-      const bool by_tensor_cores = dtype == adapter_dtype && dtype != LMX_F32;
+    for (const int adapter_dtype : FACTOR_DTYPES) {
+      const bool by_tensor_cores = dtype != LMX_F32 && (dtype == adapter_dtype || adapter_dtype == LMX_I8);
       for (const int rank : {1, 16, 33, 96, 256}) {
         if (!by_tensor_cores && rank != 33) continue;
         Random random(static_cast<uint64_t>(rank));
@@ -177,7 +178,7 @@ LMX_TEST(long_segments_of_fused_sites_and_odd_widths) {
       Random random(13);
       SgmvCase test{dtype, in, in == 100 ? 165 : 164, 1, false, {}, {}};
       test.adapters.push_back(fused_site(random, dtype, in, {16, 5, 72}, widths, true, true));
-      test.adapters.push_back(fused_site(random, dtype, in, {8, 0, -1}, widths, false, true));
+      test.adapters.push_back(fused_site(random, LMX_I8, in, {8, 0, -1}, widths, false, true));
       test.adapters.push_back(fused_site(random, LMX_F32, in, {4, 4, 4}, widths, false, false));
       const std::vector<RowTerms> kinds = {{{0, 1.0f}}, {{1, 0.5f}, {1, 0.25f}, {0, 0.125f}}, {{1, 1.0f}, {2, 1.0f}}};
       // A gain stands alone.
@@ -213,7 +214,7 @@ LMX_TEST(large_h_keeps_its_range) {
 /// The same row, bit for bit, in batches of different size, place and company.
 LMX_TEST(a_row_never_depends_on_its_batch) {
   for (const int dtype : DTYPES) {
-    for (const int adapter_dtype : DTYPES) {
+    for (const int adapter_dtype : FACTOR_DTYPES) {
       Random random(19);
       SgmvCase test{
           dtype,        1032,
@@ -232,7 +233,7 @@ LMX_TEST(a_row_never_depends_on_its_batch) {
       test.rows.assign(90, {{0, 1.0f}});
       const SgmvRun longest = run_sgmv(test, [](size_t row) { return row == 77 ? 42 : 2 * row; });
       CHECK(std::memcmp(&longer.after[3 * 600], &longest.after[77 * 600], 600 * sizeof(float)) == 0);
-      const bool one_path = dtype == LMX_F32 || dtype != adapter_dtype;
+      const bool one_path = dtype == LMX_F32 || (dtype != adapter_dtype && adapter_dtype != LMX_I8);
       if (one_path) CHECK(std::memcmp(alone.after.data(), &longest.after[77 * 600], 600 * sizeof(float)) == 0);
     }
   }

@@ -1,8 +1,8 @@
 //! Factors as signed bytes: half of float16's memory traffic, which is what decoding with many adapters is bound by.
 //!
-//! A scale spans one row of A, or the 32 outputs of one panel for one adapter row of B: a large weight costs precision only
-//! among its neighbours. Rounding is to nearest, so an element is off by at most half a scale: 1/254 of the largest
-//! element that shares it, 1/252 in B, whose scales are rounded up to bfloat16.
+//! A scale spans one row of A, or the 32 outputs of one panel for one adapter row of B (on a device one row of B): a large
+//! weight costs precision only among its neighbours. Rounding is to nearest, so an element is off by at most half a scale:
+//! 1/254 of the largest element that shares it, 1/252 in panels of B, whose scales are rounded up to bfloat16.
 
 use super::pack::pack_groups;
 use crate::kernels::lora::{PANEL, SCALE_BYTES, Stored};
@@ -16,15 +16,22 @@ const SMALLEST: f32 = 1e-30;
 /// Packs rows of `width` elements as `Shrink::a` wants them; returns the rows' scales.
 pub fn pack_a(rows: &[f32], width: usize, packed: &mut [u8]) -> Vec<f32> {
     let mut bytes = vec![0u8; rows.len()];
-    let mut scales = Vec::with_capacity(rows.len() / width);
-    for (row, bytes) in rows.chunks_exact(width).zip(bytes.chunks_exact_mut(width)) {
-        let scale = largest(row) / LARGEST;
-        quantise(row, scale, bytes);
-        scales.push(scale);
-    }
+    let scales = quantise_rows(rows, width, &mut bytes);
     let rows: Vec<&[u8]> = bytes.chunks_exact(width).collect();
     pack_groups::<LANES>(&rows, Stored::Int8.row_size(width), packed);
     scales
+}
+
+/// Rows of `width` elements, each by itself: their bytes in the same order, and their scales.
+pub fn quantise_rows(rows: &[f32], width: usize, bytes: &mut [u8]) -> Vec<f32> {
+    let pieces = rows.chunks_exact(width).zip(bytes.chunks_exact_mut(width));
+    pieces
+        .map(|(row, bytes)| {
+            let scale = largest(row) / LARGEST;
+            quantise(row, scale, bytes);
+            scale
+        })
+        .collect()
 }
 
 /// Packs `b` [out, rank] as `Expand::b` wants it.

@@ -33,10 +33,14 @@ pub const fn dtype(dtype: Dtype) -> i32 {
     }
 }
 
+/// `LMX_I8`: factors as bytes.
+pub const I8: i32 = 3;
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
     pub b: *const c_void,
+    pub b_scale: *const f32,
     pub gain: *const f32,
     pub offset: *const f32,
     pub rank_offset: i32,

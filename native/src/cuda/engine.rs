@@ -104,7 +104,7 @@ impl CudaCore {
         let sampler = DeviceSampler::new(&device, &env.stream, dtype, env.vocab, token_count, limits.max_sequences)?;
         let adapters = Arc::new(DeviceAdapters {
             store: AdapterStore::default(),
-            loader: Loader::new(&device)?,
+            loader: Loader::new(&device, options.factors)?,
             host: match cuda.host_bytes {
                 0 => None,
                 bytes => Some(HostTier::new(&device, Slab::new(&device, bytes))?),
@@ -334,11 +334,8 @@ fn check_model(manifest: &Manifest, options: &EngineOptions) -> Result<()> {
         let what = format!("expected heads of a multiple of 8 up to {MOST_HEAD_DIM} on a CUDA device, got {dim}: use the CPU");
         return Err(Error::new(Code::ModelInvalid, what));
     }
-    if options.factors != FactorStorage::File {
-        return Err(Error::new(
-            Code::Native,
-            "engine options, adapterDtype: a CUDA device keeps adapters as their files have them, expected file",
-        ));
+    if options.factors == FactorStorage::Int4 {
+        return Err(Error::new(Code::Native, "engine options, adapterDtype: expected file or int8 on a CUDA device, got int4"));
     }
     Ok(())
 }

@@ -7,14 +7,17 @@ use super::abi;
 use super::image::{FixUp, Image, ImageMap};
 use super::plain::{Plain, put};
 use super::pool::PinnedPool;
+use crate::adapters::compile::FactorStorage;
 use crate::adapters::embedding::pack_columns;
-use crate::adapters::layout::{EmbeddingValues, Layout, RowValues, SiteValues};
+use crate::adapters::layout::{EmbeddingValues, Factors, Layout, RowValues, SiteValues};
 use crate::adapters::plan::AdapterPlan;
+use crate::adapters::quantise::quantise_rows;
 use crate::adapters::slab::SlabBuilder;
 use crate::error::{Code, Error, Result};
 use crate::kernels::simd::Dtype;
 use crate::manifest::Manifest;
 use crate::pace;
+use std::ffi::c_void;
 use std::mem::offset_of;
 use std::ops::Range;
 use std::ptr::{null, without_provenance};
@@ -37,6 +40,8 @@ pub struct ImageBuilder {
     parts: Vec<(usize, abi::Part)>,
     norms: Vec<*const f32>,
     stands_alone: bool,
+    /// Factors of linear modules become bytes.
+    as_bytes: bool,
 }
 
 impl ImageBuilder {
@@ -44,7 +49,14 @@ impl ImageBuilder {
     ///
     /// # Errors
     /// When there is no pinned memory.
-    pub fn begin(pool: &PinnedPool, plan: &AdapterPlan, manifest: &Manifest, file_bytes: usize, tensors: usize) -> Result<Self> {
+    pub fn begin(
+        pool: &PinnedPool,
+        plan: &AdapterPlan,
+        factors: FactorStorage,
+        manifest: &Manifest,
+        file_bytes: usize,
+        tensors: usize,
+    ) -> Result<Self> {
         // A module's bias may have a part of its own.
         let most_parts = plan.modules.len() + plan.biases.len();
         let tables = size_of::<abi::Adapter>()
@@ -66,6 +78,7 @@ impl ImageBuilder {
             parts: Vec::with_capacity(most_parts),
             norms: vec![null(); manifest.norms.len()],
             stands_alone: plan.stands_alone(),
+            as_bytes: factors == FactorStorage::Int8,
         };
         image.array(size_of::<abi::Adapter>())?;
         image.sites_array = image.array(manifest.sites.len() * size_of::<abi::SiteDelta>())?.0;
@@ -80,7 +93,7 @@ impl ImageBuilder {
     /// # Errors
     /// `ERR_NATIVE` when its parts do not fit together.
     pub fn finish(self) -> Result<Image> {
-        let Self { slab, arrays, adapter, sites_array, norms_array, sites, parts, norms, stands_alone } = self;
+        let Self { slab, arrays, adapter, sites_array, norms_array, sites, parts, norms, stands_alone, .. } = self;
         let (mut memory, _) = slab.into_memory();
         let mut tables = Tables { memory: &mut memory, fix_ups: Vec::new() };
         tables.put(0, &[adapter], &ADAPTER_POINTERS);
@@ -118,6 +131,37 @@ impl ImageBuilder {
         values.map_or(Ok(null()), |values| self.floats(values))
     }
 
+    /// The stacked A of a site in `dtype`, or as bytes, and what h is multiplied by.
+    fn stacked_a(&mut self, delta: &SiteValues<'_>) -> Result<(*const c_void, *const f32)> {
+        let (as_bytes, dtype) = (self.as_bytes, delta.dtype);
+        let size = if as_bytes { 1 } else { dtype.size() };
+        let (a, mut place) = self.array(delta.rank() * delta.in_features * size)?;
+        let mut scale = Vec::with_capacity(delta.rank());
+        for factors in delta.factors() {
+            let (own, rest) = place.split_at_mut(factors.rank * delta.in_features * size);
+            if as_bytes {
+                let steps = quantise_rows(&factors.a.widen(), delta.in_features, own);
+                scale.extend(steps.iter().map(|step| factors.scale * step));
+            } else {
+                copy(&factors.a.in_dtype(dtype), own);
+                scale.extend(std::iter::repeat_n(factors.scale, factors.rank));
+            }
+            place = rest;
+        }
+        Ok((without_provenance(a), self.floats(&scale)?))
+    }
+
+    /// B in `dtype`, or as bytes with a scale for each of its rows.
+    fn expand(&mut self, factors: &Factors<'_>, dtype: Dtype) -> Result<(*const c_void, *const f32)> {
+        if !self.as_bytes {
+            return Ok((self.bytes(&factors.b.in_dtype(dtype))?, null()));
+        }
+        let values = factors.b.widen();
+        let (b, place) = self.array(values.len())?;
+        let scales = quantise_rows(&values, factors.rank, place);
+        Ok((without_provenance(b), self.floats(&scales)?))
+    }
+
     fn rows(&mut self, rows: &RowValues<'_>) -> Result<abi::ReplacedRows> {
         let dtype = rows.values.dtype;
         let pieces = rows.rows();
@@ -144,27 +188,19 @@ impl Layout for ImageBuilder {
             parts: without_provenance(parts),
             rank: int(rank)?,
             part_count: int(delta.parts.len())?,
-            dtype: abi::dtype(dtype),
+            dtype: if self.as_bytes { abi::I8 } else { abi::dtype(dtype) },
             ..NO_DELTA
         };
         if rank > 0 {
-            let (a, mut place) = self.array(rank * delta.in_features * dtype.size())?;
-            for factors in delta.factors() {
-                let rows = factors.a.in_dtype(dtype);
-                let (own, rest) = place.split_at_mut(rows.len());
-                copy(&rows, own);
-                place = rest;
-            }
-            table.a = without_provenance(a);
-            let scale: Vec<f32> = delta.factors().flat_map(|f| std::iter::repeat_n(f.scale, f.rank)).collect();
-            table.scale = self.floats(&scale)?;
+            (table.a, table.scale) = self.stacked_a(&delta)?;
         }
         let mut rank_offset = 0;
         for (i, part) in delta.parts.iter().enumerate() {
-            let b = part.factors.as_ref().map_or(Ok(null()), |f| self.bytes(&f.b.in_dtype(dtype)))?;
+            let (b, b_scale) = part.factors.as_ref().map_or(Ok((null(), null())), |f| self.expand(f, dtype))?;
             let (gain, offset) = (self.floats_or_null(part.gain.as_ref())?, self.floats_or_null(part.offset.as_ref())?);
             let table = abi::Part {
                 b,
+                b_scale,
                 gain,
                 offset,
                 rank_offset: int(rank_offset)?,
@@ -227,7 +263,8 @@ const NO_ADAPTER: abi::Adapter = abi::Adapter {
 
 /// Where in each table its pointers stand.
 const SITE_POINTERS: [usize; 3] = [offset_of!(abi::SiteDelta, a), offset_of!(abi::SiteDelta, scale), offset_of!(abi::SiteDelta, parts)];
-const PART_POINTERS: [usize; 3] = [offset_of!(abi::Part, b), offset_of!(abi::Part, gain), offset_of!(abi::Part, offset)];
+const PART_POINTERS: [usize; 4] =
+    [offset_of!(abi::Part, b), offset_of!(abi::Part, b_scale), offset_of!(abi::Part, gain), offset_of!(abi::Part, offset)];
 const ADAPTER_POINTERS: [usize; 9] = [
     offset_of!(abi::Adapter, sites),
     offset_of!(abi::Adapter, norms),

@@ -12,6 +12,7 @@ use super::memory::DeviceBuffer;
 use super::pool::PinnedPool;
 use super::spare::Spare;
 use super::stream::Stream;
+use crate::adapters::compile::FactorStorage;
 use crate::adapters::plan::AdapterPlan;
 use crate::adapters::read::read_adapter;
 use crate::adapters::safetensors::File;
@@ -103,12 +104,14 @@ pub struct Loader {
     stream: Stream,
     pool: PinnedPool,
     spare: Arc<Spare<DeviceBuffer>>,
+    factors: FactorStorage,
 }
 
 impl Loader {
-    pub fn new(device: &Device) -> Result<Self> {
+    pub fn new(device: &Device, factors: FactorStorage) -> Result<Self> {
         let pool = PinnedPool::new(device, MAX_SPARE_PINNED);
-        Ok(Self { device: device.clone(), stream: device.stream(UPLOAD_PRIORITY)?, pool, spare: Spare::new(MAX_SPARE_DEVICE) })
+        let spare = Spare::new(MAX_SPARE_DEVICE);
+        Ok(Self { device: device.clone(), stream: device.stream(UPLOAD_PRIORITY)?, pool, spare, factors })
     }
 
     /// Makes `file` resident. Returns when it is: the calling thread waits, no stream of a step does.
@@ -116,7 +119,7 @@ impl Loader {
     /// # Errors
     /// As [`read_adapter`]; `ERR_ADAPTER_NO_SPACE` when the device has no room, `ERR_DEVICE` when it fails.
     pub fn load(&self, handle: u32, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<DeviceAdapter> {
-        let mut image = ImageBuilder::begin(&self.pool, plan, manifest, file.size(), file.tensors.len())?;
+        let mut image = ImageBuilder::begin(&self.pool, plan, self.factors, manifest, file.size(), file.tensors.len())?;
         read_adapter(file, plan, manifest, weights, &mut image)?;
         let image = image.finish()?;
         let (memory, placement) = self.place(image.map(), &file.label)?;

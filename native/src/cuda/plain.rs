@@ -14,7 +14,7 @@ unsafe impl Plain for i32 {}
 unsafe impl Plain for i64 {}
 // SAFETY: an address.
 unsafe impl<T> Plain for *const T {}
-// SAFETY: 3 addresses, 4 × 4 bytes.
+// SAFETY: 4 addresses, 4 × 4 bytes.
 unsafe impl Plain for abi::Part {}
 // SAFETY: 3 addresses, 4 × 4 bytes.
 unsafe impl Plain for abi::SiteDelta {}

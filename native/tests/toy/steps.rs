@@ -133,3 +133,10 @@ pub fn pool() -> Vec<Adapter> {
 
 /// Unsorted and one of them twice: its last row counts.
 pub const ODD_TOKENS: [u32; 27] = [49, 3, 5, 0, 7, 9, 3, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43, 45, 47, 1];
+
+/// The difference's length, of the second's.
+pub fn distance(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    let norm = |rows: &mut dyn Iterator<Item = f64>| rows.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| a - b));
+    difference / norm(&mut b.iter().flatten().copied())
+}

@@ -40,14 +40,13 @@ test('on a CPU, open settings become those of a CPU, and a GPU that cannot be us
   assert.deepEqual(memory, { adapterMemoryBytes: 2 ** 30, kvMemoryBytes: 2 ** 28 });
 });
 
-test('adapters of 8 and 4 bits are refused on a GPU', () => {
+test('int4 adapters are refused on a GPU', () => {
   const gpu = { name: 'g', totalBytes: 1, freeBytes: 1, capability: 90, driver: 1, runtime: 1, emulated: false };
   const state: CudaState = { obstacles: [], devices: [gpu], hasDriver: true };
-  for (const adapterDtype of ['int8', 'int4'] as const)
-    assert.throws(
-      () => startDevice({ ...ASKED, adapterDtype }, assert.fail, () => state),
-      new RegExp(`--adapter-dtype ${adapterDtype}: expected file on a GPU`),
-    );
+  assert.throws(
+    () => startDevice({ ...ASKED, adapterDtype: 'int4' }, assert.fail, () => state),
+    /--adapter-dtype int4: expected file or int8 on a GPU/,
+  );
 });
 
 test('on a GPU, open settings become those of a GPU', () => {
