@@ -4,6 +4,7 @@ import type { EngineClient, EngineLimits, Submission } from '../core/engine-clie
 import { type ErrorRecord, LoramuxError } from '../core/errors.js';
 import type { GenerateRequest, SequenceEvent } from '../core/request.js';
 import type { Telemetry } from '../core/telemetry.js';
+import { visitEvents } from '../messages/packed-events.js';
 import type { FromWorker, ToWorker, WorkerStart } from '../messages/worker-messages.js';
 
 /** How long a worker that was told to stop may take before it is terminated. */
@@ -171,7 +172,7 @@ export class WorkerEngineClient implements EngineClient {
       case 'events':
         this.#state = message.state;
         this.#stateAtMs = performance.now();
-        for (const event of message.events) this.#deliver(event);
+        visitEvents(message.events, (event) => this.#deliver(event));
         for (const fact of message.facts) for (const listener of this.#listeners) listener(fact);
         break;
       case 'admin-reply':

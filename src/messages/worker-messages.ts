@@ -4,8 +4,9 @@ import type { FetchSettings } from '../core/adapter-fetch.js';
 import type { EngineLimits } from '../core/engine-client.js';
 import type { ErrorRecord } from '../core/errors.js';
 import type { PreparedModel } from '../core/model-manifest.js';
-import type { GenerateRequest, SequenceEvent } from '../core/request.js';
+import type { GenerateRequest } from '../core/request.js';
 import type { Telemetry } from '../core/telemetry.js';
+import type { PackedEvents } from './packed-events.js';
 
 /** Everything that crosses between the main thread and the engine worker: plain data, no functions, no handles. */
 
@@ -70,7 +71,7 @@ export type FromWorker =
   /** At most one per step, plus one for what happens between steps. */
   | {
       readonly type: 'events';
-      readonly events: readonly SequenceEvent[];
+      readonly events: PackedEvents;
       readonly facts: readonly Telemetry[];
       readonly state: EngineState;
     }

@@ -6,6 +6,7 @@ import type { GenerateRequest, SequenceEvent } from '../core/request.js';
 import { NO_CONSTRAINT, type StepBatch, type StepOutput } from '../core/step.js';
 import type { Telemetry } from '../core/telemetry.js';
 import type { NativeEngine } from '../engine/binding.js';
+import { packEvents } from '../messages/packed-events.js';
 import type { FromWorker, ToWorker } from '../messages/worker-messages.js';
 import { BASE_ROWS, oneAdapter } from '../scheduler/row-adapters.js';
 import type { Scheduler } from '../scheduler/scheduler.js';
@@ -403,10 +404,10 @@ export class EngineLoop {
   #flush(): void {
     this.#flushQueued = false;
     if (this.#events.length === 0 && this.#facts.length === 0) return;
-    const message: FromWorker = { type: 'events', events: this.#events, facts: this.#facts, state: this.state() };
+    const [events, facts] = [packEvents(this.#events), this.#facts];
     this.#events = [];
     this.#facts = [];
-    this.#deps.post(message);
+    this.#deps.post({ type: 'events', events, facts, state: this.state() });
   }
 
   #log(level: 'info' | 'warn' | 'error', event: string, text: string): void {

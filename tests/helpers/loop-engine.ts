@@ -3,6 +3,7 @@ import type { ErrorRecord } from '../../src/core/errors.js';
 import type { GenerateRequest } from '../../src/core/request.js';
 import type { Telemetry } from '../../src/core/telemetry.js';
 import type { NativeEngine } from '../../src/engine/binding.js';
+import { visitEvents } from '../../src/messages/packed-events.js';
 import type { FromWorker, WorkerStart } from '../../src/messages/worker-messages.js';
 import type { EngineLoop } from '../../src/worker/engine-loop.js';
 import { openEngine } from '../../src/worker/open-engine.js';
@@ -83,13 +84,13 @@ export class LoopEngine {
       if (message?.type === 'fatal') this.fatal = message.error;
       if (message?.type !== 'events') continue;
       this.facts.push(...message.facts);
-      for (const event of message.events) {
+      visitEvents(message.events, (event) => {
         const tokens = this.#tokens.get(event.id) ?? [];
         this.#tokens.set(event.id, tokens);
         if (event.kind === 'token') tokens.push(event.token);
         if (event.kind === 'finish') this.#ended.set(event.id, { tokens, error: null });
         if (event.kind === 'error') this.#ended.set(event.id, { tokens, error: event.error });
-      }
+      });
     }
   }
 }

@@ -2,6 +2,7 @@ import type { AdminCall, AdminReplies, AdminReply } from '../../core/adapter-adm
 import { LoramuxError } from '../../core/errors.js';
 import type { GenerateRequest, SequenceEvent } from '../../core/request.js';
 import type { Telemetry } from '../../core/telemetry.js';
+import { visitEvents } from '../../messages/packed-events.js';
 import type { FromWorker, WorkerStart } from '../../messages/worker-messages.js';
 import type { EngineLoop } from '../../worker/engine-loop.js';
 import { type EngineHooks, openEngine } from '../../worker/open-engine.js';
@@ -79,7 +80,7 @@ export class PrivateEngine {
     switch (message.type) {
       case 'events':
         for (const fact of message.facts) this.#onFact(fact);
-        for (const event of message.events) this.#deliver(event);
+        visitEvents(message.events, (event) => this.#deliver(event));
         break;
       case 'admin-reply':
         this.#take(message.callId)?.resolve(message.reply);
