@@ -140,10 +140,17 @@ const SPECULATED: readonly (readonly [label: string, variant: string])[] = [
   ['8 such streams', 'new/8'],
 ];
 
+const PROCESSOR_TIMES: readonly (readonly [label: string, value: string])[] = [
+  ["the server's main thread", 'mainMicros'],
+  ['the engine’s worker and helpers of the runtime', 'otherMicros'],
+  ['the client', 'clientMicros'],
+];
+
 /** What the server's other scenarios found. */
 export function serverTable(results: Results): string[] {
   const show = (scenario: string, variant: string, value: string, unit: string): string =>
     spread(results.serving(scenario, variant, value), unit);
+  const processorTimes = PROCESSOR_TIMES.filter(([, value]) => results.serving('overhead', 'base', value) !== null);
   return table(
     ['', 'median (least–greatest)'],
     [
@@ -151,6 +158,10 @@ export function serverTable(results: Results): string[] {
       ['16 base streams, through the server', show('overhead', 'base', 'server', ' tokens/s')],
       ['16 streams with distinct adapters, engine alone', show('overhead', 'distinct', 'engine', ' tokens/s')],
       ['16 streams with distinct adapters, through the server', show('overhead', 'distinct', 'server', ' tokens/s')],
+      ...processorTimes.map(([label, value]) => [
+        `16 base streams, processor time of each token: ${label}`,
+        show('overhead', 'base', value, ' µs'),
+      ]),
       ['8 streams alone: time between tokens, p50', show('chunked', 'base', 'aloneP50Ms', ' ms')],
       ['the same, p99', show('chunked', 'base', 'aloneP99Ms', ' ms')],
       ['while a prompt of 768 arrives every three seconds, p50', show('chunked', 'base', 'duringP50Ms', ' ms')],

@@ -7,6 +7,7 @@ import { adaptersOf } from '../scenarios/adapter-mix.js';
 import { OVERHEAD } from '../scenarios/serving.js';
 import { BASE_MODEL, type ServingRun, serverFlags } from './serving-run.js';
 import { streamCompletion } from './stream-client.js';
+import { threadTimes } from './thread-times.js';
 
 /** Repeats of each side within a round. */
 const REPEATS = 2;
@@ -26,6 +27,21 @@ async function throughServer(url: string, adapters: readonly string[]): Promise<
   return tokens / ((ended - began) / 1_000);
 }
 
+/**
+ * As `throughServer`, with the processor time that each token takes of the client and of the server's threads but those
+ * of the engine, in microseconds, prompts and connections included.
+ */
+async function measureServer(server: ServerProcess, adapters: readonly string[]): Promise<Record<string, number>> {
+  const [clientBefore, before] = [process.cpuUsage(), threadTimes(server.pid)];
+  const speed = await throughServer(server.url, adapters);
+  const [client, after] = [process.cpuUsage(clientBefore), threadTimes(server.pid)];
+  const tokens = adapters.length * OVERHEAD.newTokens;
+  const clientMicros = (client.user + client.system) / tokens;
+  if (before === null || after === null) return { server: speed, clientMicros };
+  const [mainMicros, otherMicros] = [(after.main - before.main) / tokens, (after.others - before.others) / tokens];
+  return { server: speed, clientMicros, mainMicros, otherMicros };
+}
+
 /** The same streams through HTTP, scheduler and worker, and as steps of the engine alone, in turn. */
 export async function measureOverhead(run: ServingRun): Promise<void> {
   const contender = CONTENDERS.find(({ name }) => name === 'loramux f32');
@@ -42,16 +58,13 @@ export async function measureOverhead(run: ServingRun): Promise<void> {
       await throughServer(server.url, adapters);
       for (let round = 0; round < run.rounds * REPEATS; round += 1) {
         const job = { phase: 'decode', adapters, prompts, steps: newTokens, withoutOperators: false } as const;
-        const alone = async (): Promise<number> => {
+        const alone = async (): Promise<Record<string, number>> => {
           const { tokens, seconds } = await engine.run(job);
-          return tokens / seconds;
+          return { engine: tokens / seconds };
         };
-        const sides: [string, () => Promise<number>][] = [
-          ['engine', alone],
-          ['server', () => throughServer(server.url, adapters)],
-        ];
+        const sides = [alone, () => measureServer(server, adapters)];
         const values: Record<string, number> = {};
-        for (const [side, measure] of round % 2 === 0 ? sides : sides.reverse()) values[side] = await measure();
+        for (const measure of round % 2 === 0 ? sides : sides.reverse()) Object.assign(values, await measure());
         run.record({ kind: 'serving', scenario: 'overhead', variant: mix, round, values });
       }
     }

@@ -107,6 +107,10 @@ export class ServerProcess {
     return this.#addressOf('grpc admin');
   }
 
+  get pid(): number {
+    return this.#child.pid ?? Number.NaN;
+  }
+
   /** From the start of the process to the last ready line. */
   get readySeconds(): number {
     return this.#readySeconds;
