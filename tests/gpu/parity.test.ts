@@ -77,6 +77,21 @@ for (const [name, { covers }] of SYNTHETIC_MODELS) {
   }
 }
 
+test('longer lists of likeliest tokens than kernels report are refused by name', { skip: NO_GPU }, async () => {
+  const [name] = SYNTHETIC_MODELS.keys();
+  const engine = await openSynthetic(name as string, { cuda: GPU });
+  const [oracle] = casesOf(name as string);
+  const { adapter, prompt_ids } = oracle as SyntheticCase;
+  const listing = (top: number) => ({
+    ...engine.request(adapter, prompt_ids, 1),
+    logprobs: { of: 'raw' as const, top },
+  });
+  const [outcome] = await engine.run([listing(256)]);
+  assert.equal(outcome?.tops[0]?.ids.length, 256);
+  await assert.rejects(engine.run([listing(257)]), /at most 256 on a CUDA device, got 257/);
+  await engine.close();
+});
+
 test('seeded sampling repeats itself on the GPU, whatever runs beside it', { skip: NO_GPU }, async () => {
   const [name] = SYNTHETIC_MODELS.keys();
   const engine = await openSynthetic(name as string, { cuda: GPU });
