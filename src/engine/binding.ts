@@ -186,7 +186,11 @@ export interface NativeEngineOptions {
 export interface NativeEngine {
   /** Tokens per KV block. */
   readonly blockSize: number;
-  /** One forward pass on the engine's own thread. One at a time; a second call before the first settles is refused. */
+  /**
+   * One forward pass on the engine's own thread. Two may be in flight: they run and settle in the order of the calls, and
+   * the second may stand on tokens of the first by their slots, but share no matcher with it. A third call is refused. The
+   * batch is copied: its arrays may be used again.
+   */
   step(batch: StepBatch): Promise<StepOutput>;
   /**
    * Converts a checked file to a resident adapter; scans for NaN/Inf; folds DoRA. Runs on the loader's thread.
