@@ -11,7 +11,14 @@ import type { CudaStart } from './messages/worker-messages.js';
 import type { DeviceKind } from './model/choose-precision.js';
 
 /** Settings that decide what computes. */
-export const DEVICE_SETTINGS = ['device', 'deviceFallback', 'cudaRuntime', 'cudaGraphs', 'adapterDtype'] as const;
+export const DEVICE_SETTINGS = [
+  'device',
+  'deviceFallback',
+  'cudaRuntime',
+  'cudaGraphs',
+  'adapterDtype',
+  'kvDtype',
+] as const;
 
 /** Rows of prompts beside answers: what a step of a CPU, and of a GPU, reads without holding answers up for long. */
 const PREFILL_ROWS = { cpu: 64, cuda: 1024 } as const;
@@ -89,6 +96,12 @@ export function startDevice(
         'ERR_CONFIG',
         '--adapter-dtype int4: expected file or int8 on a GPU: factors of 4 bits have kernels for CPUs only',
         { field: '--adapter-dtype' },
+      );
+    if (config.kvDtype !== null)
+      throw new LoramuxError(
+        'ERR_CONFIG',
+        `--kv-dtype ${config.kvDtype}: expected none on a GPU: keys and values there have the type of activations`,
+        { field: '--kv-dtype' },
       );
     useCudaAddon(runtime);
   }

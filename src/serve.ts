@@ -85,6 +85,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
       sources,
       maxAdapterBytes: config.maxAdapterBytes,
       adapterDtype: config.adapterDtype,
+      ...(config.kvDtype === null ? {} : { kvDtype: config.kvDtype }),
       threads,
       ...device.start,
       ...device.memory(config, model.manifest, memoryBytes),

@@ -53,6 +53,7 @@ const device = startDevice(
     cudaRuntime: null,
     cudaGraphs: true,
     adapterDtype: 'file',
+    kvDtype: null,
   },
   (text) => console.error(text),
 );

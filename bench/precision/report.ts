@@ -1,6 +1,7 @@
 import type { AdapterDtype } from '../../src/core/adapter.js';
-import type { Precision } from '../../src/core/model-manifest.js';
+import type { KvDtype, Precision } from '../../src/core/model-manifest.js';
 import type { AdapterScore } from './adapters.js';
+import { LONG, type LongDecodeProbe } from './long-decode.js';
 import { type TextScore, WINDOW } from './score.js';
 import { SPEEDS, type SpeedProbe } from './speed.js';
 
@@ -12,6 +13,9 @@ export interface PrecisionFindings {
   readonly adapters: readonly AdapterScore[];
   /** The section on speed, as `renderSpeed` made it now or before. */
   readonly speed: string;
+  /** By type of keys and values beside float32 weights, one score a text; float32 among them. */
+  readonly kvScores: ReadonlyMap<KvDtype, readonly TextScore[]>;
+  readonly kvSpeeds: ReadonlyMap<KvDtype, LongDecodeProbe> | null;
 }
 
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -28,7 +32,11 @@ export function perplexityChange(score: TextScore, float32: TextScore): number {
   return (Math.exp(score.loss - float32.loss) - 1) * 100;
 }
 
-function qualityTable({ texts, scores }: PrecisionFindings): string {
+function qualityTable<T extends string>(
+  what: string,
+  texts: readonly string[],
+  scores: ReadonlyMap<T | 'f32', readonly TextScore[]>,
+): string {
   const reference = scores.get('f32') as readonly TextScore[];
   const rows = [...scores].flatMap(([precision, found]) =>
     found.map((score, i) => {
@@ -44,7 +52,7 @@ function qualityTable({ texts, scores }: PrecisionFindings): string {
       ];
     }),
   );
-  return table(['precision', 'text', 'tokens', 'perplexity', 'against f32', 'same greedy choice'], rows);
+  return table([what, 'text', 'tokens', 'perplexity', 'against f32', 'same greedy choice'], rows);
 }
 
 function percent(change: number): string {
@@ -107,9 +115,18 @@ export function speedSection(page: string): string {
   return SPEED.exec(page)?.[0] ?? '';
 }
 
+function longTable(speeds: ReadonlyMap<KvDtype, LongDecodeProbe>): string {
+  const of = (dtype: KvDtype): number => median(speeds.get(dtype)?.samples ?? []);
+  const rows = [...speeds.keys()].map((dtype) => [
+    dtype,
+    `${of(dtype).toFixed(0)} (${(of(dtype) / of('f32')).toFixed(2)}×)`,
+  ]);
+  return table(['keys and values', `decode ${LONG.batch} behind ${LONG.context} tokens each, tok/s`], rows);
+}
+
 /** The page `docs/precision.md`. */
 export function renderPrecision(findings: PrecisionFindings): string {
-  const { machine } = findings;
+  const { machine, texts, scores, kvScores, kvSpeeds } = findings;
   return `# Precision
 
 Made by \`npm run precision\`; do not edit. Measured with the demo model (SmolLM2-135M-Instruct, GGUF Q4_1) on ${machine}.
@@ -120,8 +137,8 @@ Made by \`npm run precision\`; do not edit. Measured with the demo model (SmolLM
 | w8 | 8 bits in blocks of 32, float16 scales: 8.5 bits a weight | 8 bits, each row by itself in blocks of 32 |
 | w4 | 4 bits in blocks of 32, float16 scales and minima: 5 bits a weight; the head 8 bits, unless the file holds it in 4 | as w8 |
 
-These are the precisions of a CPU; a GPU's ([GPU](gpu.md)) nothing here measures. In all three
-adapters, attention, norms and the KV cache compute in float32, and a row's answer is the same bits alone and in any batch: a row is
+These are the precisions of a CPU; a GPU's ([GPU](gpu.md)) nothing here measures. In all three adapters, attention, norms and
+(unless \`--kv-dtype\` says otherwise) the KV cache compute in float32, and a row's answer is the same bits alone and in any batch: a row is
 rounded by itself, never together with others. Quants that a GGUF file holds are kept as they are
 (Q4_0, Q4_1 in w4; Q8_0, Q4_0 in w8); other weights are fitted.
 
@@ -129,7 +146,7 @@ rounded by itself, never together with others. Quants that a GGUF file holds are
 
 Texts of \`bench/precision/texts/\` in windows of ${WINDOW} tokens, each token predicted from those before it in its window.
 
-${qualityTable(findings)}
+${qualityTable('precision', texts, scores)}
 
 The file of this model holds blocks of 4 bits, which \`w4\` keeps: its change is that of rounded activations alone. \`w8\` fits
 each block once more. Weights that come in float lose much more in 4 bits than these figures say, which is why \`auto\` takes
@@ -159,7 +176,17 @@ ${within(findings.adapters, 'w4', 'int4')} over w4. The texts are not what the a
 falls. What a factor loses is \`native/tests/adapters.rs\`' to measure: the products
 B·A of these adapters are off by 0.6 % of their norm in int8 and by 8.5 % in int4, in the median of their modules.
 
-${findings.speed}## What \`--precision auto\` takes
+${findings.speed}## Keys and values of 16 bits
+
+\`--kv-dtype f16\` and \`bf16\` keep keys and values in half of the memory: the same \`--kv-memory\` holds twice the tokens, and
+a step reads half the bytes of what was said before. Numbers are rounded to nearest once, when they are written; scores,
+weights and sums stay float32, and a row's answer stays the same bits alone and in any batch. float16 is the closer of the two, and
+holds numbers up to 65,504: where a model's keys or values exceed that, its answers fail by name, and \`bf16\` has float32's range.
+Beside float32 weights:
+
+${qualityTable('keys and values', texts, kvScores)}
+${kvSpeeds === null ? '' : `\nAll in turn, base only, medians; in brackets against float32:\n\n${longTable(kvSpeeds)}\n`}
+## What \`--precision auto\` takes
 
 - \`w4\` where the file holds its matrices in 4-bit blocks (Q4_0, Q4_1), else \`w8\`: both stay within 1 % of float32's perplexity.
 - \`f32\` where the CPU runs the portable kernels, whose integer products are slower than those of float32, if the weights

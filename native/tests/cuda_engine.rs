@@ -488,6 +488,8 @@ fn what_the_device_cannot_do_is_refused_by_name() {
     let refused = |manifest, options: &EngineOptions| Engine::open(manifest, options).err().unwrap().message;
     let int4 = EngineOptions { factors: FactorStorage::Int4, ..options.clone() };
     assert!(refused(Toy::manifest(), &int4).contains("file or int8"));
+    let narrow = EngineOptions { kv_dtype: Dtype::F16, ..options.clone() };
+    assert!(refused(Toy::manifest(), &narrow).contains("kvDtype"));
     let mut panels = Toy::manifest();
     panels.sites[0].modules[0].weight.format = loramux_native::manifest::Precision::F32Panels;
     assert!(refused(panels, &options).contains("row by row"));

@@ -30,6 +30,7 @@ mod tolerance {
 }
 
 const STORED: [Stored; 5] = [Stored::Float(Dtype::F32), Stored::Float(Dtype::F16), Stored::Float(Dtype::Bf16), Stored::Int8, Stored::Int4];
+const KV_DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 const RANKS: [usize; 8] = [1, 2, 3, 8, 16, 17, 64, 256];
 const WIDTHS: [usize; 8] = [1, 7, 16, 24, 33, 576, 600, 1536];
 const ROWS: [usize; 7] = [1, 2, 3, 4, 7, 16, 33];
@@ -351,14 +352,15 @@ fn grid() -> Vec<(Stored, usize, usize, usize)> {
 /// Keys and values of one head in pages, everything that is not visible NaN.
 struct Paged {
     dim: usize,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    dtype: Dtype,
+    keys: Vec<u8>,
+    values: Vec<u8>,
     table: Vec<i32>,
 }
 
 impl Paged {
-    /// `k`, `v` f32 [ctx, dim]; positions before `begin` are garbage as well.
-    fn new(rng: &mut Rng, k: &[f32], v: &[f32], dim: usize, begin: usize) -> Self {
+    /// `k`, `v` f32 [ctx, dim], numbers of `dtype`; positions before `begin` are garbage as well.
+    fn new(rng: &mut Rng, dtype: Dtype, k: &[f32], v: &[f32], dim: usize, begin: usize) -> Self {
         let ctx = k.len() / dim;
         let padded = dim.next_multiple_of(LANES);
         let pages = ctx.div_ceil(PAGE);
@@ -374,7 +376,7 @@ impl Paged {
                 values[(page * PAGE + slot) * padded + d] = v[position * dim + d];
             }
         }
-        Self { dim, keys, values, table }
+        Self { dim, dtype, keys: bytes_of(dtype, &keys), values: bytes_of(dtype, &values), table }
     }
 
     fn attend(&self, set: &Kernels, q: &[f32], begin: usize, end: usize, scale: f32) -> Vec<f32> {
@@ -387,6 +389,7 @@ impl Paged {
             group,
             dim: self.dim,
             padded_dim,
+            dtype: self.dtype,
             keys: self.keys.as_ptr(),
             key_stride: self.dim * PAGE,
             values: self.values.as_ptr(),
@@ -402,6 +405,11 @@ impl Paged {
         assert_eq!(scores.last(), Some(&GUARD), "wrote past its scratch");
         out
     }
+}
+
+/// Numbers of `dtype` within ±1: what is added up is then exactly what the kernel reads.
+fn rounded(rng: &mut Rng, dtype: Dtype, n: usize) -> Vec<f32> {
+    rng.floats(n, 1.0).into_iter().map(|v| round_to(dtype, v)).collect()
 }
 
 fn attention_reference(q: &[f32], k: &[f32], v: &[f32], begin: usize, end: usize, scale: f32) -> Vec<f64> {
@@ -420,18 +428,18 @@ fn attention_matches_the_reference_whatever_group_page_order_and_garbage() {
     let sets = sets();
     let mut rng = Rng(3);
     let mut worst = Worst::default();
-    for dim in [8, 24, 64, 80, 128] {
+    for (dim, dtype) in [8, 24, 64, 80, 128].into_iter().flat_map(|dim| KV_DTYPES.map(|dtype| (dim, dtype))) {
         for (n, end) in [1, 2, 15, 16, 17, 31, 32, 33, 47, 100, 160, 257, 300].into_iter().enumerate() {
-            let (k, v) = (rng.floats(end * dim, 1.0), rng.floats(end * dim, 1.0));
+            let (k, v) = (rounded(&mut rng, dtype, end * dim), rounded(&mut rng, dtype, end * dim));
             let group = 1 + (n + dim / 8) % 7;
             let q = rng.floats(group * dim, 3.0);
             let scale = 1.0 / (dim as f32).sqrt();
             for window in [end, 1, 5, 16, 40] {
                 let begin = end.saturating_sub(window);
-                let paged = Paged::new(&mut rng, &k, &v, dim, begin);
-                let moved = Paged::new(&mut rng, &k, &v, dim, begin);
+                let paged = Paged::new(&mut rng, dtype, &k, &v, dim, begin);
+                let moved = Paged::new(&mut rng, dtype, &k, &v, dim, begin);
                 for set in &sets {
-                    let what = || format!("{} attend dim {dim} positions {begin}..{end} group {group}", set.name);
+                    let what = || format!("{} attend {dtype:?} dim {dim} positions {begin}..{end} group {group}", set.name);
                     let found = paged.attend(set, &q, begin, end, scale);
                     for (q, found) in q.chunks_exact(dim).zip(found.chunks_exact(dim)) {
                         for (found, wanted) in found.iter().zip(attention_reference(q, &k, &v, begin, end, scale)) {
@@ -455,15 +463,16 @@ fn attention_of_every_group_size_and_context() {
     let dim = 16;
     let mut worst = Worst::default();
     for end in 1..=300 {
-        let (k, v) = (rng.floats(end * dim, 1.0), rng.floats(end * dim, 1.0));
+        let dtype = KV_DTYPES[end / 7 % 3];
+        let (k, v) = (rounded(&mut rng, dtype, end * dim), rounded(&mut rng, dtype, end * dim));
         let group = 1 + end % 7;
         let q = rng.floats(group * dim, 2.0);
-        let paged = Paged::new(&mut rng, &k, &v, dim, 0);
+        let paged = Paged::new(&mut rng, dtype, &k, &v, dim, 0);
         for set in &sets {
             let found = paged.attend(set, &q, 0, end, 0.25);
             for (q, found) in q.chunks_exact(dim).zip(found.chunks_exact(dim)) {
                 for (found, wanted) in found.iter().zip(attention_reference(q, &k, &v, 0, end, 0.25)) {
-                    worst.see(*found, wanted, 1.0, tolerance::ATTEND, &|| format!("{} attend {end} group {group}", set.name));
+                    worst.see(*found, wanted, 1.0, tolerance::ATTEND, &|| format!("{} attend {dtype:?} {end} group {group}", set.name));
                 }
             }
         }
@@ -475,7 +484,7 @@ fn attention_hands_nan_on_instead_of_hiding_it() {
     let mut rng = Rng(5);
     let (dim, end) = (8, 20);
     let (k, v) = (rng.floats(end * dim, 1.0), rng.floats(end * dim, 1.0));
-    let paged = Paged::new(&mut rng, &k, &v, dim, 0);
+    let paged = Paged::new(&mut rng, Dtype::F32, &k, &v, dim, 0);
     let mut q = rng.floats(2 * dim, 1.0);
     q[3] = f32::NAN;
     for set in sets() {

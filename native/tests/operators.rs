@@ -171,6 +171,36 @@ fn rounded_factors_stay_near_and_depend_on_no_neighbour() {
 }
 
 #[test]
+fn keys_and_values_of_16_bits_stay_near_and_depend_on_no_neighbour() {
+    if !runtime_ready() {
+        return;
+    }
+    let mut rng = Rng(8);
+    let toy = Toy::new(Variant::default());
+    let tokens = prompt(&mut rng, 37);
+    let prompts: Vec<_> = (0..12).map(|i| prompt(&mut rng, [1, 2, 3, 5, 16, 17, 33][i % 7])).collect();
+    let shapes = load_shapes(12, &mut rng);
+    // Half a unit in the last place of numbers of the order of 1, of which a few dozen are added up.
+    for (kv_dtype, tolerance) in [(Dtype::F16, 5e-3), (Dtype::Bf16, 4e-2)] {
+        let mut engine = Engine::open(Toy::manifest(), &EngineOptions { kv_dtype, ..toy.options(2) }).unwrap();
+        let part = [Part { tokens: &tokens, past: 0, pages: &[5, 2, 9], entry: -1 }];
+        let found = logits(&mut engine, batch_of(&part, vec![]));
+        let pairs = toy.reference(&tokens, &[]).concat().into_iter().zip(found.concat());
+        let worst = pairs.map(|(wanted, found)| (f64::from(found) - wanted).abs()).fold(0.0, f64::max);
+        println!("{kv_dtype:?} keys and values: largest difference {worst:.2e}");
+        assert!(worst > LOGITS_TOLERANCE && worst < tolerance, "{kv_dtype:?}: off by {worst}");
+        let table: Vec<_> = pool().iter().map(|adapter| vec![(make_resident(&engine, adapter), 1.0)]).collect();
+        for (shape, entries) in &shapes {
+            let together = generate(&mut engine, &prompts, entries, &table, &(0..12).collect::<Vec<_>>());
+            for (i, mixed) in together.iter().enumerate() {
+                let alone = generate(&mut engine, &prompts, entries, &table, &[i]);
+                assert_eq!(bits(&mixed.concat()), bits(&alone[0].concat()), "{kv_dtype:?}, {shape}: sequence {i}");
+            }
+        }
+    }
+}
+
+#[test]
 fn more_threads_change_no_bit() {
     if !runtime_ready() {
         return;

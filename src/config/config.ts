@@ -1,7 +1,7 @@
 import type { AdapterDtype } from '../core/adapter.js';
 import type { HostRule } from '../core/adapter-fetch.js';
 import type { DeviceFallback, DeviceSetting } from '../core/device.js';
-import type { Precision } from '../core/model-manifest.js';
+import type { KvDtype, Precision } from '../core/model-manifest.js';
 
 /** Everything a start of the server is told, checked and complete. Frozen; nothing else reads flags or environment. */
 export interface Config {
@@ -33,6 +33,8 @@ export interface Config {
   readonly precision: Precision | 'auto' | null;
   /** How the factors of adapters are kept. */
   readonly adapterDtype: AdapterDtype;
+  /** Null = float32 on a CPU, the activations' type on a GPU. */
+  readonly kvDtype: KvDtype | null;
   readonly device: DeviceSetting;
   /** Whether the CPU may take the place of a GPU; null = with `auto` only. */
   readonly deviceFallback: DeviceFallback | null;

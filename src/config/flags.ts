@@ -174,6 +174,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     defaultText: 'file',
     help: 'file (factors of adapters as they came), int8 (half of float16: faster with many adapters, approximate) or int4 (half of int8, coarser)',
   },
+  kvDtype: {
+    flag: 'kv-dtype',
+    value: 'DTYPE',
+    parse: choice(['f32', 'f16', 'bf16'], { auto: 'name a type: f32 is exact, f16 and bf16 take half of the memory' }),
+    fallback: () => null,
+    defaultText: 'f32 on a CPU; a GPU takes that of its activations',
+    help: 'type of keys and values on a CPU: f32 (reference), f16 or bf16 (twice the tokens in --kv-memory, approximate)',
+  },
   device: {
     flag: 'device',
     value: 'DEVICE',

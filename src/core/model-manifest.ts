@@ -23,6 +23,9 @@ export function elementBytes({ embedding }: Pick<ModelManifest, 'embedding'>): n
   return embedding.weight.format === 'f32' ? 4 : 2;
 }
 
+/** Numbers of the KV cache on a CPU; on a GPU they are the activations'. */
+export type KvDtype = 'f32' | 'f16' | 'bf16';
+
 /** Decoder families whose graph we build. */
 export type Architecture = 'llama' | 'mistral' | 'qwen2';
 

@@ -1,5 +1,6 @@
 import type { AdapterDtype } from '../core/adapter.js';
 import type { Constraint } from '../core/constraint.js';
+import type { KvDtype } from '../core/model-manifest.js';
 import type { StepBatch, StepOutput } from '../core/step.js';
 
 /** Types of the native addon, written by hand beside its exports in native/src/lib.rs. */
@@ -175,6 +176,8 @@ export interface NativeEngineOptions {
   readonly tokenCount: number;
   /** `file` when absent. */
   readonly adapterDtype?: AdapterDtype;
+  /** Of keys and values on a CPU, `f32` when absent; refused with `cuda`. */
+  readonly kvDtype?: KvDtype;
   /** The GPU that computes, by its place in `cudaDevices()`; the CPU when absent. */
   readonly cuda?: {
     readonly device: number;

@@ -1,5 +1,5 @@
 import { LoramuxError } from '../core/errors.js';
-import type { DecoderConfig } from '../core/model-manifest.js';
+import type { DecoderConfig, KvDtype } from '../core/model-manifest.js';
 
 /** Tokens per KV block, and float32 lanes of a vector on a CPU: what the native pages are made of. */
 const BLOCK_SIZE = 16;
@@ -15,10 +15,10 @@ export function deviceBlockBytes(config: DecoderConfig, elementBytes: number): n
   return config.layers * config.kvHeads * BLOCK_SIZE * 2 * config.headDim * elementBytes;
 }
 
-/** The same on a CPU: keys [dim, slot] and values [slot, dim padded to whole vectors], float32. */
-export function hostBlockBytes(config: DecoderConfig): number {
+/** The same on a CPU: keys [dim, slot] and values [slot, dim padded to whole vectors]. */
+export function hostBlockBytes(config: DecoderConfig, kvDtype: KvDtype): number {
   const paddedDim = Math.ceil(config.headDim / BLOCK_SIZE) * BLOCK_SIZE;
-  return config.layers * config.kvHeads * BLOCK_SIZE * (config.headDim + paddedDim) * 4;
+  return config.layers * config.kvHeads * BLOCK_SIZE * (config.headDim + paddedDim) * (kvDtype === 'f32' ? 4 : 2);
 }
 
 /**

@@ -3,7 +3,7 @@ import type { AdminCall, AdminReply, EngineState } from '../core/adapter-admin.j
 import type { FetchSettings } from '../core/adapter-fetch.js';
 import type { EngineLimits } from '../core/engine-client.js';
 import type { ErrorRecord } from '../core/errors.js';
-import type { PreparedModel } from '../core/model-manifest.js';
+import type { KvDtype, PreparedModel } from '../core/model-manifest.js';
 import type { GenerateRequest } from '../core/request.js';
 import type { Telemetry } from '../core/telemetry.js';
 import type { PackedEvents } from './packed-events.js';
@@ -42,6 +42,8 @@ export interface WorkerStart {
   readonly maxAdapterBytes?: number;
   /** `file` when absent. */
   readonly adapterDtype?: AdapterDtype;
+  /** `f32` when absent; a GPU has none. */
+  readonly kvDtype?: KvDtype;
   /** The GPU that computes; the CPU when absent. */
   readonly cuda?: CudaStart;
   readonly threads: number;

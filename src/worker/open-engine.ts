@@ -36,11 +36,12 @@ export async function openEngine(
   const { manifest, directory } = start.model;
   const { cuda } = start;
   const { config } = manifest;
-  const blockBytes = cuda === undefined ? hostBlockBytes(config) : deviceBlockBytes(config, elementBytes(manifest));
+  const { adapterDtype = 'file', kvDtype = 'f32' } = start;
+  const blockBytes =
+    cuda === undefined ? hostBlockBytes(config, kvDtype) : deviceBlockBytes(config, elementBytes(manifest));
   const { kvBlocks, maxModelLen } = sizeEngine(config, blockBytes, start.kvMemoryBytes, start.maxModelLen);
   const { threads, maxSequences, maxBatchTokens, maxPrefillRows, maxQueue, prefixCache, speculation, tokenCount } =
     start;
-  const { adapterDtype = 'file' } = start;
   const native = await binding.Engine.open(JSON.stringify(manifest), {
     directory,
     threads,
@@ -50,7 +51,7 @@ export async function openEngine(
     kvBlocks,
     tokenCount,
     adapterDtype,
-    ...(cuda === undefined ? {} : { cuda: { device: cuda.device, graphs: cuda.graphs } }),
+    ...(cuda === undefined ? { kvDtype } : { cuda: { device: cuda.device, graphs: cuda.graphs } }),
   });
   await warmUp(native);
   const engine = wrap(native);

@@ -82,6 +82,7 @@ async function verifyFaulty(fault: Fault): Promise<{ equal: boolean; text: strin
     threads: 1,
     maxAdapterBytes: 2 ** 30,
     adapterDtype: 'file',
+    kvDtype: 'f32',
     rounds: 2,
     seed: 11,
     print: (line) => lines.push(line),

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { AdapterRegistry } from '../../src/adapters/registry.js';
 import type { AdapterDtype } from '../../src/core/adapter.js';
-import type { PreparedModel } from '../../src/core/model-manifest.js';
+import type { KvDtype, PreparedModel } from '../../src/core/model-manifest.js';
 import {
   type GenerateRequest,
   GREEDY_SAMPLING,
@@ -35,6 +35,7 @@ export interface DirectOptions {
   /** Steps are planned, where that may be, while the one before runs. */
   readonly ahead?: boolean;
   readonly adapterDtype?: AdapterDtype;
+  readonly kvDtype?: KvDtype;
   /** The CPU when not given. */
   readonly cuda?: NativeEngineOptions['cuda'];
 }
@@ -84,6 +85,7 @@ export class DirectEngine {
       kvBlocks: sizes.kvBlocks,
       tokenCount: tokenizer.vocabSize(),
       adapterDtype: options.adapterDtype ?? 'file',
+      ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
       ...(options.cuda === undefined ? {} : { cuda: options.cuda }),
     });
     const registry = new AdapterRegistry({

@@ -3,17 +3,20 @@
 use crate::Load;
 use loramux_native::kernels::attention::{Attend, PAGE};
 use loramux_native::kernels::dispatch::Kernels;
+use loramux_native::kernels::simd::Dtype;
 
 const KV_HEADS: usize = 3;
 const GROUP: usize = 3;
 const DIM: usize = 64;
-/// Floats of one page of all heads.
-const PAGE_FLOATS: usize = KV_HEADS * DIM * PAGE;
+/// Elements of one page of all heads.
+const PAGE_ELEMENTS: usize = KV_HEADS * DIM * PAGE;
 
 /// A row of SmolLM2-135M's attention; each run takes pages of another place.
 pub struct Row<'a> {
     set: &'static Kernels,
     context: usize,
+    dtype: Dtype,
+    /// The pool holds only tiny numbers, whatever the element type that its bytes are read as.
     keys: &'a [f32],
     values: &'a [f32],
     q: Vec<f32>,
@@ -24,11 +27,12 @@ pub struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// Half of `pool` is keys.
-    pub fn new(set: &'static Kernels, pool: &'a [f32], context: usize) -> Self {
+    pub fn new(set: &'static Kernels, pool: &'a [f32], context: usize, dtype: Dtype) -> Self {
         let (keys, values) = pool.split_at(pool.len() / 2);
         Self {
             set,
             context,
+            dtype,
             keys,
             values,
             q: vec![0.01; KV_HEADS * GROUP * DIM],
@@ -41,11 +45,11 @@ impl<'a> Row<'a> {
 
 impl Load for Row<'_> {
     fn name(&self) -> String {
-        format!("{}/attention/context {}", self.set.name, self.context)
+        format!("{}/attention {:?}/context {}", self.set.name, self.dtype, self.context)
     }
 
     fn run(&mut self) {
-        let count = self.keys.len() / PAGE_FLOATS;
+        let count = self.keys.len() * size_of::<f32>() / (PAGE_ELEMENTS * self.dtype.size());
         for page in &mut self.pages {
             // A stride without common factor with the number of pages: blocks of a running server lie anywhere.
             self.next = (self.next + 389) % count;
@@ -58,10 +62,11 @@ impl Load for Row<'_> {
                 group: GROUP,
                 dim: DIM,
                 padded_dim: DIM,
-                keys: self.keys[head * DIM * PAGE..].as_ptr(),
-                key_stride: PAGE_FLOATS,
-                values: self.values[head * DIM * PAGE..].as_ptr(),
-                value_stride: PAGE_FLOATS,
+                dtype: self.dtype,
+                keys: self.keys.as_ptr().cast::<u8>().wrapping_add(head * DIM * PAGE * self.dtype.size()),
+                key_stride: PAGE_ELEMENTS,
+                values: self.values.as_ptr().cast::<u8>().wrapping_add(head * DIM * PAGE * self.dtype.size()),
+                value_stride: PAGE_ELEMENTS,
                 block_table: self.pages.as_ptr(),
                 begin: 0,
                 end: self.context,
@@ -74,7 +79,7 @@ impl Load for Row<'_> {
     }
 
     fn bytes(&self) -> usize {
-        2 * KV_HEADS * DIM * self.context * 4
+        2 * KV_HEADS * DIM * self.context * self.dtype.size()
     }
 
     fn operations(&self) -> usize {

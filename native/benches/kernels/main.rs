@@ -84,7 +84,9 @@ fn main() {
     let bytes = unsafe { std::slice::from_raw_parts(memory.as_ptr().cast(), memory.len() * 4) };
     for (at, set) in available().into_iter().enumerate() {
         for context in CONTEXTS {
-            measure(&mut criterion, attention::Row::new(set, &memory, context));
+            for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+                measure(&mut criterion, attention::Row::new(set, &memory, context, dtype));
+            }
         }
         for matrix in dense::MATRICES {
             for rows in dense::ROWS {

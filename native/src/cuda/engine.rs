@@ -19,6 +19,7 @@ use crate::adapters::plan::AdapterPlan;
 use crate::adapters::safetensors::File;
 use crate::adapters::store::{AdapterStore, Resident};
 use crate::error::{Code, Error, Result, guard};
+use crate::kernels::simd::Dtype;
 use crate::kv::rope::Rope;
 use crate::manifest::{DecoderConfig, Manifest};
 use crate::sampler::NO_TOKEN;
@@ -336,6 +337,12 @@ fn check_model(manifest: &Manifest, options: &EngineOptions) -> Result<()> {
     }
     if options.factors == FactorStorage::Int4 {
         return Err(Error::new(Code::Native, "engine options, adapterDtype: expected file or int8 on a CUDA device, got int4"));
+    }
+    if options.kv_dtype != Dtype::F32 {
+        return Err(Error::new(
+            Code::Native,
+            "engine options, kvDtype: keys and values have the model's type on a CUDA device, expected none",
+        ));
     }
     Ok(())
 }

@@ -2,14 +2,51 @@
 //!
 //! Keys lie transposed in their page, `[dim, slot]`, so that the scores of a page's 16 slots are one vector and need no
 //! lane sums; values lie `[slot, dim]`. Pages are walked in absolute order and each page starts at a multiple of its
-//! size, so a row's sums have one order whatever the batch or the prefill chunk.
+//! size, so a row's sums have one order whatever the batch or the prefill chunk. Elements of 16 bits widen to float32 as they
+//! are loaded; all sums are float32's.
 
-use super::simd::{LANES, Simd};
+use super::simd::{Dtype, LANES, Simd};
 
 /// Slots of one KV page: as many as a vector has lanes.
 pub const PAGE: usize = LANES;
 /// How many pages ahead of its reads a kernel asks for memory. Pages lie anywhere, so no hardware guesses the next one.
 const PREFETCH_PAGES: usize = 2;
+const LINE_BYTES: usize = 64;
+
+/// Widens LANES numbers of keys or values.
+trait Element {
+    /// Bytes.
+    const SIZE: usize;
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V;
+}
+struct F32;
+struct F16;
+struct Bf16;
+// SAFETY (all blocks below): the caller vouches for LANES numbers at p.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Element for F32 {
+    const SIZE: usize = 4;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
+        unsafe { S::load(p.cast()) }
+    }
+}
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Element for F16 {
+    const SIZE: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
+        unsafe { S::load_f16(p.cast()) }
+    }
+}
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Element for Bf16 {
+    const SIZE: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
+        unsafe { S::load_bf16(p.cast()) }
+    }
+}
 
 /// One row's attention within one group of query heads.
 pub struct Attend {
@@ -19,11 +56,13 @@ pub struct Attend {
     pub dim: usize,
     /// `dim` rounded up to LANES: the row length of a page of values.
     pub padded_dim: usize,
-    /// Page `b` of this layer and head: keys f32 [dim, PAGE] at `keys + b · key_stride`,
-    /// values f32 `[PAGE, padded_dim]` at `values + b · value_stride`.
-    pub keys: *const f32,
+    /// Of keys and values.
+    pub dtype: Dtype,
+    /// Page `b` of this layer and head: keys [dim, PAGE] at element `b · key_stride`, values `[PAGE, padded_dim]` at element
+    /// `b · value_stride`.
+    pub keys: *const u8,
     pub key_stride: usize,
-    pub values: *const f32,
+    pub values: *const u8,
     pub value_stride: usize,
     /// int32 [ceil(end / PAGE)]: page of each 16 positions.
     pub block_table: *const i32,
@@ -42,15 +81,27 @@ pub struct Attend {
 /// `begin < end`, and the CPU has `S`.
 #[inline(always)]
 pub unsafe fn attend<S: Simd>(args: &Attend) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match args.dtype {
+            Dtype::F32 => attend_as::<S, F32>(args),
+            Dtype::F16 => attend_as::<S, F16>(args),
+            Dtype::Bf16 => attend_as::<S, Bf16>(args),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn attend_as<S: Simd, E: Element>(args: &Attend) {
     let mut head = 0;
     while head < args.group {
         // SAFETY: head + tile ≤ group; everything else is passed on.
         unsafe {
             match args.group - head {
-                1 => attend_heads::<S, 1>(args, head),
-                2 => attend_heads::<S, 2>(args, head),
-                3 => attend_heads::<S, 3>(args, head),
-                _ => attend_heads::<S, 4>(args, head),
+                1 => attend_heads::<S, E, 1>(args, head),
+                2 => attend_heads::<S, E, 2>(args, head),
+                3 => attend_heads::<S, E, 3>(args, head),
+                _ => attend_heads::<S, E, 4>(args, head),
             }
         }
         head += 4;
@@ -58,7 +109,7 @@ pub unsafe fn attend<S: Simd>(args: &Attend) {
 }
 
 #[inline(always)]
-unsafe fn attend_heads<S: Simd, const G: usize>(args: &Attend, head: usize) {
+unsafe fn attend_heads<S: Simd, E: Element, const G: usize>(args: &Attend, head: usize) {
     // SAFETY: see `attend`; scratch rows are `stride` long, one per head of the tile.
     unsafe {
         let first_page = args.begin / PAGE;
@@ -68,16 +119,18 @@ unsafe fn attend_heads<S: Simd, const G: usize>(args: &Attend, head: usize) {
 
         let mut top = [S::splat(f32::NEG_INFINITY); G];
         for page in first_page..last_page {
-            let keys = args.keys.add(page_index(args, page) * args.key_stride);
-            let ahead = page_ahead(args, page, last_page, (args.keys, args.key_stride));
+            let keys = args.keys.add(page_index(args, page) * args.key_stride * E::SIZE);
+            let ahead = page_ahead(args, page, last_page, (args.keys, args.key_stride * E::SIZE));
             let mut even = [S::splat(0.0); G];
             let mut odd = [S::splat(0.0); G];
             let mut d = 0;
             while d + 2 <= args.dim {
-                S::prefetch(ahead.wrapping_add(d * PAGE).cast());
-                S::prefetch(ahead.wrapping_add((d + 1) * PAGE).cast());
-                let k0 = S::load(keys.add(d * PAGE));
-                let k1 = S::load(keys.add((d + 1) * PAGE));
+                S::prefetch(ahead.wrapping_add(d * PAGE * E::SIZE));
+                if PAGE * E::SIZE >= LINE_BYTES {
+                    S::prefetch(ahead.wrapping_add((d + 1) * PAGE * E::SIZE));
+                }
+                let k0 = E::load::<S>(keys.add(d * PAGE * E::SIZE));
+                let k1 = E::load::<S>(keys.add((d + 1) * PAGE * E::SIZE));
                 for g in 0..G {
                     even[g] = S::mul_add(S::splat(*q.add(g * args.dim + d)), k0, even[g]);
                     odd[g] = S::mul_add(S::splat(*q.add(g * args.dim + d + 1)), k1, odd[g]);
@@ -85,7 +138,7 @@ unsafe fn attend_heads<S: Simd, const G: usize>(args: &Attend, head: usize) {
                 d += 2;
             }
             if d < args.dim {
-                let k0 = S::load(keys.add(d * PAGE));
+                let k0 = E::load::<S>(keys.add(d * PAGE * E::SIZE));
                 for g in 0..G {
                     even[g] = S::mul_add(S::splat(*q.add(g * args.dim + d)), k0, even[g]);
                 }
@@ -115,13 +168,13 @@ unsafe fn attend_heads<S: Simd, const G: usize>(args: &Attend, head: usize) {
         let mut c = 0;
         while c < args.dim {
             if S::WIDE_TILES && c + 4 * LANES <= args.padded_dim {
-                weigh_values::<S, G, 4>(args, q, c, first_page, last_page, stride, &inverse);
+                weigh_values::<S, E, G, 4>(args, q, c, first_page, last_page, stride, &inverse);
                 c += 4 * LANES;
             } else if c + 2 * LANES <= args.padded_dim {
-                weigh_values::<S, G, 2>(args, q, c, first_page, last_page, stride, &inverse);
+                weigh_values::<S, E, G, 2>(args, q, c, first_page, last_page, stride, &inverse);
                 c += 2 * LANES;
             } else {
-                weigh_values::<S, G, 1>(args, q, c, first_page, last_page, stride, &inverse);
+                weigh_values::<S, E, G, 1>(args, q, c, first_page, last_page, stride, &inverse);
                 c += LANES;
             }
         }
@@ -130,7 +183,7 @@ unsafe fn attend_heads<S: Simd, const G: usize>(args: &Attend, head: usize) {
 
 /// Columns `c .. c + C·LANES` of the output; none past `padded_dim`.
 #[inline(always)]
-unsafe fn weigh_values<S: Simd, const G: usize, const C: usize>(
+unsafe fn weigh_values<S: Simd, E: Element, const G: usize, const C: usize>(
     args: &Attend,
     out: *mut f32,
     c: usize,
@@ -143,16 +196,19 @@ unsafe fn weigh_values<S: Simd, const G: usize, const C: usize>(
     unsafe {
         let mut acc = [[S::splat(0.0); C]; G];
         for page in first_page..last_page {
-            let values = args.values.add(page_index(args, page) * args.value_stride + c);
-            let ahead = page_ahead(args, page, last_page, (args.values, args.value_stride)).wrapping_add(c);
+            let values = args.values.add((page_index(args, page) * args.value_stride + c) * E::SIZE);
+            let ahead = page_ahead(args, page, last_page, (args.values, args.value_stride * E::SIZE)).wrapping_add(c * E::SIZE);
             let from = args.begin.max(page * PAGE) - page * PAGE;
             let to = args.end.min((page + 1) * PAGE) - page * PAGE;
             for slot in from..to {
                 let mut v = [S::splat(0.0); C];
                 for (part, v) in v.iter_mut().enumerate() {
-                    let at = slot * args.padded_dim + part * LANES;
-                    S::prefetch(ahead.wrapping_add(at).cast());
-                    *v = S::load(values.add(at));
+                    let at = (slot * args.padded_dim + part * LANES) * E::SIZE;
+                    // Vectors that share a line ask for it once.
+                    if part * LANES * E::SIZE % LINE_BYTES == 0 {
+                        S::prefetch(ahead.wrapping_add(at));
+                    }
+                    *v = E::load::<S>(values.add(at));
                 }
                 for (g, sums) in acc.iter_mut().enumerate() {
                     let p = S::splat(*args.scores.add(g * stride + page * PAGE + slot));
@@ -181,10 +237,10 @@ unsafe fn page_index(args: &Attend, page: usize) -> usize {
     unsafe { *args.block_table.add(page) as usize }
 }
 
-/// Where the page lies that is read a few pages after `page`; `pool` is its page 0 and the stride between pages. An address
+/// Where the page lies that is read a few pages after `page`; `pool` is its page 0 and the bytes between pages. An address
 /// to ask for, not to read.
 #[inline(always)]
-unsafe fn page_ahead(args: &Attend, page: usize, last_page: usize, (first, stride): (*const f32, usize)) -> *const f32 {
+unsafe fn page_ahead(args: &Attend, page: usize, last_page: usize, (first, stride): (*const u8, usize)) -> *const u8 {
     // SAFETY: stays below last_page, as `page` does.
     let page = unsafe { page_index(args, (page + PREFETCH_PAGES).min(last_page - 1)) };
     first.wrapping_add(page * stride)

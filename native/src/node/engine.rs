@@ -10,6 +10,7 @@ use crate::adapters::plan::AdapterPlan;
 use crate::adapters::safetensors::File;
 use crate::error::{Code, Error, Result, guard};
 use crate::kernels::attention::PAGE;
+use crate::kernels::simd::Dtype;
 use crate::manifest::Manifest;
 use crate::session::context::StepLimits;
 use crate::session::core::Kept;
@@ -32,6 +33,7 @@ pub struct EngineOptionsObject {
     pub kv_blocks: u32,
     pub token_count: u32,
     pub adapter_dtype: Option<String>,
+    pub kv_dtype: Option<String>,
     pub cuda: Option<CudaObject>,
 }
 
@@ -224,6 +226,14 @@ impl Engine {
                             Code::Native,
                             format!("engine options, adapterDtype: expected file, int8 or int4, got {found}"),
                         ));
+                    }
+                },
+                kv_dtype: match options.kv_dtype.as_deref() {
+                    None | Some("f32") => Dtype::F32,
+                    Some("f16") => Dtype::F16,
+                    Some("bf16") => Dtype::Bf16,
+                    Some(found) => {
+                        return Err(Error::new(Code::Native, format!("engine options, kvDtype: expected f32, f16 or bf16, got {found}")));
                     }
                 },
             };

@@ -108,13 +108,13 @@ unsafe fn append_row(env: &OpEnv, node: &AttentionNode, row: Row, qkv: *const f3
         }
         let Some(slot) = row.slot else { return };
         let keys = std::slice::from_raw_parts(qkv.add(node.heads * dim), node.kv_heads * dim);
-        let values = qkv.add((node.heads + node.kv_heads) * dim);
+        let values = std::slice::from_raw_parts(qkv.add((node.heads + node.kv_heads) * dim), node.kv_heads * dim);
         SCORES.with_borrow_mut(|scratch| {
-            for (head, key) in keys.chunks_exact(dim).enumerate() {
+            for (head, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
                 scratch.clear();
                 scratch.extend_from_slice(key);
                 env.rope.rotate(scratch, row.position);
-                env.kv.write(node.layer, head, slot, scratch.as_ptr(), values.add(head * dim));
+                env.kv.write(node.layer, head, slot, scratch, value);
             }
         });
     }
@@ -147,6 +147,7 @@ fn attend_rows(
                 group,
                 dim: node.dim,
                 padded_dim: env.kv.padded_dim,
+                dtype: env.kv.dtype,
                 keys: env.kv.keys(node.layer, head),
                 key_stride: env.kv.key_stride(),
                 values: env.kv.values(node.layer, head),

@@ -56,7 +56,7 @@ impl CpuCore {
             kernels,
             context: Arc::new(ContextSlot::default()),
             threads: options.threads,
-            kv: KvPages::new(c.layers, options.limits.kv_pages, c.kv_heads, c.head_dim)?,
+            kv: KvPages::new(c.layers, options.limits.kv_pages, c.kv_heads, c.head_dim, options.kv_dtype)?,
             rope: Rope::new(&c.rope_inverse_frequencies, c.rope_scale, options.limits.max_model_len),
             sites: manifest.sites.iter().map(|site| (site.in_features, site.out_features)).collect(),
             norms: manifest.norms.len(),

@@ -10,6 +10,7 @@ use crate::adapters::plan::AdapterPlan;
 use crate::adapters::safetensors::File;
 use crate::constraint::store::{ConstraintStore, InUse};
 use crate::error::{Code, Error, Result};
+use crate::kernels::simd::Dtype;
 use crate::manifest::Manifest;
 use crate::weights::Weights;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub struct EngineOptions {
     /// Ids at or above this are never sampled.
     pub token_count: usize,
     pub factors: FactorStorage,
+    /// Of keys and values on the CPU; on a device they have the model's type.
+    pub kv_dtype: Dtype,
     /// None: the CPU.
     pub cuda: Option<CudaOptions>,
 }

@@ -280,6 +280,7 @@ impl Toy {
             limits: LIMITS,
             token_count: VOCAB,
             factors: FactorStorage::File,
+            kv_dtype: Dtype::F32,
             cuda: None,
         }
     }

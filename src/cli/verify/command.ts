@@ -8,7 +8,15 @@ import { type CliCommand, EXIT, readArguments } from '../command.js';
 import { hubOptions, MODEL_SETTINGS } from '../model-settings.js';
 import { verify } from './verify.js';
 
-const SETTINGS = [...MODEL_SETTINGS, 'precision', 'adapters', 'adapterDtype', 'threads', 'maxAdapterBytes'] as const;
+const SETTINGS = [
+  ...MODEL_SETTINGS,
+  'precision',
+  'adapters',
+  'adapterDtype',
+  'kvDtype',
+  'threads',
+  'maxAdapterBytes',
+] as const;
 const DEFAULT_ROUNDS = 5;
 const MAX_SEED = 2 ** 31;
 
@@ -33,6 +41,7 @@ export const VERIFY: CliCommand = {
     const rounds = number('rounds', 1, DEFAULT_ROUNDS);
     const seed = number('seed', 0, Math.floor(Math.random() * 1e6));
     const { model, adapters, adapterDtype, precision, threads, maxAdapterBytes } = settings;
+    const kvDtype = settings.kvDtype ?? 'f32';
     if (adapters === null)
       throw configError('verify needs --adapters with --model: the folder of the adapters', '--adapters');
     return async () => {
@@ -56,11 +65,12 @@ export const VERIFY: CliCommand = {
         threads,
         maxAdapterBytes,
         adapterDtype,
+        kvDtype,
         rounds,
         seed,
         print: context.print,
         commandFor: (one) =>
-          `loramux verify --model ${model} --adapters ${adapters} --precision ${prepared.manifest.precision} --adapter-dtype ${adapterDtype} --threads ${threads} --rounds 1 --seed ${one}`,
+          `loramux verify --model ${model} --adapters ${adapters} --precision ${prepared.manifest.precision} --adapter-dtype ${adapterDtype} --kv-dtype ${kvDtype} --threads ${threads} --rounds 1 --seed ${one}`,
       });
       return isEqual ? EXIT.ok : EXIT.failed;
     };

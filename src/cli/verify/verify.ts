@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { AdapterRoots, CONFIG_FILE } from '../../adapters/adapter-directory.js';
 import { parseAdapterConfig } from '../../adapters/config.js';
 import type { AdapterDtype } from '../../core/adapter.js';
-import type { PreparedModel } from '../../core/model-manifest.js';
+import type { KvDtype, PreparedModel } from '../../core/model-manifest.js';
 import { hostBlockBytes } from '../../engine/engine-sizing.js';
 import type { WorkerStart } from '../../messages/worker-messages.js';
 import type { EngineHooks } from '../../worker/open-engine.js';
@@ -21,6 +21,7 @@ export interface VerifyOptions {
   readonly threads: number;
   readonly maxAdapterBytes: number;
   readonly adapterDtype: AdapterDtype;
+  readonly kvDtype: KvDtype;
   readonly rounds: number;
   /** Of the first round; the next ones count on from it, so that any round can be repeated by itself. */
   readonly seed: number;
@@ -95,7 +96,7 @@ function budgetFor(subjects: readonly Subject[]): number {
 }
 
 function startOf(options: VerifyOptions, cases: readonly VerifyCase[], adapterMemoryBytes: number): WorkerStart {
-  const { model, tokenCount, adapters, threads, maxAdapterBytes, adapterDtype } = options;
+  const { model, tokenCount, adapters, threads, maxAdapterBytes, adapterDtype, kvDtype } = options;
   const { config } = model.manifest;
   const longest = Math.max(...cases.map(({ promptIds }) => promptIds.length)) + ANSWER_TOKENS;
   // A quarter of what all sequences at once could want: some are set back while they run.
@@ -108,7 +109,8 @@ function startOf(options: VerifyOptions, cases: readonly VerifyCase[], adapterMe
     adapterMemoryBytes,
     maxAdapterBytes,
     adapterDtype,
-    kvMemoryBytes: blocks * hostBlockBytes(config),
+    kvDtype,
+    kvMemoryBytes: blocks * hostBlockBytes(config, kvDtype),
     maxModelLen: Math.min(longest, config.maxPositions),
     maxBatchTokens: MAX_BATCH_TOKENS,
     maxPrefillRows: MAX_BATCH_TOKENS,

@@ -17,6 +17,7 @@ const ASKED = {
   cudaRuntime: '/runtime',
   cudaGraphs: true,
   adapterDtype: 'file',
+  kvDtype: null,
 } as const;
 const NO_GPU: CudaState = {
   obstacles: [{ part: 'device', found: 'no GPU', advice: 'buy one' }],
@@ -40,13 +41,19 @@ test('on a CPU, open settings become those of a CPU, and a GPU that cannot be us
   assert.deepEqual(memory, { adapterMemoryBytes: 2 ** 30, kvMemoryBytes: 2 ** 28 });
 });
 
-test('int4 adapters are refused on a GPU', () => {
+test('int4 adapters and a type of keys and values are refused on a GPU', () => {
   const gpu = { name: 'g', totalBytes: 1, freeBytes: 1, capability: 90, driver: 1, runtime: 1, emulated: false };
   const state: CudaState = { obstacles: [], devices: [gpu], hasDriver: true };
   assert.throws(
     () => startDevice({ ...ASKED, adapterDtype: 'int4' }, assert.fail, () => state),
     /--adapter-dtype int4: expected file or int8 on a GPU/,
   );
+  for (const kvDtype of ['f32', 'f16'] as const) {
+    assert.throws(
+      () => startDevice({ ...ASKED, kvDtype }, assert.fail, () => state),
+      new RegExp(`--kv-dtype ${kvDtype}: expected none on a GPU`),
+    );
+  }
 });
 
 test('on a GPU, open settings become those of a GPU', () => {

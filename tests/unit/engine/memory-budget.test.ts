@@ -58,7 +58,13 @@ test('whatever is asked for, all that lies on a GPU fits its free memory, or the
 
 test('KV blocks: float32 in vectors on a CPU, the activations’ type on a GPU', () => {
   assert.equal(deviceBlockBytes(CONFIG, 2), 32 * 8 * 16 * 2 * 128 * 2);
-  assert.equal(hostBlockBytes({ ...CONFIG, headDim: 100 }), 32 * 8 * 16 * (100 + 112) * 4);
+  assert.equal(hostBlockBytes({ ...CONFIG, headDim: 100 }, 'f32'), 32 * 8 * 16 * (100 + 112) * 4);
+  for (const half of ['f16', 'bf16'] as const) {
+    const blockBytes = hostBlockBytes(CONFIG, half);
+    assert.equal(blockBytes * 2, hostBlockBytes(CONFIG, 'f32'));
+    const wide = sizeEngine(CONFIG, blockBytes * 2, GIB, null);
+    assert.equal(sizeEngine(CONFIG, blockBytes, GIB, null).kvBlocks, 2 * wide.kvBlocks);
+  }
   const { kvBlocks, maxModelLen } = sizeEngine(CONFIG, deviceBlockBytes(CONFIG, 2), 40 * GIB, null);
   assert.deepEqual([kvBlocks, maxModelLen], [20480, 131072]);
 });
