@@ -1,41 +1,56 @@
+import type { PagePool, PageTenant, PageUse, TenantId } from '../core/page-pool.js';
+
+/** Who is told of content that is lost. */
+export interface BlockContents {
+  /** An idle block loses its content. */
+  readonly onEvict: (block: number) => void;
+  /** Blocks whose content builds on that of `block`, each after the one that it builds on. */
+  readonly buildOn: (block: number) => number[];
+}
+
+const NO_CONTENTS: BlockContents = { onEvict: () => undefined, buildOn: () => [] };
+
 /**
- * The account of KV blocks. Each is blank (nobody holds it, nothing in it counts), held by one or more sequences, or idle: held
- * by nobody, but with content that is known and may be asked for again. Blank and idle blocks are both available.
+ * The account of KV blocks, each a page of a pool. A page is blank (nobody has it), held by one or more sequences, or idle:
+ * held by nobody, but with content that is known and may be asked for again. Blank and idle pages are both available.
  *
- * Blank blocks are handed out last in, first out, starting from block 0: a small load keeps to the same few low blocks,
- * so that pages never touched stay unmapped. Only when none is left is an idle block given new content, the one that
- * was used longest ago.
+ * Only when no page is blank is idle content given up, what was used longest ago: of this account, or of the pool's other
+ * tenants.
  */
-export class BlockPool {
+export class BlockPool implements PageTenant {
   readonly total: number;
-  readonly #onEvict: (block: number) => void;
+  readonly #pages: PagePool;
+  readonly #tenant: TenantId;
+  readonly #contents: BlockContents;
   readonly #holders: Int32Array;
   /** 1 = its content is known to others than its holder. */
   readonly #published: Uint8Array;
-  readonly #blank: Int32Array;
-  #blankCount: number;
   /** Idle blocks as a ring in order of release; the element behind the last block is where it begins and ends. */
   readonly #next: Int32Array;
   readonly #previous: Int32Array;
+  /** `PagePool.use` of idle blocks' last. */
+  readonly #lastUse: Float64Array;
   #idleCount = 0;
 
-  /** Blocks 0 … total − 1, all blank. `onEvict` is told when an idle block loses its content. */
-  constructor(total: number, onEvict: (block: number) => void = () => undefined) {
+  /** The first tenant of `pages`. */
+  constructor(pages: PagePool, contents: BlockContents = NO_CONTENTS) {
+    const { total } = pages;
     this.total = total;
-    this.#onEvict = onEvict;
+    this.#pages = pages;
+    this.#tenant = pages.join(this);
+    this.#contents = contents;
     this.#holders = new Int32Array(total);
     this.#published = new Uint8Array(total);
-    this.#blank = Int32Array.from({ length: total }, (_, index) => total - 1 - index);
-    this.#blankCount = total;
     this.#next = new Int32Array(total + 1);
     this.#previous = new Int32Array(total + 1);
     this.#next[total] = total;
     this.#previous[total] = total;
+    this.#lastUse = new Float64Array(total);
   }
 
   /** Blocks that `take` can still give. */
   get available(): number {
-    return this.#blankCount + this.#idleCount;
+    return this.#pages.available;
   }
 
   get idle(): number {
@@ -43,7 +58,12 @@ export class BlockPool {
   }
 
   get used(): number {
-    return this.total - this.available;
+    return this.#pages.pagesOf(this.#tenant) - this.#idleCount;
+  }
+
+  /** Pages that others have, or are about to have. */
+  get elsewhere(): number {
+    return this.total - this.#pages.free - this.#pages.pagesOf(this.#tenant);
   }
 
   holders(block: number): number {
@@ -52,7 +72,7 @@ export class BlockPool {
 
   /** One block for new content, with one holder, or −1 when none is available. */
   take(): number {
-    const block = this.#blankCount > 0 ? this.#popBlank() : this.#evict();
+    const block = this.#pages.take(this.#tenant);
     if (block >= 0) this.#holders[block] = 1;
     return block;
   }
@@ -78,13 +98,41 @@ export class BlockPool {
       this.#holders[block] = this.holders(block) - 1;
       if (this.holders(block) > 0) continue;
       if (this.#published[block] === 1) this.#link(block);
-      else this.#pushBlank(block);
+      else this.#pages.release(this.#tenant, block);
     }
   }
 
-  /** Blank blocks, the one to be handed out next first. A copy. */
+  get idlePages(): number {
+    return this.#idleCount;
+  }
+
+  oldestUse(): number {
+    return this.#idleCount === 0
+      ? Number.POSITIVE_INFINITY
+      : (this.#lastUse[this.#next[this.total] as number] as number);
+  }
+
+  giveUpOldest(): void {
+    this.#evict(this.#next[this.total] as number);
+  }
+
+  useOf(block: number): PageUse {
+    return this.holders(block) > 0 ? 'held' : 'idle';
+  }
+
+  giveUp(block: number): void {
+    for (const above of this.#contents.buildOn(block).reverse()) this.#evict(above);
+    this.#evict(block);
+  }
+
+  /** Blank pages, the one to be handed out next first. A copy. */
   blankIds(): number[] {
-    return Array.from(this.#blank.subarray(0, this.#blankCount)).reverse();
+    return this.#pages.freeIds();
+  }
+
+  /** Pages that others have, or are about to have, ascending. */
+  elsewhereIds(): number[] {
+    return this.#pages.elsewhere(this.#tenant);
   }
 
   /** Idle blocks, the one to lose its content next first. */
@@ -99,23 +147,11 @@ export class BlockPool {
     return Array.from(this.#published.keys()).filter((block) => this.#published[block] === 1);
   }
 
-  #popBlank(): number {
-    this.#blankCount -= 1;
-    return this.#blank[this.#blankCount] as number;
-  }
-
-  #pushBlank(block: number): void {
-    this.#blank[this.#blankCount] = block;
-    this.#blankCount += 1;
-  }
-
-  #evict(): number {
-    if (this.#idleCount === 0) return -1;
-    const block = this.#next[this.total] as number;
+  #evict(block: number): void {
     this.#unlink(block);
     this.#published[block] = 0;
-    this.#onEvict(block);
-    return block;
+    this.#contents.onEvict(block);
+    this.#pages.release(this.#tenant, block);
   }
 
   #link(block: number): void {
@@ -124,6 +160,7 @@ export class BlockPool {
     this.#previous[block] = last;
     this.#next[block] = this.total;
     this.#previous[this.total] = block;
+    this.#lastUse[block] = this.#pages.use();
     this.#idleCount += 1;
   }
 

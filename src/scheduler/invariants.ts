@@ -56,11 +56,11 @@ function checkBlocks(snapshot: SchedulerSnapshot, violations: Violations): void 
   const holders = Array.from({ length: limits.kvBlocks }, () => 0);
   for (const block of held) holders[block] = (holders[block] ?? 0) + 1;
   violations.equalAll(blockHolders, holders, 'holders of each block');
-  const all = [...new Set(held), ...blankBlockIds, ...cachedBlockIds];
+  const all = [...new Set(held), ...blankBlockIds, ...cachedBlockIds, ...snapshot.elsewhereIds];
   violations.equalAll(
     all.toSorted((a, b) => a - b),
     Array.from({ length: limits.kvBlocks }, (_, block) => block),
-    'blocks held, blank and cached',
+    'blocks held, blank, cached and elsewhere',
   );
   violations.equal(usedBlocks, new Set(held).size, 'used blocks');
   violations.expect(limits.prefixCache || cachedBlockIds.length === 0, 'nothing is cached with the cache off');

@@ -52,6 +52,20 @@ export class PrefixTree {
     if (node.first && node.above.children.size === 0) this.#roots.delete(node.salt);
   }
 
+  /** Blocks below `block`, each after the one that it was computed after. */
+  below(block: number): number[] {
+    const found: number[] = [];
+    const visit = (level: Level): void => {
+      for (const child of level.children.values()) {
+        found.push(child.block);
+        visit(child);
+      }
+    };
+    const node = this.#nodes.get(block);
+    if (node !== undefined) visit(node);
+    return found;
+  }
+
   #root(salt: string | null): Level {
     let root = this.#roots.get(salt);
     if (root === undefined) {

@@ -1,4 +1,5 @@
 import { type ErrorRecord, LoramuxError } from '../core/errors.js';
+import { PagePool } from '../core/page-pool.js';
 import type { GenerateRequest, SequenceEvent, ServedBy } from '../core/request.js';
 import { NO_CONSTRAINT, NO_TOKEN, type StepBatch, type StepOutput } from '../core/step.js';
 import { BlockPool } from './block-pool.js';
@@ -47,12 +48,15 @@ export class Scheduler {
   #steps = 0;
   #lastStepMs: number | null = null;
 
-  /** Errors: ERR_CONFIG for limits that cannot work. */
-  constructor(limits: SchedulerLimits) {
+  /** Of `pages`, as many as `limits.kvBlocks`, it becomes the first tenant. Errors: ERR_CONFIG for limits that cannot work. */
+  constructor(limits: SchedulerLimits, pages: PagePool = new PagePool(limits.kvBlocks)) {
     checkLimits(limits);
     this.#limits = { ...limits };
     const tree = new PrefixTree();
-    this.#pool = new BlockPool(limits.kvBlocks, (block) => tree.remove(block));
+    this.#pool = new BlockPool(pages, {
+      onEvict: (block) => tree.remove(block),
+      buildOn: (block) => tree.below(block),
+    });
     this.#cache = new PrefixCache(limits.prefixCache, limits.blockSize, this.#pool, tree);
     this.#slots = new SlotPool(limits.maxSequences);
     this.#builder = new StepBatchBuilder(limits.blockSize);
@@ -276,6 +280,7 @@ export class Scheduler {
       totalBlocks: this.#pool.total,
       usedBlocks: this.#pool.used,
       cachedBlocks: this.#pool.idle,
+      adapterBlocks: this.#pool.elsewhere,
       steps: this.#steps,
       lastStepMs: this.#lastStepMs,
     };
@@ -297,6 +302,7 @@ export class Scheduler {
       liveIds: [...this.#live.keys()],
       blankBlockIds: this.#pool.blankIds(),
       cachedBlockIds: this.#pool.idleIds(),
+      elsewhereIds: this.#pool.elsewhereIds(),
       publishedBlockIds: this.#pool.publishedIds(),
       blockHolders: Array.from({ length: this.#pool.total }, (_, block) => this.#pool.holders(block)),
       usedBlocks: this.#pool.used,

@@ -48,6 +48,8 @@ export interface SchedulerSnapshot {
   readonly blankBlockIds: readonly number[];
   /** Held by nobody, but kept; the one to go first first. */
   readonly cachedBlockIds: readonly number[];
+  /** Pages that adapters have, or are about to. */
+  readonly elsewhereIds: readonly number[];
   /** Blocks whose content may be shared, cached ones included. */
   readonly publishedBlockIds: readonly number[];
   /** How many hold each block. */
@@ -66,6 +68,8 @@ export interface SchedulerCounts {
   readonly usedBlocks: number;
   /** Blocks that nobody uses and the prefix cache keeps: free to whoever needs them. */
   readonly cachedBlocks: number;
+  /** Pages that are not the KV cache's: adapters have them, or are about to. */
+  readonly adapterBlocks: number;
   /** Steps committed so far. */
   readonly steps: number;
   /** When the last step was committed, on the caller's clock; null before the first. */

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { PagePool } from '../../../src/core/page-pool.js';
 import { BlockPool } from '../../../src/scheduler/block-pool.js';
 
 test('blocks come lowest first and are reused before untouched ones', () => {
-  const pool = new BlockPool(5);
+  const pool = new BlockPool(new PagePool(5));
   const first = [pool.take(), pool.take(), pool.take()];
   assert.deepEqual(first, [0, 1, 2]);
   pool.release(first);
@@ -13,14 +14,17 @@ test('blocks come lowest first and are reused before untouched ones', () => {
 });
 
 test('an empty pool gives −1', () => {
-  const pool = new BlockPool(1);
+  const pool = new BlockPool(new PagePool(1));
   assert.equal(pool.take(), 0);
   assert.equal(pool.take(), -1);
 });
 
 test('a published block stays when its holders are gone, and blank ones are taken first', () => {
   const evicted: number[] = [];
-  const pool = new BlockPool(4, (block) => evicted.push(block));
+  const pool = new BlockPool(new PagePool(4), {
+    onEvict: (block) => void evicted.push(block),
+    buildOn: () => [],
+  });
   const path = [pool.take(), pool.take(), pool.take()];
   pool.publish(0);
   pool.publish(1);
@@ -35,7 +39,7 @@ test('a published block stays when its holders are gone, and blank ones are take
 });
 
 test('the path used longest ago goes first; what is held again does not go', () => {
-  const pool = new BlockPool(4);
+  const pool = new BlockPool(new PagePool(4));
   for (let block = 0; block < 4; block += 1) pool.publish(pool.take());
   pool.hold(0);
   pool.release([0, 1]);

@@ -137,6 +137,11 @@ export class FakeModel {
     for (const { slot } of batch.sampling) this.#lastSampled[slot] = NO_TOKEN;
   }
 
+  /** Something else lies in a block now. */
+  overwrite(block: number): void {
+    for (let offset = 0; offset < this.blockSize; offset += 1) this.#cells[block * this.blockSize + offset] = undefined;
+  }
+
   #write(batch: StepBatch, spoiled: boolean): void {
     for (let n = 0; n + 1 < batch.cuSeqlens.length; n += 1) {
       const begin = batch.cuSeqlens[n] as number;

@@ -23,7 +23,7 @@ test('every broken snapshot is noticed', () => {
   const withFirst = (change: Partial<SequenceSnapshot>) => ({ ...good, running: [{ ...first, ...change }, second] });
   const [waiting] = good.waiting as readonly [SequenceSnapshot];
   const broken: readonly [string, SchedulerSnapshot, RegExp][] = [
-    ['a lost block', { ...good, blankBlockIds: good.blankBlockIds.slice(1) }, /held, blank and cached/],
+    ['a lost block', { ...good, blankBlockIds: good.blankBlockIds.slice(1) }, /held, blank, cached and elsewhere/],
     ['a wrong count', { ...good, usedBlocks: good.usedBlocks - 1 }, /used blocks/],
     [
       'a block of two sequences that was not published',
@@ -31,8 +31,12 @@ test('every broken snapshot is noticed', () => {
       /has 3 holders, yet is not published/,
     ],
     ['a holder too many', { ...good, blockHolders: good.blockHolders.with(0, 2) }, /holders of each block/],
-    ['a block both held and blank', { ...good, blankBlockIds: [...good.blankBlockIds, 0] }, /held, blank and cached/],
-    ['a block both held and cached', { ...good, cachedBlockIds: [0] }, /held, blank and cached/],
+    [
+      'a block both held and blank',
+      { ...good, blankBlockIds: [...good.blankBlockIds, 0] },
+      /held, blank, cached and elsewhere/,
+    ],
+    ['a block both held and cached', { ...good, cachedBlockIds: [0] }, /held, blank, cached and elsewhere/],
     ['a write to a published block', { ...good, writtenBlocks: [first.published[0] as number] }, /shared, yet written/],
     [
       'a write to a cached block',
@@ -46,7 +50,7 @@ test('every broken snapshot is noticed', () => {
       /nothing is cached/,
     ],
     ['a block too few', withFirst({ blocks: first.blocks.slice(1) }), /blocks of sequence 1/],
-    ['a block that does not exist', withFirst({ blocks: [0, 99] }), /held, blank and cached/],
+    ['a block that does not exist', withFirst({ blocks: [0, 99] }), /held, blank, cached and elsewhere/],
     ['a shared slot', withFirst({ slot: second.slot }), /distinct slots/],
     ['a slot out of range', withFirst({ slot: 2 }), /slots are 0/],
     ['a lost slot', { ...good, freeSlots: 1 }, /taken \+ free slots/],

@@ -367,6 +367,7 @@ describe('plan, commit, rollback', () => {
       totalBlocks: 32,
       usedBlocks: 0,
       cachedBlocks: 0,
+      adapterBlocks: 0,
       steps: 1,
       lastStepMs: 1,
     });
