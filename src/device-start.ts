@@ -58,9 +58,9 @@ export class StartedDevice {
     return launchAhead ?? this.kind === 'cuda';
   }
 
-  /** ERR_CONFIG when a GPU's memory is too small. */
+  /** ERR_CONFIG when a GPU's memory is too small, and for budgets that are another device's. */
   memory(
-    wanted: Pick<Config, 'adapterMemoryBytes' | 'kvMemoryBytes' | 'maxBatchTokens'>,
+    wanted: Pick<Config, 'adapterMemoryBytes' | 'kvMemoryBytes' | 'gpuMemory' | 'maxBatchTokens'>,
     manifest: ModelManifest,
     memoryBytes: number,
   ): MemoryBudget {

@@ -10,12 +10,14 @@ import type { NativeEngine, NativeEngineOptions } from '../../src/engine/binding
 import { BASE_ROWS, oneAdapter } from '../../src/scheduler/row-adapters.js';
 import { Scheduler } from '../../src/scheduler/scheduler.js';
 import { adapterBackend } from '../../src/worker/adapter-backend.js';
+import { ownPages } from '../../tests/helpers/own-pages.js';
 import { distinctAdapters, type Job, type Timing } from './protocol.js';
 
 /** Steps before the clock of a decode starts: the prefill and one that decodes. */
 const WARM_UP_STEPS = 2;
 const LIMITS = { maxModelLen: 1024, maxSequences: 64, maxBatchTokens: 1024 };
 const KV_BLOCKS = 2048;
+const ADAPTER_BYTES = 4 * 2 ** 30;
 
 /** Where a session computes, if not on the CPU, and how many rows a step may have there. */
 export interface SessionDevice {
@@ -44,20 +46,22 @@ export class LoramuxSession {
     const limits = { ...LIMITS, ...sizes };
     const binding = loadBinding();
     const tokenizer = binding.Tokenizer.fromFile(join(model.directory, model.manifest.tokenizer.file));
+    const own = cuda === undefined ? null : ownPages(model.manifest, ADAPTER_BYTES, KV_BLOCKS);
     const engine = await binding.Engine.open(JSON.stringify(model.manifest), {
       directory: model.directory,
       threads,
       ...limits,
       ...(cuda === undefined ? {} : { cuda }),
-      kvBlocks: KV_BLOCKS,
+      kvBlocks: KV_BLOCKS + (own?.count ?? 0),
       tokenCount: tokenizer.vocabSize(),
       adapterDtype,
     });
+    const backend = adapterBackend(binding, engine);
     const registry = new AdapterRegistry({
-      backend: adapterBackend(binding, engine),
+      backend: own?.backend(backend) ?? backend,
       base: { ...model.manifest, adapterDtype },
       roots: [adapterRoot],
-      capacityBytes: 4 * 2 ** 30,
+      ...(own?.registry ?? { capacityBytes: ADAPTER_BYTES }),
       emit: () => undefined,
     });
     return new LoramuxSession(engine, registry, model, limits);

@@ -1,6 +1,6 @@
 //! Adapters on the device, read back through their tables: what the CPU's compile gives, number by number.
 #![cfg(any(feature = "cuda", feature = "cuda-emulated"))]
-#![allow(clippy::unwrap_used, clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "test code")]
+#![allow(clippy::unwrap_used, clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "test code")]
 
 mod common;
 mod toy;
@@ -13,15 +13,17 @@ use loramux_native::adapters::resident::{Adapter as Packed, EmbeddingDelta, Pack
 use loramux_native::adapters::store::{AdapterStore, Resident};
 use loramux_native::cuda::abi;
 use loramux_native::cuda::device::Device;
+use loramux_native::cuda::fit::Fit;
 use loramux_native::cuda::host_tier::HostTier;
 use loramux_native::cuda::image::{FixUp, ImageMap, Placement};
 use loramux_native::cuda::image_builder::ImageBuilder;
-use loramux_native::cuda::loader::{DeviceAdapter, Loader, MAX_SPARE_DEVICE, MAX_SPARE_PINNED};
+use loramux_native::cuda::loader::{DeviceAdapter, Loader, MAX_SPARE_PINNED};
 use loramux_native::cuda::memory::DeviceBuffer;
+use loramux_native::cuda::pages::PagePool;
 use loramux_native::cuda::pool::PinnedPool;
 use loramux_native::cuda::slab::{PAGE, Pages, Slab};
 use loramux_native::cuda::staging::{Run, Staging};
-use loramux_native::error::{Code, Error};
+use loramux_native::error::{Code, Error, Result};
 use loramux_native::idle::Keeper;
 use loramux_native::kernels::lora::{PANEL, Stored};
 use loramux_native::kernels::simd::Dtype;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use toy::adapter::{Adapter, Rows};
+use toy::steps::pages_from;
 use toy::{HEAD_SITE, NORMS, Toy, VOCAB, Variant, WIDTH};
 
 struct Bench {
@@ -38,20 +41,33 @@ struct Bench {
     manifest: Manifest,
     weights: Weights,
     device: Device,
+    pages: Arc<PagePool>,
     loader: Loader,
 }
+
+/// Of 4 KiB each.
+const PAGES: usize = 512;
+const PAGE_BYTES: usize = 4096;
 
 impl Bench {
     fn new() -> Option<Self> {
         let device = first_device()?;
         let toy = Toy::new(Variant::default());
         let weights = Weights::open(&toy.options(1).directory.join("weights.bin")).unwrap();
-        let loader = Loader::new(&device, FactorStorage::File).unwrap();
-        Some(Self { toy, manifest: Toy::manifest(), weights, device, loader })
+        let pages = PagePool::new(&device, &device.stream(0).unwrap(), PAGES, PAGE_BYTES).unwrap();
+        let loader = Loader::new(&device, &pages, FactorStorage::File).unwrap();
+        Some(Self { toy, manifest: Toy::manifest(), weights, device, pages, loader })
     }
 
     fn load(&self, adapter: &Adapter) -> DeviceAdapter {
-        self.loader.load(7, &adapter.file(), &adapter.plan(), &self.manifest, &self.weights).unwrap()
+        let image = self.loader.read(&adapter.file(), &adapter.plan(), &self.manifest, &self.weights).unwrap();
+        self.place(image, 0).unwrap()
+    }
+
+    /// In scattered pages from `first` on.
+    fn place(&self, image: loramux_native::cuda::image::Image, first: usize) -> Result<DeviceAdapter> {
+        let pages = pages_from(self.loader.fit(image.map()).runs(), first);
+        self.loader.place(7, image, &pages)
     }
 
     fn compile(&self, adapter: &Adapter) -> Packed {
@@ -227,7 +243,7 @@ fn factors_gains_and_biases_are_the_cpus() {
 #[test]
 fn factors_as_bytes_are_within_half_a_step_of_the_files() {
     let Some(mut bench) = Bench::new() else { return };
-    bench.loader = Loader::new(&bench.device, FactorStorage::Int8).unwrap();
+    bench.loader = Loader::new(&bench.device, &bench.pages, FactorStorage::Int8).unwrap();
     for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
         for rank in [1, 8, 17] {
             let mut adapter = Adapter::random(rank as u64, rank, dtype, true, &ALL).with_embedding(5, 7, dtype, false).with_norms(6, &[3]);
@@ -311,10 +327,15 @@ fn what_the_host_kept_comes_back_as_the_same_numbers() {
     assert_eq!(host.used(), images.iter().map(|(_, bytes)| bytes).sum::<usize>());
     // Backwards, all at once, twice: none lies where it lay.
     for round in 0..2 {
-        let back: Vec<_> = images.iter().rev().map(|&(image, _)| bench.loader.restore(9, &host.get(image).unwrap()).unwrap()).collect();
+        let restore = |(i, &(image, _)): (usize, &(u32, usize))| {
+            let image = host.get(image).unwrap();
+            let pages = pages_from(bench.loader.fit(image.map()).runs(), 1 + i * 120);
+            bench.loader.restore(9, &image, &pages).unwrap()
+        };
+        let back: Vec<_> = images.iter().rev().enumerate().map(restore).collect();
         for (i, (device, adapter)) in back.iter().zip(adapters.iter().rev()).enumerate() {
             let packed = bench.compile(adapter);
-            assert_eq!((device.handle(), device.stands_alone(), device.bytes()), (9, packed.stands_alone, device.map().bytes()));
+            assert_eq!((device.handle(), device.stands_alone()), (9, packed.stands_alone));
             let what = format!("round {round}, adapter {i}");
             assert_numbers(&bench, &bench.image(device), device.address(), &packed, &what);
         }
@@ -330,7 +351,7 @@ fn what_the_host_kept_comes_back_as_the_same_numbers() {
 fn a_host_without_room_keeps_nothing() {
     let Some(bench) = Bench::new() else { return };
     let adapter = bench.load(&Adapter::random(1, 64, Dtype::F32, true, &ALL));
-    let pages = adapter.bytes().div_ceil(PAGE);
+    let pages = adapter.map().bytes().div_ceil(PAGE);
     let host = HostTier::new(&bench.device, Slab::new(&bench.device, pages * PAGE + PAGE - 1)).unwrap();
     let (first, bytes) = host.keep(&adapter).unwrap().unwrap();
     assert_eq!((bytes, host.used()), (pages * PAGE, pages * PAGE));
@@ -426,15 +447,13 @@ fn a_slab_without_more_pinned_memory_lives_on_with_what_it_has() {
 fn memory_that_nobody_wanted_for_a_while_is_given_back() {
     let Some(bench) = Bench::new() else { return };
     drop(bench.load(&Adapter::random(1, 8, Dtype::F16, false, &ALL)));
-    let spare = || (bench.loader.spare().bytes(), bench.loader.pool().spare().bytes());
-    let before = spare();
-    assert!(before.0 > 0 && before.1 > 0);
-    bench.loader.spare().trim(Duration::from_hours(1));
-    bench.loader.pool().spare().trim(Duration::from_hours(1));
-    assert_eq!(spare(), before, "it was just used");
-    bench.loader.spare().trim(Duration::ZERO);
-    bench.loader.pool().spare().trim(Duration::ZERO);
-    assert_eq!((spare(), bench.device.allocated_bytes()), ((0, 0), 0));
+    let spare = bench.loader.pool().spare();
+    let before = spare.bytes();
+    assert!(before > 0);
+    spare.trim(Duration::from_hours(1));
+    assert_eq!(spare.bytes(), before, "it was just used");
+    spare.trim(Duration::ZERO);
+    assert_eq!(spare.bytes(), 0);
 }
 
 /// Arrays in random order and distance, some of them neighbours as in the image; the bytes that this takes.
@@ -516,56 +535,142 @@ fn what_the_cpu_refuses_is_refused_and_leaves_nothing() {
     let Some(bench) = Bench::new() else { return };
     let mut adapter = Adapter::random(1, 4, Dtype::F32, false, &ALL);
     adapter.modules[3].b[5] = f32::NAN;
-    let error = bench.loader.load(1, &adapter.file(), &adapter.plan(), &bench.manifest, &bench.weights).err().unwrap();
+    let error = bench.loader.read(&adapter.file(), &adapter.plan(), &bench.manifest, &bench.weights).err().unwrap();
     assert!(error.code == Code::AdapterInvalid && error.message.contains("element 5 is NaN"), "{error}");
-    assert_eq!(bench.device.allocated_bytes(), 0);
+    assert_eq!(bench.device.allocated_bytes(), PAGES * PAGE_BYTES);
     assert!(bench.loader.pool().spare().bytes() > 0, "its pinned memory waits for the next");
     drop(bench.toy);
 }
 
+/// An image of arrays of these lengths.
+fn map_of(lengths: &[usize]) -> ImageMap {
+    let mut at: usize = 0;
+    let arrays = lengths.iter().map(|len| {
+        let start = at.next_multiple_of(64);
+        at = start + len;
+        start..at
+    });
+    ImageMap::new(arrays.collect(), Vec::new(), 0, false).unwrap()
+}
+
 #[test]
-fn device_memory_is_used_again_once_the_last_holder_is_gone() {
+fn arrays_lie_whole_in_runs_of_pages_each_one_copy() {
+    let mut rng = Rng(11);
+    for _ in 0..300 {
+        let page = 1 << (10 + rng.below(5));
+        let lengths: Vec<usize> = (0..=rng.below(60))
+            .map(|_| {
+                let most = if rng.below(6) == 0 { 5 * page } else { page / 2 };
+                rng.below(most)
+            })
+            .collect();
+        let map = map_of(&lengths);
+        let fit = Fit::of(&map, page);
+        assert!(fit.runs().is_sorted_by(|a, b| a >= b) && fit.runs().iter().all(|&run| run > 0));
+        let pages: usize = fit.runs().iter().sum();
+        // Runs far from each other.
+        let mut addresses = Vec::new();
+        let mut base = 1 << 30;
+        for &run in fit.runs() {
+            base -= 3 * page * (run + 1);
+            addresses.extend((0..run).map(|i| base + i * page));
+        }
+        let placement = fit.place(&addresses).unwrap();
+        let copies = map.runs(&placement).unwrap();
+        assert!(copies.len() <= fit.runs().len(), "a run is one copy");
+        for (&at, &len) in placement.addresses().iter().zip(&lengths) {
+            let first = addresses.iter().position(|&page_at| at >= page_at && at < page_at + page).unwrap();
+            let held = addresses[first..].iter().enumerate().take_while(|(i, page_at)| **page_at == addresses[first] + i * page).count();
+            assert!(at + len <= addresses[first] + held * page, "an array leaves its run");
+        }
+        // Where no array is longer than half a page, pages are at least half full, save the last.
+        if lengths.iter().all(|&len| len <= page / 2) {
+            assert!((pages - 1) * page <= 2 * map.bytes(), "{pages} pages for {} bytes", map.bytes());
+        }
+        assert_eq!(fit.place(&addresses[1..]).err().unwrap().code, Code::Native);
+    }
+}
+
+#[test]
+fn pages_are_one_adapters_or_a_steps_and_free_once_the_last_holder_is_gone() {
     let Some(bench) = Bench::new() else { return };
     let store = AdapterStore::<DeviceAdapter>::default();
-    let plain = |seed: u64, rank: usize| bench.load(&Adapter::random(seed, rank, Dtype::F16, false, &ALL));
-    let adapter = Arc::new(plain(1, 8));
-    let (bytes, address) = (adapter.bytes(), adapter.address());
-    store.insert(adapter);
-    assert_eq!((store.memory(), bench.device.allocated_bytes()), ((bytes, 1), bytes));
+    let build = |seed: u64| bench.build(&Adapter::random(seed, 8, Dtype::F16, false, &ALL));
+    let runs = bench.loader.fit(build(1).map()).runs().to_vec();
+    let pages = pages_from(&runs, 3);
+    store.insert(Arc::new(bench.place(build(1), 3).unwrap()));
+    let bytes = runs.iter().sum::<usize>() * PAGE_BYTES;
+    assert_eq!(store.memory(), (bytes, 1));
+    let refused = |image, pages: &[i32]| bench.loader.place(7, image, pages).err().unwrap();
     let held_by_a_step = store.get(7).unwrap();
-    store.release(7);
-    assert_eq!((store.memory(), bench.loader.spare().bytes()), ((bytes, 1), 0), "a step reads it");
-    assert_ne!(plain(2, 8).address(), address);
+    drop(store.release(7));
+    let error = refused(build(2), &pages);
+    assert!(error.code == Code::Native && error.message.contains("is an adapter's already"), "{error}");
+    let error = bench.pages.begin_step([0, pages[2] as usize].into_iter()).err().unwrap();
+    assert!(error.code == Code::StepFailed && error.message.contains("holds an adapter"), "{error}");
     drop(held_by_a_step);
-    assert_eq!((store.memory(), bench.loader.spare().bytes()), ((0, 0), 2 * bytes));
-    let (again, smaller) = (plain(3, 8), plain(4, 4));
-    assert_eq!(bench.device.allocated_bytes(), 2 * bytes + smaller.bytes(), "much too large a piece is left for others");
-    assert_eq!(again.bytes(), bytes);
-    drop((again, smaller));
-    assert_eq!(bench.loader.spare().bytes(), bench.device.allocated_bytes());
-    bench.loader.spare().clear();
-    assert_eq!(bench.device.allocated_bytes(), 0);
+    assert_eq!(store.memory(), (0, 0));
+
+    let steps = [0, 1].map(|_| bench.pages.begin_step([pages[2] as usize, 200, pages[2] as usize].into_iter()).unwrap());
+    for step in steps {
+        let error = refused(build(2), &pages);
+        assert!(error.message.contains("a KV block of a step in flight"), "{error}");
+        drop(step);
+    }
+    let again = bench.loader.place(7, build(2), &pages).unwrap();
+    assert_eq!((again.bytes(), bench.device.allocated_bytes()), (bytes, PAGES * PAGE_BYTES));
+}
+
+#[test]
+fn pages_that_are_none_or_no_neighbours_are_refused_and_nothing_is_taken() {
+    let Some(bench) = Bench::new() else { return };
+    // Rows of the head in float32 are longer than a page.
+    let adapter = Adapter { head_rows: Some(Rows::random(9, Dtype::F32, None, 1.0)), ..Adapter::random(3, 4, Dtype::F16, false, &ALL) };
+    let runs = bench.loader.fit(bench.build(&adapter).map()).runs().to_vec();
+    assert!(runs[0] > 1 && runs.len() > 2, "{runs:?}");
+    let good = pages_from(&runs, 0);
+    let changed = |at: usize, page: i32| {
+        let mut pages = good.clone();
+        pages[at] = page;
+        pages
+    };
+    let last = good.len() - 1;
+    for pages in [
+        Vec::new(),
+        good[1..].to_vec(),
+        [&good[..], &[499]].concat(),
+        changed(last, -1),
+        changed(last, i32::MIN),
+        changed(last, PAGES as i32),
+        changed(last, i32::MAX),
+        changed(last, good[0]),
+        changed(1, good[0]),
+        changed(1, 400),
+    ] {
+        let error = bench.loader.place(7, bench.build(&adapter), &pages).err().unwrap();
+        assert_eq!(error.code, Code::Native, "{error}");
+    }
+    assert!(bench.pages.begin_step([PAGES].into_iter()).is_err());
+    bench.loader.place(7, bench.build(&adapter), &good).unwrap();
 }
 
 #[test]
 fn an_adapter_outlives_its_loader() {
-    let Some(Bench { device, loader, toy, manifest, weights }) = Bench::new() else { return };
-    let adapter = Adapter::random(1, 4, Dtype::F16, false, &ALL);
-    let resident = loader.load(7, &adapter.file(), &adapter.plan(), &manifest, &weights).unwrap();
-    drop((loader, toy));
-    assert_eq!(device.allocated_bytes(), resident.bytes());
+    let Some(bench) = Bench::new() else { return };
+    let resident = bench.load(&Adapter::random(1, 4, Dtype::F16, false, &ALL));
+    let Bench { device, pages, loader, toy, .. } = bench;
+    drop((loader, pages, toy));
+    assert_eq!(device.allocated_bytes(), PAGES * PAGE_BYTES);
     drop(resident);
     assert_eq!(device.allocated_bytes(), 0);
 }
 
 #[test]
-fn loads_use_memory_again_and_what_lies_spare_stays_bounded() {
+fn loads_use_pinned_memory_again() {
     let Some(bench) = Bench::new() else { return };
     for seed in 0..20 {
-        let held: Vec<_> = (0..3).map(|i| bench.load(&Adapter::random(seed * 3 + i, 8, Dtype::F32, false, &ALL))).collect();
-        assert_eq!(bench.device.allocated_bytes(), held.iter().map(Resident::bytes).sum::<usize>(), "round {seed}");
+        drop(bench.load(&Adapter::random(seed, 8, Dtype::F32, false, &ALL)));
     }
-    assert!(bench.loader.spare().bytes() <= MAX_SPARE_DEVICE);
     // One load at a time: one pinned buffer serves them all.
     let spare = bench.loader.pool().spare().bytes();
     assert!(spare > 0 && spare <= 1 << 20 && spare <= MAX_SPARE_PINNED, "{spare} bytes");

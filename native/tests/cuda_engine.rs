@@ -463,6 +463,196 @@ fn released_adapters_leave_the_device() {
     assert_eq!(shared.adapters.memory(), (0, 0));
 }
 
+/// What lies in each page of a device, as the scheduler and the adapters' residency keep it between them.
+struct Hands {
+    rng: Rng,
+    /// Adapter or none, and what was there before that.
+    pages: Vec<(Hand, Hand)>,
+    /// How many pages went from keys and values to adapters, and back.
+    passed: [usize; 2],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hand {
+    Free,
+    Keys,
+    Adapter,
+}
+
+impl Hands {
+    fn new(pages: usize) -> Self {
+        Self { rng: Rng(21), pages: vec![(Hand::Free, Hand::Free); pages], passed: [0; 2] }
+    }
+
+    /// A run of free neighbours, anywhere.
+    fn take(&mut self, length: usize, to: Hand) -> Option<Vec<i32>> {
+        let free = |first: &usize| self.pages[*first..first + length].iter().all(|(now, _)| *now == Hand::Free);
+        let starts: Vec<usize> = (0..=self.pages.len() - length).filter(free).collect();
+        let first = *starts.get(self.rng.below(starts.len().max(1)))?;
+        for (now, before) in &mut self.pages[first..first + length] {
+            self.passed[0] += usize::from(*before == Hand::Keys && to == Hand::Adapter);
+            self.passed[1] += usize::from(*before == Hand::Adapter && to == Hand::Keys);
+            (*now, *before) = (to, to);
+        }
+        Some((first..first + length).map(|page| page as i32).collect())
+    }
+
+    fn give(&mut self, pages: &[i32]) {
+        for &page in pages {
+            self.pages[page as usize].0 = Hand::Free;
+        }
+    }
+}
+
+/// A device's engine whose adapters come and go.
+struct Paged {
+    engine: Engine,
+    hands: Hands,
+    adapters: Vec<toy::adapter::Adapter>,
+    /// By adapter: handle and pages.
+    resident: Vec<Option<(u32, Vec<i32>)>>,
+}
+
+impl Paged {
+    /// False when there is no room now.
+    fn load(&mut self, adapter: usize) -> bool {
+        let shared = self.engine.shared();
+        let adapter_of = &self.adapters[adapter];
+        let compiled = shared.compile_adapter(&adapter_of.file(), &adapter_of.plan()).unwrap();
+        let mut pages = Vec::new();
+        for &run in &compiled.runs {
+            let Some(found) = self.hands.take(run, Hand::Adapter) else {
+                self.hands.give(&pages);
+                drop(shared.adapters.release(compiled.handle));
+                return false;
+            };
+            pages.extend(found);
+        }
+        shared.adapters.place(compiled.handle, &pages).unwrap();
+        self.resident[adapter] = Some((compiled.handle, pages));
+        true
+    }
+
+    fn evict(&mut self, adapter: usize) {
+        let Some((handle, pages)) = self.resident[adapter].take() else { return };
+        drop(self.engine.shared().adapters.release(handle));
+        self.hands.give(&pages);
+    }
+}
+
+#[test]
+fn pages_pass_between_keys_and_adapters_and_the_cpus_answers_stay() {
+    const PAGES: usize = 100;
+    const SEQUENCES: usize = 5;
+    if !device_ready() {
+        return;
+    }
+    let toy = toy_in(Dtype::F32);
+    let mut options = toy::device::device_options(&toy);
+    options.limits.kv_pages = PAGES;
+    let (mut cpu, engine) = (toy.engine(1), Engine::open(toy.own_manifest(), &options).unwrap());
+    let adapters = pool();
+    let on_cpu: Vec<u32> = adapters.iter().map(|adapter| make_resident(&cpu, adapter)).collect();
+    let resident = vec![None; adapters.len()];
+    let mut paged = Paged { engine, hands: Hands::new(PAGES), adapters, resident };
+    let mut rng = Rng(22);
+    let (mut loads, mut full) = (0, 0);
+    for round in 0..20 {
+        // Whichever adapters the round's sequences have are held; the others come and go between its steps.
+        let held: Vec<usize> =
+            (0..paged.adapters.len()).filter(|&a| paged.resident[a].is_some() && rng.below(3) > 0).take(SEQUENCES).collect();
+        let of = |s: usize| (s > 0).then(|| held.get(s - 1).copied()).flatten();
+        let mut fed: Vec<Vec<i32>> = (0..SEQUENCES)
+            .map(|_| {
+                let length = 1 + rng.below(34);
+                prompt(&mut rng, length)
+            })
+            .collect();
+        let mut past = [0; SEQUENCES];
+        let mut blocks: Vec<Vec<i32>> = vec![Vec::new(); SEQUENCES];
+        for step in 0..4 {
+            for s in 0..SEQUENCES {
+                while blocks[s].len() * 16 < past[s] + fed[s].len() {
+                    let page = loop {
+                        if let Some(page) = paged.hands.take(1, Hand::Keys) {
+                            break page;
+                        }
+                        let idle = (0..paged.adapters.len()).find(|a| paged.resident[*a].is_some() && !held.contains(a)).unwrap();
+                        paged.evict(idle);
+                    };
+                    blocks[s].extend(page);
+                }
+            }
+            let table = |handle: &dyn Fn(usize) -> u32| held.iter().map(|&a| vec![(handle(a), 1.0)]).collect::<Vec<_>>();
+            let entry = |s: usize| of(s).map_or(-1, |_| s as i32 - 1);
+            let own: Vec<Vec<i32>> = (0..SEQUENCES as i32).map(|s| (s * 4..s * 4 + 4).collect()).collect();
+            let parts = |pages: &'_ [Vec<i32>]| {
+                batch_of(
+                    &(0..SEQUENCES).map(|s| Part { tokens: &fed[s], past: past[s], pages: &pages[s], entry: entry(s) }).collect::<Vec<_>>(),
+                    Vec::new(),
+                )
+            };
+            let (mut here, mut there) = (parts(&blocks), parts(&own));
+            here.adapter_table = table(&|a| paged.resident[a].as_ref().unwrap().0);
+            there.adapter_table = table(&|a| on_cpu[a]);
+            let wanted: Vec<Vec<f64>> = logits(&mut cpu, there).iter().map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
+            let difference = largest_difference(&logits(&mut paged.engine, here), &wanted);
+            assert!(difference <= 2e-4, "round {round}, step {step}: off by {difference}");
+            for s in 0..SEQUENCES {
+                past[s] += fed[s].len();
+                fed[s] = vec![((round * 13 + step * 5 + s) % VOCAB) as i32];
+            }
+            let other = rng.below(paged.adapters.len());
+            if held.contains(&other) {
+                continue;
+            }
+            if paged.resident[other].is_some() {
+                paged.evict(other);
+            } else if paged.load(other) {
+                loads += 1;
+            } else {
+                full += 1;
+            }
+        }
+        for pages in &blocks {
+            paged.hands.give(pages);
+        }
+    }
+    println!("{loads} loads, {full} without room; pages that passed to adapters and back: {:?}", paged.hands.passed);
+    assert!(loads >= 10 && paged.hands.passed.iter().all(|&passed| passed > 10), "{loads} loads, {:?}", paged.hands.passed);
+}
+
+#[test]
+fn a_step_and_an_adapter_never_have_the_same_page() {
+    if !device_ready() {
+        return;
+    }
+    let toy = toy_in(Dtype::F32);
+    let mut engine = device_engine(&toy);
+    let shared = engine.shared();
+    let compiled = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap();
+    let pages = toy::steps::own_pages(&compiled);
+    let tokens = prompt(&mut Rng(4), 20);
+    let part = |pages: &[i32], entry: i32| batch_of(&[Part { tokens: &tokens, past: 0, pages, entry }], vec![vec![(compiled.handle, 1.0)]]);
+    let gone = engine.step(&request(part(&[0, 1], 0), &[])).err().unwrap();
+    assert!(gone.message.contains("is not resident"), "an adapter that has no pages yet: {gone}");
+    shared.adapters.place(compiled.handle, &pages).unwrap();
+    assert!(shared.adapters.place(compiled.handle, &pages).err().unwrap().message.contains("waits for no pages"));
+    for at in [0, 1] {
+        let mut blocks = [0, 1];
+        blocks[at] = pages[1];
+        let error = engine.step(&request(part(&blocks, 0), &[])).err().unwrap();
+        assert!(error.code == loramux_native::error::Code::StepFailed && error.message.contains("holds an adapter"), "{error}");
+    }
+    // What a row writes is its own affair, wherever its sequence's blocks lie.
+    let mut astray = part(&[0, 1], 0);
+    astray.slot_mapping[3] = pages[0] * 16 + 5;
+    assert!(engine.step(&request(astray, &[])).err().unwrap().message.contains("holds an adapter"));
+    logits(&mut engine, part(&[0, 1], 0));
+    drop(shared.adapters.release(compiled.handle));
+    logits(&mut engine, part(&[pages[0], pages[1]], -1));
+}
+
 #[test]
 fn a_step_may_ask_for_no_logits_at_all() {
     if !device_ready() {

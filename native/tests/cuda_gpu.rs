@@ -21,7 +21,7 @@ use loramux_native::session::last_sampled::LastSampled;
 use loramux_native::session::step::StepResult;
 use loramux_native::weights::Weights;
 use toy::device::{device_engine, device_options, gpu_ready};
-use toy::steps::{Part, batch_of, logits, make_resident, pool, prompt, request};
+use toy::steps::{Part, batch_of, logits, make_resident, own_pages, pool, prompt, request};
 use toy::{LIMITS, Toy, VOCAB, Variant};
 
 fn toy_in(dtype: Dtype) -> Toy {
@@ -63,7 +63,11 @@ impl Stepper {
         let (manifest, options) = (toy.own_manifest(), device_options(toy));
         let weights = Weights::open(&options.directory.join(&manifest.weights.file)).unwrap();
         let (core, adapters) = CudaCore::open(&manifest, &options, CudaOptions { device: 0, graphs, host_bytes: 0 }).unwrap();
-        let resident = |adapter: &toy::adapter::Adapter| adapters.compile(&adapter.file(), &adapter.plan(), &manifest, &weights).unwrap().0;
+        let resident = |adapter: &toy::adapter::Adapter| {
+            let compiled = adapters.compile(&adapter.file(), &adapter.plan(), &manifest, &weights).unwrap();
+            adapters.place(compiled.handle, &own_pages(&compiled)).unwrap();
+            compiled.handle
+        };
         let table = pool().iter().map(|adapter| vec![(resident(adapter), 1.0)]).collect();
         let constraints = loramux_native::constraint::store::ConstraintStore::new(options.directory, Vec::new());
         Self { core, table, last: LastSampled::new(LIMITS.max_sequences, VOCAB), constraints }

@@ -11,7 +11,7 @@ use loramux_native::error::Code;
 use loramux_native::session::engine::{Engine, EngineOptions};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use toy::device::{device_engine, device_options, device_ready};
-use toy::steps::{Part, batch_of, logits, make_resident, pool, prompt};
+use toy::steps::{Part, batch_of, logits, make_resident, nth_pages, pool, prompt, runs_of};
 use toy::{Toy, Variant};
 
 fn step(engine: &mut Engine, tokens: &[i32], handle: u32) -> Vec<Vec<u32>> {
@@ -38,11 +38,11 @@ fn an_adapter_that_left_and_came_back_gives_the_same_logits() {
     assert_eq!(shared.adapters.memory(), (0, 0));
     assert_eq!(kept.keep(handles[0]).err().unwrap().code, Code::StepFailed, "it has left");
     // Two of each, backwards: they lie where others lay.
-    for &image in images.iter().rev() {
-        let (first, bytes) = kept.restore(image).unwrap();
-        let (second, _) = kept.restore(image).unwrap();
+    let runs: Vec<_> = adapters.iter().map(|adapter| runs_of(&engine, adapter)).collect();
+    for (at, &image) in images.iter().enumerate().rev() {
+        let (first, bytes) = kept.restore(image, &nth_pages(&runs[at], images.len())).unwrap();
+        let (second, _) = kept.restore(image, &nth_pages(&runs[at], images.len() - at)).unwrap();
         assert!(first > handles[handles.len() - 1] && second > first && bytes > 0);
-        let at = images.iter().position(|&other| other == image).unwrap();
         for handle in [second, first] {
             assert_eq!(step(&mut engine, &tokens, handle), before[at], "adapter {at}");
         }
@@ -50,7 +50,7 @@ fn an_adapter_that_left_and_came_back_gives_the_same_logits() {
     }
     kept.discard(images[0]);
     kept.discard(images[0]);
-    assert_eq!(kept.restore(images[0]).err().unwrap().code, Code::Native);
+    assert_eq!(kept.restore(images[0], &nth_pages(&runs[0], 0)).err().unwrap().code, Code::Native);
 }
 
 #[test]
@@ -65,6 +65,7 @@ fn loads_from_the_host_end_while_a_step_runs_and_change_nothing_of_it() {
     let steady = make_resident(&engine, &adapters[3]);
     let wanted = step(&mut engine, &tokens, steady);
     let image = shared.adapters.kept().unwrap().keep(make_resident(&engine, &adapters[7])).unwrap().unwrap().0;
+    let pages = nth_pages(&runs_of(&engine, &adapters[7]), 30);
     let (stop, stepping, within) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -72,7 +73,7 @@ fn loads_from_the_host_end_while_a_step_runs_and_change_nothing_of_it() {
             while !stop.load(Ordering::Acquire) {
                 // An odd number: a step was at work, and the same one still was at the end.
                 let before = stepping.load(Ordering::Acquire);
-                let (handle, _) = kept.restore(image).unwrap();
+                let (handle, _) = kept.restore(image, &pages).unwrap();
                 if before % 2 == 1 && stepping.load(Ordering::Acquire) == before {
                     within.fetch_add(1, Ordering::AcqRel);
                 }

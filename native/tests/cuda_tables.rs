@@ -15,11 +15,13 @@ mod toy;
 
 use common::Rng;
 use common::device::first_device;
+use loramux_native::adapters::compile::FactorStorage;
 use loramux_native::adapters::store::AdapterStore;
 use loramux_native::cuda::abi::{BLOCK, Counts, LONG_TILE_ROWS, QUERY_TILE_ROWS, QueryTile, Step, TILE_ROWS, Term, Tile};
 use loramux_native::cuda::bucket::Buckets;
 use loramux_native::cuda::device::Device;
 use loramux_native::cuda::loader::{DeviceAdapter, Loader};
+use loramux_native::cuda::pages::PagePool;
 use loramux_native::cuda::staging::Staging;
 use loramux_native::cuda::step_arrays::TERMS_PER_ROW;
 use loramux_native::cuda::stream::Stream;
@@ -31,6 +33,7 @@ use loramux_native::weights::Weights;
 use proptest::prelude::*;
 use std::sync::Arc;
 use toy::adapter::Adapter;
+use toy::steps::pages_from;
 use toy::{Toy, Variant};
 
 const LIMITS: StepLimits = StepLimits { max_batch_tokens: 300, max_sequences: 40, max_model_len: 200, kv_pages: 600 };
@@ -50,14 +53,17 @@ impl Bench {
         let device = first_device()?;
         let toy = Toy::new(Variant::default());
         let weights = Weights::open(&toy.options(1).directory.join("weights.bin")).unwrap();
-        let loader = Loader::new(&device).unwrap();
+        let stream = device.stream(-1).unwrap();
+        let loader = Loader::new(&device, &PagePool::new(&device, &stream, 64 * RANKS.len(), 4096).unwrap(), FactorStorage::File).unwrap();
         let store = AdapterStore::default();
         for (handle, &rank) in (0u32..).zip(&RANKS) {
             let adapter = Adapter::random(u64::from(handle), rank, Dtype::F16, false, &[(0, 0)]);
-            store.insert(Arc::new(loader.load(handle, &adapter.file(), &adapter.plan(), &Toy::manifest(), &weights).unwrap()));
+            let image = loader.read(&adapter.file(), &adapter.plan(), &Toy::manifest(), &weights).unwrap();
+            let pages = pages_from(loader.fit(image.map()).runs(), handle as usize * 64);
+            store.insert(Arc::new(loader.place(handle, image, &pages).unwrap()));
         }
         let tables = StepTables::new(&device, &LIMITS).unwrap();
-        Some(Self { stream: device.stream(-1).unwrap(), device, store, tables })
+        Some(Self { device, stream, store, tables })
     }
 
     /// Fills, uploads and copies everything back.

@@ -21,6 +21,7 @@ use loramux_native::error::Code;
 use loramux_native::kernels::attention::PAGE;
 use loramux_native::kernels::simd::Dtype;
 use loramux_native::session::context::{StepBatch, StepContext};
+use loramux_native::session::core::Compiled;
 use loramux_native::session::engine::{Engine, EngineOptions};
 use loramux_native::weights::Weights;
 use std::sync::Arc;
@@ -449,11 +450,11 @@ fn handles_of_adapters_are_never_used_twice() {
     }
     let toy = Toy::new(Variant::default());
     let shared = toy.engine(1).shared();
-    let (handle, bytes) = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap();
+    let Compiled { handle, bytes, .. } = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap();
     assert_eq!(shared.adapters.memory(), (bytes, 1));
     shared.adapters.release(handle);
     assert_eq!(shared.adapters.memory(), (0, 0));
-    let (next, _) = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap();
+    let next = shared.compile_adapter(&pool()[1].file(), &pool()[1].plan()).unwrap().handle;
     assert_ne!(next, handle);
     shared.adapters.clear();
     assert_eq!(shared.adapters.memory(), (0, 0));

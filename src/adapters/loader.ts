@@ -9,8 +9,9 @@ import {
 } from '../core/adapter-source.js';
 import { type AdapterText, textBytes } from '../core/adapter-text.js';
 import { LoramuxError } from '../core/errors.js';
-import type { NativeAdapterPlan, NativeBinding, NativeEngine } from '../engine/binding.js';
+import type { NativeAdapterPlan, NativeBinding, NativeCompiledAdapter, NativeEngine } from '../engine/binding.js';
 import { AdapterRoots } from './adapter-directory.js';
+import type { AdapterPages } from './adapter-pages.js';
 import { mergeAdapters } from './composition/merge-adapters.js';
 import { type Deferred, deferred } from './deferred.js';
 import type { MemoryQueue } from './memory-queue.js';
@@ -23,7 +24,7 @@ import type { TextReader } from './text/text-cache.js';
 
 /** What loading needs of the native side. */
 export type AdapterBackend = Pick<NativeBinding, 'openAdapterFile' | 'firstMatches' | 'mergeAdapterFiles'> &
-  Pick<NativeEngine, 'compileAdapter' | 'releaseAdapter'>;
+  Pick<NativeEngine, 'compileAdapter' | 'placeAdapter' | 'releaseAdapter'>;
 
 export interface LoaderOptions {
   readonly backend: AdapterBackend;
@@ -33,6 +34,8 @@ export interface LoaderOptions {
   readonly sources: RemoteSources | null;
   readonly residency: Residency;
   readonly memory: MemoryQueue;
+  /** Null where adapters lie anywhere. */
+  readonly pages: AdapterPages | null;
   /** Null where nothing can run a probe. */
   readonly prover: AdapterProver | null;
   /** Null = text is handled as the base handles it, whatever an adapter ships. */
@@ -158,9 +161,11 @@ export class AdapterLoader {
       requireWanted(job);
       if (job.accept(digest) === 'unchanged') return { kind: 'unchanged', digest };
       const planJson = JSON.stringify({ modules: plan.modules, ...plan.extras } satisfies NativeAdapterPlan);
-      compiled = await this.#compile(job, plan.bytes, textBytes(text), () =>
-        naming(file, backend.compileAdapter(weights, planJson)),
-      );
+      const compile = () => naming(file, backend.compileAdapter(weights, planJson));
+      compiled =
+        this.#options.pages === null
+          ? await this.#compile(job, plan.bytes, textBytes(text), compile)
+          : await this.#place(job, this.#options.pages, compile);
     } finally {
       weights.close();
     }
@@ -228,6 +233,32 @@ export class AdapterLoader {
     }
   }
 
+  /**
+   * Compiles into memory of the host, which tells the pages that the adapter needs, waits for those, and has it brought
+   * there. What waits holds its file's bytes in host memory and no page that it could go without.
+   */
+  async #place(
+    job: LoadJob,
+    pages: AdapterPages,
+    compile: () => Promise<NativeCompiledAdapter>,
+  ): Promise<{ handle: number; bytes: number }> {
+    const { backend, memory } = this.#options;
+    const { handle, runs } = await compile();
+    const bytes = pages.bytesOf(runs);
+    let where: readonly number[] | null = null;
+    try {
+      requireWanted(job);
+      where = await memory.reserve(job.key, bytes, job.ticket, runs);
+      requireWanted(job);
+      await backend.placeAdapter(handle, Int32Array.from(where));
+    } catch (thrown) {
+      if (where === null) backend.releaseAdapter(handle);
+      else this.#giveBack(job.key, { handle });
+      throw thrown;
+    }
+    return { handle, bytes };
+  }
+
   /** Runs the probe; an adapter that fails it gives its memory back. */
   async #prove(job: LoadJob, handle: number, file: string): Promise<AdapterProof | null> {
     try {
@@ -250,6 +281,7 @@ export class AdapterLoader {
 
   #giveBack(key: number, compiled: { handle: number } | null): void {
     if (compiled !== null) this.#options.backend.releaseAdapter(compiled.handle);
+    this.#options.pages?.free(key);
     this.#options.residency.release(key);
     this.#options.memory.pump();
   }

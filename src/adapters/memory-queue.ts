@@ -1,18 +1,25 @@
 import { LoramuxError } from '../core/errors.js';
+import type { PageClaim } from '../core/page-pool.js';
+import type { AdapterPages } from './adapter-pages.js';
 import { deferred } from './deferred.js';
 import type { Residency } from './residency.js';
 
 interface Waiting {
   readonly key: number;
   readonly bytes: number;
+  readonly runs: readonly number[];
   readonly ticket: number;
   readonly sinceMs: number;
-  readonly resolve: () => void;
+  readonly resolve: (pages: readonly number[]) => void;
   readonly reject: (error: LoramuxError) => void;
+  /** Once it has its bytes: the pages that it gathers. */
+  claim: PageClaim | null;
 }
 
 export interface MemoryQueueOptions {
   readonly residency: Residency;
+  /** Null where adapters lie anywhere. */
+  readonly pages: AdapterPages | null;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
   /** Frees what was evicted; must not call back into the queue. */
@@ -33,12 +40,18 @@ export class MemoryQueue {
     this.#options = options;
   }
 
-  /** Resolves when `bytes` are reserved for `key`. ERR_ADAPTER_NO_SPACE when they can never be. */
-  reserve(key: number, bytes: number, ticket: number): Promise<void> {
-    const { promise, resolve, reject } = deferred<void>();
+  /**
+   * Resolves when `bytes` are reserved for `key`, on a device with the pages that they are, in `runs` of neighbours.
+   * ERR_ADAPTER_NO_SPACE when they can never be.
+   */
+  reserve(key: number, bytes: number, ticket: number, runs: readonly number[] = []): Promise<readonly number[]> {
+    const { promise, resolve, reject } = deferred<readonly number[]>();
     const sinceMs = this.#options.now();
     const after = this.#waiting.findIndex((other) => other.ticket > ticket);
-    this.#waiting.splice(after < 0 ? this.#waiting.length : after, 0, { key, bytes, ticket, sinceMs, resolve, reject });
+    const waiting = { key, bytes, runs, ticket, sinceMs, resolve, reject, claim: null };
+    // Who has begun to gather pages goes on: one does at a time.
+    const first = this.#waiting[0]?.claim == null ? 0 : 1;
+    this.#waiting.splice(after < 0 ? this.#waiting.length : Math.max(first, after), 0, waiting);
     this.pump();
     return promise;
   }
@@ -57,29 +70,30 @@ export class MemoryQueue {
     const at = this.#waiting.findIndex((waiting) => waiting.key === key);
     const [cancelled] = at < 0 ? [] : this.#waiting.splice(at, 1);
     if (cancelled === undefined) return false;
+    this.#giveBack(cancelled);
     cancelled.reject(error);
     this.#options.onMoved();
     this.pump();
     return true;
   }
 
-  /** Serves the head while it fits; call it whenever bytes came free or a pin went. */
+  /** Serves the head while it fits; call it whenever bytes or pages came free or a pin went. */
   pump(): void {
     for (let head = this.#waiting[0]; head !== undefined; head = this.#waiting[0]) {
-      let evicted: number[] | null;
+      let pages: readonly number[] | null;
       try {
-        evicted = this.#options.residency.reserve(head.key, head.bytes);
+        pages = this.#serve(head);
       } catch (thrown) {
         if (!(thrown instanceof LoramuxError)) throw thrown;
         this.#waiting.shift();
+        this.#giveBack(head);
         head.reject(thrown);
         this.#options.onMoved();
         continue;
       }
-      if (evicted === null) return;
+      if (pages === null) return;
       this.#waiting.shift();
-      this.#options.onEvicted(evicted);
-      head.resolve();
+      head.resolve(pages);
       this.#options.onMoved();
     }
   }
@@ -87,10 +101,34 @@ export class MemoryQueue {
   /** True while a load older than `ticket` heads the queue and has waited for more than `limitMs`. */
   isOverdue(limitMs: number, ticket = Number.POSITIVE_INFINITY): boolean {
     const head = this.#waiting[0];
-    return head !== undefined && head.ticket < ticket && this.#options.now() - head.sinceMs > limitMs;
+    // A load that gathers pages waits for the KV cache, not for other adapters' pins, save where they lie in its way.
+    const gathers = head?.claim != null && !head.claim.behindOthers;
+    return head !== undefined && !gathers && head.ticket < ticket && this.#options.now() - head.sinceMs > limitMs;
   }
 
   get length(): number {
     return this.#waiting.length;
+  }
+
+  /** Null while the head must wait. */
+  #serve(head: Waiting): readonly number[] | null {
+    const { residency, pages, onEvicted } = this.#options;
+    if (head.claim === null) {
+      const evicted = residency.reserve(head.key, head.bytes);
+      if (evicted === null) return null;
+      onEvicted(evicted);
+      if (pages === null) return [];
+      head.claim = pages.claim(head.runs);
+    }
+    const filled = pages?.fill(head.key, head.claim) ?? null;
+    if (filled !== null) head.claim = null;
+    return filled;
+  }
+
+  /** What the head had already when it gave up. */
+  #giveBack(waiting: Waiting): void {
+    if (waiting.claim === null) return;
+    this.#options.pages?.drop(waiting.claim);
+    this.#options.residency.release(waiting.key);
   }
 }

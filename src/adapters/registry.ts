@@ -15,7 +15,7 @@ import type { AdapterProver } from './proof.js';
 import { RequestNames } from './request-names.js';
 import type { RemoteSources } from './sources/remote-sources.js';
 import type { TextReader } from './text/text-cache.js';
-import { VersionStore } from './version-store.js';
+import { type SharedPages, VersionStore } from './version-store.js';
 
 const DEFAULT_MAX_FILE_BYTES = 2 * 1024 ** 3;
 
@@ -29,6 +29,8 @@ export interface RegistryOptions {
   /** Where adapters come from that are no directories; null or absent = directories only. */
   readonly sources?: RemoteSources | null;
   readonly capacityBytes: number;
+  /** Pages that adapters lie in and share with the KV cache, on a device; null or absent = anywhere. */
+  readonly pages?: SharedPages | null;
   readonly maxFileBytes?: number;
   /** Shows of each adapter that it reaches the logits; null or absent = loads carry no proof. */
   readonly prover?: AdapterProver | null;
@@ -58,15 +60,16 @@ export class AdapterRegistry {
 
   constructor(options: RegistryOptions) {
     const { backend, base, capacityBytes, emit, prover = null, texts = null, sources = null } = options;
-    const { maxFileBytes = DEFAULT_MAX_FILE_BYTES, warn = () => undefined } = options;
+    const { maxFileBytes = DEFAULT_MAX_FILE_BYTES, warn = () => undefined, pages = null } = options;
     const now = options.now ?? ((): number => performance.timeOrigin + performance.now());
     const releaseAdapter = (handle: number): void => backend.releaseAdapter(handle);
     const admission = this.#admission;
     const roots = new AdapterRoots(options.roots, options.allowedRoots);
     const book = new NameBook(roots, sources);
-    const store = new VersionStore({ capacityBytes, now, releaseAdapter, emit });
+    const store = new VersionStore({ capacityBytes, pages, now, releaseAdapter, emit });
     const { residency, memory } = store;
-    const loader = new AdapterLoader({ backend, base, roots, sources, residency, memory, prover, texts, maxFileBytes });
+    const files = { roots, sources, texts, maxFileBytes };
+    const loader = new AdapterLoader({ backend, base, ...files, residency, memory, pages: store.pages, prover });
     const loads = new LoadRunner({ loader, store, emit, warn, now, nextTicket: () => admission.nextTicket() });
     sources?.keepUploads((digest) => book.isUpload(digest));
     this.#sources = sources;
@@ -76,6 +79,14 @@ export class AdapterRegistry {
     this.#desk = new LeaseDesk({ book, store, loads, admission, emit });
     this.#requestNames = new RequestNames(book);
     this.#operator = new Operator({ book, store, loads, admission });
+  }
+
+  /**
+   * Brings the load on that gathers pages, for KV blocks may have come free; as many as `spare` pages stay for sequences
+   * that run.
+   */
+  gatherPages(spare: number): void {
+    this.#store.gatherPages(spare);
   }
 
   /** The adapter that an alias stands for now; null for any other name. ERR_ADAPTER_NOT_FOUND when it leads nowhere. */

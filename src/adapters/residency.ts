@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { LoramuxError } from '../core/errors.js';
+import type { PageUse } from '../core/page-pool.js';
 
 interface Entry {
   readonly bytes: number;
@@ -7,6 +8,15 @@ interface Entry {
   rows: number;
   /** Held by the operator. */
   operator: boolean;
+  /** When the last pin went, on the owner's count of uses. */
+  lastUse: number;
+}
+
+export interface ResidencyOptions {
+  /** A mark for something used right now; compared with those of others that share the memory. */
+  readonly use?: () => number;
+  /** What the operator sets the capacity by. */
+  readonly flag?: string;
 }
 
 /** Bytes of the tier. `resident + reserved + free = capacity`, `pinned + evictable = resident`. */
@@ -33,12 +43,20 @@ export class Residency {
   #pinnedBytes = 0;
   #operatorBytes = 0;
 
+  readonly #use: () => number;
+  readonly #flag: string;
+
   /** `capacity` in bytes, a whole number above zero. */
-  constructor(readonly capacity: number) {
+  constructor(
+    readonly capacity: number,
+    { use = () => 0, flag = '--adapter-memory' }: ResidencyOptions = {},
+  ) {
+    this.#use = use;
+    this.#flag = flag;
     if (!Number.isSafeInteger(capacity) || capacity < 1) {
       throw new LoramuxError(
         'ERR_CONFIG',
-        `expected adapter memory of at least one byte, found ${capacity}: raise --adapter-memory`,
+        `expected adapter memory of at least one byte, found ${capacity}: raise ${flag}`,
       );
     }
     this.#evictable = new LRUCache({ maxSize: capacity, sizeCalculation: (entry) => entry.bytes });
@@ -83,7 +101,7 @@ export class Residency {
   commit(key: number, rows: number, operator: boolean): void {
     const bytes = this.#reservation(key);
     this.release(key);
-    this.#place(key, { bytes, rows, operator });
+    this.#place(key, { bytes, rows, operator, lastUse: 0 });
   }
 
   /** One more row holds the adapter. */
@@ -123,6 +141,26 @@ export class Residency {
     return [...this.#evictable.rkeys()];
   }
 
+  /** When the key that goes next was used last; Infinity when there is none. */
+  oldestUse(): number {
+    const [key] = this.#evictable.rkeys();
+    return (key === undefined ? undefined : this.#evictable.peek(key)?.lastUse) ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Forgets the key that goes next, and returns it. */
+  evictOldest(): number {
+    const [key] = this.#evictable.rkeys();
+    if (key === undefined) throw new Error('no adapter may be evicted');
+    this.#evictable.delete(key);
+    return key;
+  }
+
+  /** Whether an adapter, or one that is loading, may go: now, once its rows have ended, or when the operator lets it. */
+  useOf(key: number): PageUse {
+    if (this.#evictable.has(key)) return 'idle';
+    return this.#pinned.get(key)?.operator === true ? 'pinned' : 'held';
+  }
+
   /** Everything that does not add up; empty when all is well. */
   violations(): string[] {
     const found: string[] = [];
@@ -156,7 +194,7 @@ export class Residency {
     const { free, evictable } = this.totals();
     throw new LoramuxError(
       'ERR_ADAPTER_NO_SPACE',
-      `the adapter needs ${bytes} bytes, adapter memory has ${this.capacity} of which the operator pins ${this.#operatorBytes}: raise --adapter-memory or unpin adapters`,
+      `the adapter needs ${bytes} bytes, adapter memory has ${this.capacity} of which the operator pins ${this.#operatorBytes}: raise ${this.#flag} or unpin adapters`,
       { bytes: { needed: bytes, free, evictable } },
     );
   }
@@ -168,12 +206,9 @@ export class Residency {
     if (missing > evictable) return null;
     const evicted: number[] = [];
     for (let gained = 0; gained < missing; ) {
-      const [key] = this.#evictable.rkeys();
-      const entry = key === undefined ? undefined : this.#evictable.peek(key);
-      if (key === undefined || entry === undefined) throw new Error('evictable adapters are smaller than their sum');
-      this.#evictable.delete(key);
-      evicted.push(key);
-      gained += entry.bytes;
+      const size = this.#evictable.calculatedSize;
+      evicted.push(this.evictOldest());
+      gained += size - this.#evictable.calculatedSize;
     }
     this.#reserved.set(key, bytes);
     this.#reservedBytes += bytes - before;
@@ -205,6 +240,7 @@ export class Residency {
 
   #place(key: number, entry: Entry): void {
     if (entry.rows === 0 && !entry.operator) {
+      entry.lastUse = this.#use();
       this.#evictable.set(key, entry);
       return;
     }

@@ -1,5 +1,7 @@
 import type { TierInfo } from '../core/adapter.js';
+import type { PagePool } from '../core/page-pool.js';
 import type { Telemetry } from '../core/telemetry.js';
+import { AdapterPages } from './adapter-pages.js';
 import type { AdapterLease, AdapterRecord, AdapterVersion, EvictReason } from './adapter-record.js';
 import { type Deferred, deferred } from './deferred.js';
 import { MemoryQueue } from './memory-queue.js';
@@ -8,8 +10,17 @@ import { Residency } from './residency.js';
 /** A load that waited this long for memory goes before new requests, resident or not: pins must drain for it. */
 const MAX_MEMORY_WAIT_MS = 2_000;
 
+/** Pages of a device that adapters share with the KV cache. */
+export interface SharedPages {
+  readonly pool: PagePool;
+  readonly pageBytes: number;
+}
+
 export interface VersionStoreOptions {
+  /** With `pages`, whole ones. */
   readonly capacityBytes: number;
+  /** Null where adapters lie anywhere. */
+  readonly pages: SharedPages | null;
   /** Milliseconds since the epoch, never running backwards. */
   readonly now: () => number;
   readonly releaseAdapter: (handle: number) => void;
@@ -25,17 +36,26 @@ interface Held {
 export class VersionStore {
   readonly residency: Residency;
   readonly memory: MemoryQueue;
+  readonly pages: AdapterPages | null;
   readonly #options: VersionStoreOptions;
   readonly #held = new Map<number, Held>();
   readonly #gated = new Set<{ readonly ticket: number; readonly turn: Deferred<void> }>();
 
   constructor(options: VersionStoreOptions) {
     this.#options = options;
-    this.residency = new Residency(options.capacityBytes);
+    const { pages, capacityBytes } = options;
+    this.residency = new Residency(
+      capacityBytes,
+      pages === null ? {} : { use: () => pages.pool.use(), flag: '--gpu-memory' },
+    );
+    const onEvicted = (keys: readonly number[]): void => this.#evict(keys);
+    const { residency } = this;
+    this.pages = pages === null ? null : new AdapterPages({ ...pages, residency, onEvicted });
     this.memory = new MemoryQueue({
-      residency: this.residency,
+      residency,
+      pages: this.pages,
       now: options.now,
-      onEvicted: (keys) => this.#evict(keys),
+      onEvicted,
       onMoved: () => this.#openGates(),
     });
   }
@@ -103,10 +123,19 @@ export class VersionStore {
     this.memory.pump();
   }
 
+  /** Brings the load on that gathers pages, all but `spare`. */
+  gatherPages(spare: number): void {
+    const { pages } = this.#options;
+    if (pages === null || this.memory.length === 0) return;
+    pages.pool.spare = spare;
+    this.memory.pump();
+  }
+
   /** Gives back a compiled adapter that nobody may use. */
   discard(key: number, handle: number): void {
     this.residency.release(key);
     this.#options.releaseAdapter(handle);
+    this.pages?.free(key);
     this.memory.pump();
   }
 
@@ -124,7 +153,7 @@ export class VersionStore {
 
   /** What does not add up between records, versions and bytes; empty when all is well. */
   violations(): string[] {
-    const found = this.residency.violations();
+    const found = [...this.residency.violations(), ...(this.pages?.violations() ?? [])];
     let bytes = 0;
     for (const { record, version } of this.#held.values()) {
       bytes += version.bytes;
@@ -179,6 +208,7 @@ export class VersionStore {
     this.#held.delete(key);
     record.versions.delete(version);
     this.#options.releaseAdapter(version.handle);
+    this.pages?.free(key);
     this.#options.emit({ kind: 'adapter-evict', name: record.name, reason, bytes: version.bytes });
     if (record.versions.size === 0) record.drain?.resolve();
   }

@@ -43,10 +43,12 @@ export interface Config {
   /** Decode steps of a GPU are captured as CUDA graphs. */
   readonly cudaGraphs: boolean;
   readonly threads: number;
-  /** Null = a share of the device's memory. */
+  /** Of a CPU's; null = a share of the process's memory. */
   readonly adapterMemoryBytes: number | null;
-  /** Null = a share of the device's memory. */
+  /** Of a CPU's; null = a share of the process's memory. */
   readonly kvMemoryBytes: number | null;
+  /** Of a GPU's, in all: bytes, or at most 1: a share of what is free; null = the default share. */
+  readonly gpuMemory: number | null;
   /** Longest prompt + answer in tokens; null = what the model and the KV memory allow. */
   readonly maxModelLen: number | null;
   /** Rows of one step. */

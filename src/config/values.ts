@@ -80,6 +80,14 @@ export const bytes: ValueParser<number> = (value, origin) => {
   return count;
 };
 
+/** As `bytes`, or a share above 0 and up to 1, such as `0.9`. */
+export const bytesOrShare: ValueParser<number> = (value, origin) => {
+  if (!/^\d?\.\d{1,6}$|^1$/.test(value)) return bytes(value, origin);
+  const share = Number(value);
+  if (share > 0 && share <= 1) return share;
+  throw refuse(origin, 'a size such as 64GiB, or a share such as 0.9', value);
+};
+
 const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
 
 /** Longest delay that a Node timer takes. */

@@ -43,6 +43,8 @@ export interface EngineState {
     readonly used: number;
     /** Used by no request, kept by the prefix cache until a block is needed. */
     readonly cached: number;
+    /** Blocks' memory that adapters have, or are about to: on a GPU both share pages. */
+    readonly adapters: number;
     readonly blockSize: number;
   };
   readonly tiers: readonly TierInfo[];

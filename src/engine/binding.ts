@@ -171,6 +171,7 @@ export interface NativeEngineOptions {
   readonly maxModelLen: number;
   readonly maxSequences: number;
   readonly maxBatchTokens: number;
+  /** On a GPU: pages, in each of which a KV block may lie or adapters. */
   readonly kvBlocks: number;
   /** Ids at or above this are never sampled. */
   readonly tokenCount: number;
@@ -186,6 +187,13 @@ export interface NativeEngineOptions {
   };
 }
 
+export interface NativeCompiledAdapter {
+  readonly handle: number;
+  readonly bytes: number;
+  /** On a GPU: in how many runs of neighbouring pages it has to be placed, and how long each must be, the longest first. */
+  readonly runs: readonly number[];
+}
+
 export interface NativeEngine {
   /** Tokens per KV block. */
   readonly blockSize: number;
@@ -198,8 +206,15 @@ export interface NativeEngine {
   /**
    * Converts a checked file to a resident adapter; scans for NaN/Inf; folds DoRA. Runs on the loader's thread.
    * `planJson` is a NativeAdapterPlan as JSON: hundreds of objects cross the border faster as one text.
+   * On a GPU it is in memory of the host then, and steps may name it once it has been placed.
    */
-  compileAdapter(file: NativeAdapterFile, planJson: string): Promise<{ handle: number; bytes: number }>;
+  compileAdapter(file: NativeAdapterFile, planJson: string): Promise<NativeCompiledAdapter>;
+  /**
+   * Brings a compiled adapter to pages of the GPU's memory, KV blocks by another name: as many as its runs add up to, those
+   * of each run neighbours in ascending order. Runs on the loader's thread. ERR_NATIVE names a page that is not there or
+   * another adapter's. No step in flight may use them for keys and values.
+   */
+  placeAdapter(handle: number, pages: Int32Array): Promise<void>;
   /** Forgets an adapter; its memory goes when the last step that uses it ends. */
   releaseAdapter(handle: number): void;
   /**

@@ -4,11 +4,10 @@ import type { DecoderConfig } from '../core/model-manifest.js';
 const MIB = 2 ** 20;
 /** Budgets below this hold too little to serve with. */
 const LEAST_BYTES = 64 * MIB;
-/** Of a GPU's free memory, what is given out: the rest is for CUDA's own context, graphs and fragmentation. */
+/** Of a GPU's free memory, what is taken when nothing else is said: the rest is for CUDA's own context, graphs and fragmentation. */
 const USABLE_SHARE = 0.92;
-/** Of what weights and activations leave on a GPU, the adapters' share when nothing else is said. */
-const ADAPTER_SHARE = 0.2;
 
+/** On a GPU both are the same memory, whose pages KV cache and adapters share. */
 export interface MemoryBudget {
   readonly adapterMemoryBytes: number;
   readonly kvMemoryBytes: number;
@@ -18,10 +17,15 @@ export interface MemoryBudget {
 export interface WantedMemory {
   readonly adapterMemoryBytes: number | null;
   readonly kvMemoryBytes: number | null;
+  /** Bytes, or at most 1: a share of what is free. */
+  readonly gpuMemory: number | null;
 }
 
-/** On a CPU: shares of the memory that the process may use. */
+/** On a CPU: shares of the memory that the process may use. ERR_CONFIG for what only a GPU has. */
 export function hostBudget(memoryBytes: number, wanted: WantedMemory): MemoryBudget {
+  if (wanted.gpuMemory !== null) {
+    throw misplaced('--gpu-memory', 'the CPU computes', 'set --kv-memory and --adapter-memory instead');
+  }
   const share = (divisor: number) => Math.max(LEAST_BYTES, Math.floor(memoryBytes / divisor));
   return {
     adapterMemoryBytes: wanted.adapterMemoryBytes ?? share(16),
@@ -42,27 +46,34 @@ export interface DeviceLoad {
 }
 
 /**
- * On a GPU: of what weights and activations leave of its free memory, a fifth for adapters and the rest for the KV
- * cache, or the rest beside what was asked for. ERR_CONFIG when that is too little, with the figures.
+ * On a GPU: what weights and activations leave of the memory that may be taken. ERR_CONFIG when that is too little, with
+ * the figures, and for shares that only a CPU has.
  */
 export function deviceBudget(load: DeviceLoad, wanted: WantedMemory): MemoryBudget {
-  const taken = load.weightsBytes + activationBytes(load);
-  const room = Math.floor(load.freeBytes * USABLE_SHARE) - taken;
-  const adapters =
-    wanted.adapterMemoryBytes ??
-    Math.max(
-      LEAST_BYTES,
-      Math.floor(wanted.kvMemoryBytes === null ? room * ADAPTER_SHARE : room - wanted.kvMemoryBytes),
-    );
-  const kv = wanted.kvMemoryBytes ?? room - adapters;
-  if (kv < Math.min(LEAST_BYTES, wanted.kvMemoryBytes ?? LEAST_BYTES) || adapters + kv > room) {
+  for (const [flag, bytes] of [
+    ['--kv-memory', wanted.kvMemoryBytes],
+    ['--adapter-memory', wanted.adapterMemoryBytes],
+  ] as const) {
+    if (bytes === null) continue;
+    throw misplaced(flag, 'KV cache and adapters share the memory of a GPU', 'set --gpu-memory, or nothing');
+  }
+  const { freeBytes, weightsBytes } = load;
+  const { gpuMemory } = wanted;
+  const taken = weightsBytes + activationBytes(load);
+  const most = gpuMemory !== null && gpuMemory > 1 ? gpuMemory : Math.floor(freeBytes * (gpuMemory ?? USABLE_SHARE));
+  const room = most - taken;
+  if (room < 2 * LEAST_BYTES || most > freeBytes) {
     const mib = (bytes: number) => `${Math.round(bytes / MIB)} MiB`;
     throw new LoramuxError(
       'ERR_CONFIG',
-      `expected the GPU's memory to hold adapters (${mib(adapters)}) and KV cache (${mib(Math.max(kv, LEAST_BYTES))}) beside weights and activations (${mib(taken)}), found ${mib(load.freeBytes)} free: end other programs on it, lower --adapter-memory, --kv-memory or --max-batch-tokens, or serve a smaller model`,
+      `expected the GPU's memory to hold weights and activations (${mib(taken)}) and beside them KV cache and adapters (${mib(2 * LEAST_BYTES)} at least), found ${mib(freeBytes)} free, of which ${mib(most)} may be taken: end other programs on it, change --gpu-memory, lower --max-batch-tokens, or serve a smaller model`,
     );
   }
-  return { adapterMemoryBytes: adapters, kvMemoryBytes: kv };
+  return { adapterMemoryBytes: room, kvMemoryBytes: room };
+}
+
+function misplaced(flag: string, why: string, instead: string): LoramuxError {
+  return new LoramuxError('ERR_CONFIG', `${flag}: ${why}: ${instead}`, { field: flag });
 }
 
 /**

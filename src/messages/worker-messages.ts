@@ -47,6 +47,7 @@ export interface WorkerStart {
   /** The GPU that computes; the CPU when absent. */
   readonly cuda?: CudaStart;
   readonly threads: number;
+  /** On a GPU that of the KV cache, whose pages adapters share. */
   readonly adapterMemoryBytes: number;
   readonly kvMemoryBytes: number;
   readonly maxModelLen: number | null;

@@ -11,12 +11,13 @@ export function recordState(of: Instruments, state: EngineState): void {
   of.engineHeartbeat.set(state.running === 0 ? 0 : (state.lastStepAgeMs ?? 0) / 1_000);
   of.loraxQueueLength.set(state.waiting);
   of.loraxBatchSize.set(state.running);
-  const { total, used, cached } = state.kvBlocks;
+  const { total, used, cached, adapters } = state.kvBlocks;
   of.kvUsage.set(total === 0 ? 0 : used / total);
   of.loraxBatchTokens.set(used * state.kvBlocks.blockSize);
   of.kvBlocks.set({ state: 'used' }, used);
   of.kvBlocks.set({ state: 'cached' }, cached);
-  of.kvBlocks.set({ state: 'free' }, total - used - cached);
+  of.kvBlocks.set({ state: 'adapters' }, adapters);
+  of.kvBlocks.set({ state: 'free' }, total - used - cached - adapters);
   for (const { tier, bytes, capacity } of state.tiers) {
     of.adapterBytes.set({ tier }, bytes);
     of.adapterBytesLimit.set({ tier }, capacity);

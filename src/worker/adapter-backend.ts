@@ -8,6 +8,7 @@ export function adapterBackend(binding: NativeBinding, engine: NativeEngine): Ad
     firstMatches: (patterns, names) => binding.firstMatches(patterns, names),
     mergeAdapterFiles: (files, recipe) => binding.mergeAdapterFiles(files, recipe),
     compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
+    placeAdapter: (handle, pages) => engine.placeAdapter(handle, pages),
     releaseAdapter: (handle) => engine.releaseAdapter(handle),
   };
 }

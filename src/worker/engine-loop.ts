@@ -132,6 +132,7 @@ export class EngineLoop {
         total: counts.totalBlocks,
         used: counts.usedBlocks,
         cached: counts.cachedBlocks,
+        adapters: counts.adapterBlocks,
         blockSize: this.#deps.engine.blockSize,
       },
       tiers: this.#deps.registry.tiers(),
@@ -225,10 +226,11 @@ export class EngineLoop {
   }
 
   async #run(): Promise<void> {
-    const { scheduler, launchAhead } = this.#deps;
+    const { scheduler, registry, launchAhead } = this.#deps;
     let first: Launched | null = null;
     while (first !== null || !this.#stopping) {
       let behind: Launched | null = null;
+      registry.gatherPages(scheduler.counts().running);
       try {
         first ??= this.#launch((nowMs) => scheduler.plan(nowMs));
         if (first !== null && launchAhead && !this.#stopping) {

@@ -4,12 +4,14 @@ import { AdapterRegistry } from '../adapters/registry.js';
 import { TextCache } from '../adapters/text/text-cache.js';
 import type { EngineLimits } from '../core/engine-client.js';
 import { elementBytes } from '../core/model-manifest.js';
+import { PagePool } from '../core/page-pool.js';
 import { GREEDY_ROW, type StepBatch } from '../core/step.js';
 import type { Telemetry } from '../core/telemetry.js';
 import { loadBinding } from '../engine/addon.js';
 import type { NativeEngine } from '../engine/binding.js';
-import { deviceBlockBytes, hostBlockBytes, sizeEngine } from '../engine/engine-sizing.js';
+import { deviceBlockBytes, hostBlockBytes, sizeEngine as sizeBlocks, sizePages } from '../engine/engine-sizing.js';
 import type { FromWorker, WorkerStart } from '../messages/worker-messages.js';
+import { blocksFor } from '../scheduler/policy.js';
 import { Scheduler } from '../scheduler/scheduler.js';
 import { adapterBackend } from './adapter-backend.js';
 import { EngineLoop, type EngineLoopDeps } from './engine-loop.js';
@@ -33,6 +35,7 @@ export async function openEngine(
   { onLogits, wrap = (engine) => engine }: EngineHooks = {},
 ): Promise<EngineLoop> {
   const binding = loadBinding();
+  const sizeEngine = start.cuda === undefined ? sizeBlocks : sizePages;
   const { manifest, directory } = start.model;
   const { cuda } = start;
   const { config } = manifest;
@@ -57,7 +60,7 @@ export async function openEngine(
   const engine = wrap(native);
 
   const now = (): number => performance.timeOrigin + performance.now();
-  const scheduler = new Scheduler({
+  const limits = {
     maxSequences,
     maxBatchTokens,
     maxPrefillRows,
@@ -68,7 +71,14 @@ export async function openEngine(
     vocabSize: manifest.config.vocabSize,
     prefixCache,
     speculation,
-  });
+  };
+  const pool = new PagePool(kvBlocks);
+  const scheduler = new Scheduler(limits, pool);
+  // Adapters never take what the longest request needs.
+  const shared = {
+    capacityBytes: (kvBlocks - blocksFor(maxModelLen, engine.blockSize)) * blockBytes,
+    pages: { pool, pageBytes: blockBytes },
+  };
   const probe = (promptIds: Uint32Array, handle: number | null): Promise<Float32Array> => loop.probe(promptIds, handle);
   const texts = new TextWorkerClient({
     tokenizerPath: join(directory, manifest.tokenizer.file),
@@ -87,7 +97,7 @@ export async function openEngine(
     base: { ...manifest, adapterDtype },
     roots: start.adapterRoots,
     sources: start.sources === undefined ? null : await openSources(start.sources, emit),
-    capacityBytes: start.adapterMemoryBytes,
+    ...(cuda === undefined ? { capacityBytes: start.adapterMemoryBytes } : shared),
     ...(start.maxAdapterBytes === undefined ? {} : { maxFileBytes: start.maxAdapterBytes }),
     prover: new AdapterProver({ run: probe, tokenCount, maxModelLen }),
     texts: new TextCache(texts),
@@ -108,7 +118,7 @@ export async function openEngine(
   });
   report = (fact) => loop.report(fact);
   for (const fact of early) report(fact);
-  const limits: EngineLimits = {
+  const engineLimits: EngineLimits = {
     modelId: manifest.modelId,
     precision: manifest.precision,
     precisionReason: start.model.precisionReason,
@@ -122,7 +132,7 @@ export async function openEngine(
     chatTemplate: manifest.chatTemplate,
     specialTokens: manifest.specialTokens,
   };
-  post({ type: 'ready', limits, state: loop.state() });
+  post({ type: 'ready', limits: engineLimits, state: loop.state() });
   return loop;
 }
 

@@ -91,6 +91,7 @@ async function verifyFaulty(fault: Fault): Promise<{ equal: boolean; text: strin
       blockSize: engine.blockSize,
       step: (batch) => (batch.adapterTable.length >= 2 ? fault(engine, batch) : engine.step(batch)),
       compileAdapter: (...args) => engine.compileAdapter(...args),
+      placeAdapter: (handle, pages) => engine.placeAdapter(handle, pages),
       releaseAdapter: (handle) => engine.releaseAdapter(handle),
       openConstraint: (constraint) => engine.openConstraint(constraint),
       releaseConstraint: (handle) => engine.releaseConstraint(handle),

@@ -20,6 +20,7 @@ import type { StepPlan } from '../../src/scheduler/step-plan.js';
 import { adapterBackend } from '../../src/worker/adapter-backend.js';
 import { type Claim, claim } from '../../src/worker/claim.js';
 import { returnedLogits } from '../../src/worker/returned-logits.js';
+import { ownPages } from './own-pages.js';
 
 export interface DirectOptions {
   readonly model: PreparedModel;
@@ -76,23 +77,25 @@ export class DirectEngine {
     const tokenizer = binding.Tokenizer.fromFile(join(directory, manifest.tokenizer.file));
     const defaults = { maxModelLen: 1024, maxBatchTokens: 256, maxSequences: 64, kvBlocks: 1024 };
     const sizes = { ...defaults, prefixCache: false, speculation: false, ahead: false, ...options };
+    const own = options.cuda === undefined ? null : ownPages(manifest, 2 ** 26, sizes.kvBlocks);
     const engine = await binding.Engine.open(JSON.stringify(manifest), {
       directory,
       threads: options.threads ?? 2,
       maxModelLen: Math.min(sizes.maxModelLen, manifest.config.maxPositions),
       maxSequences: sizes.maxSequences,
       maxBatchTokens: sizes.maxBatchTokens,
-      kvBlocks: sizes.kvBlocks,
+      kvBlocks: sizes.kvBlocks + (own?.count ?? 0),
       tokenCount: tokenizer.vocabSize(),
       adapterDtype: options.adapterDtype ?? 'file',
       ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
       ...(options.cuda === undefined ? {} : { cuda: options.cuda }),
     });
+    const backend = adapterBackend(binding, engine);
     const registry = new AdapterRegistry({
-      backend: adapterBackend(binding, engine),
+      backend: own?.backend(backend) ?? backend,
       base: { ...manifest, adapterDtype: options.adapterDtype ?? 'file' },
       roots: options.adapterRoots,
-      capacityBytes: 2 ** 30,
+      ...(own?.registry ?? { capacityBytes: 2 ** 30 }),
       emit: () => undefined,
     });
     return new DirectEngine(options.model, engine, registry, tokenizer, sizes);

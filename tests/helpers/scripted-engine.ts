@@ -26,7 +26,7 @@ export const IDLE: EngineState = {
   waiting: 0,
   waitingForAdapter: 0,
   running: 0,
-  kvBlocks: { total: 16, used: 4, cached: 2, blockSize: 16 },
+  kvBlocks: { total: 16, used: 4, cached: 2, adapters: 3, blockSize: 16 },
   tiers: [{ tier: 'host', bytes: 300, capacity: 1000, pinned: 0 }],
   steps: 0,
   lastStepAgeMs: null,

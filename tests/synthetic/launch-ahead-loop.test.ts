@@ -34,6 +34,7 @@ async function open(launchAhead: boolean): Promise<Watched> {
       return output;
     },
     compileAdapter: (file, plan) => engine.compileAdapter(file, plan),
+    placeAdapter: (handle, pages) => engine.placeAdapter(handle, pages),
     releaseAdapter: (handle) => engine.releaseAdapter(handle),
     adapterMemory: () => engine.adapterMemory(),
     openConstraint: (constraint) => engine.openConstraint(constraint),

@@ -7,6 +7,7 @@ use super::device::{Device, check};
 use super::env::{CurrentStep, DeviceEnv, Launch, int};
 use super::graphs::{Graphs, Key};
 use super::host_tier::HostTier;
+use super::image::Image;
 use super::loader::{DeviceAdapter, Loader};
 use super::memory::DeviceBuffer;
 use super::sampling::{Chosen, DeviceSampler, Plan, RowPlan};
@@ -23,13 +24,14 @@ use crate::kernels::simd::Dtype;
 use crate::kv::rope::Rope;
 use crate::manifest::{DecoderConfig, Manifest};
 use crate::sampler::NO_TOKEN;
-use crate::session::context::{StepContext, StepLimits};
-use crate::session::core::{Core, Kept, Residents, Step};
+use crate::session::context::{StepBatch, StepContext, StepLimits};
+use crate::session::core::{Compiled, Core, Kept, Residents, Step};
 use crate::session::engine::{CudaOptions, EngineOptions};
 use crate::session::last_sampled::LastSampled;
 use crate::session::step::StepResult;
 use crate::weights::Weights;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Head widths that the attention kernels take: multiples of 8 up to this.
@@ -60,12 +62,14 @@ struct Workspaces {
     logits: Workspace,
 }
 
-/// Adapters in device memory.
+/// Adapters in device memory, and those on their way there.
 pub struct DeviceAdapters {
     store: AdapterStore<DeviceAdapter>,
     loader: Loader,
     /// What is kept of them on the host; None where nothing is to be.
     host: Option<HostTier>,
+    /// By handle: images that wait for their pages.
+    unplaced: Mutex<HashMap<u32, Image>>,
 }
 
 impl CudaCore {
@@ -105,11 +109,12 @@ impl CudaCore {
         let sampler = DeviceSampler::new(&device, &env.stream, dtype, env.vocab, token_count, limits.max_sequences)?;
         let adapters = Arc::new(DeviceAdapters {
             store: AdapterStore::default(),
-            loader: Loader::new(&device, options.factors)?,
+            loader: Loader::new(&device, env.kv.pages(), options.factors)?,
             host: match cuda.host_bytes {
                 0 => None,
                 bytes => Some(HostTier::new(&device, Slab::new(&device, bytes))?),
             },
+            unplaced: Mutex::default(),
         });
         let row_zero = device.alloc(size_of::<i64>())?;
         env.stream.zero(&row_zero)?;
@@ -199,30 +204,42 @@ impl Core for CudaCore {
     fn step(&mut self, step: &Step<'_>, last_sampled: &mut LastSampled) -> Result<StepResult> {
         self.device.make_current()?;
         let context = StepContext::build(&step.request.batch, &self.limits, &self.adapters.store)?;
+        let pages = self.env.kv.pages().begin_step(blocks_of(&step.request.batch))?;
         let result = guard(|| self.run(step, &context, last_sampled));
         self.env.current.set(None);
         // Whatever became of it: nothing may be in flight when adapters that were released meanwhile are freed.
         let idle = self.env.stream.wait();
-        drop(context);
+        drop((context, pages));
         result.and_then(|result| idle.map(|()| result))
     }
 }
 
 impl Residents for DeviceAdapters {
-    fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<(u32, usize)> {
+    fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<Compiled> {
         let handle = self.store.next_handle();
-        let adapter = self.loader.load(handle, file, plan, manifest, weights)?;
-        let bytes = adapter.bytes();
-        self.store.insert(Arc::new(adapter));
-        Ok((handle, bytes))
+        let image = self.loader.read(file, plan, manifest, weights)?;
+        let (bytes, runs) = (image.map().bytes(), self.loader.fit(image.map()).runs().to_vec());
+        self.unplaced().insert(handle, image);
+        Ok(Compiled { handle, bytes, runs })
+    }
+
+    fn place(&self, handle: u32, pages: &[i32]) -> Result<()> {
+        let none = || Error::new(Code::Native, format!("adapter handle {handle} waits for no pages"));
+        let image = self.unplaced().remove(&handle).ok_or_else(none)?;
+        self.store.insert(Arc::new(self.loader.place(handle, image, pages)?));
+        Ok(())
     }
 
     fn release(&self, handle: u32) -> Option<Box<dyn Send>> {
-        self.store.release(handle).map(|adapter| Box::new(adapter) as Box<dyn Send>)
+        // At once, because its pages may be given to others now; no memory is freed.
+        drop(self.store.release(handle));
+        let image = self.unplaced().remove(&handle);
+        image.map(|image| Box::new(image) as Box<dyn Send>)
     }
 
     fn clear(&self) {
         self.store.clear();
+        self.unplaced().clear();
         if let Some(host) = &self.host {
             host.clear();
         }
@@ -233,7 +250,9 @@ impl Residents for DeviceAdapters {
     }
 
     fn memory(&self) -> (usize, usize) {
-        self.store.memory()
+        let (bytes, count) = self.store.memory();
+        let unplaced = self.unplaced();
+        (bytes + unplaced.values().map(|image| image.map().bytes()).sum::<usize>(), count + unplaced.len())
     }
 }
 
@@ -242,10 +261,10 @@ impl Kept for DeviceAdapters {
         self.host()?.keep(&*self.store.get(handle)?)
     }
 
-    fn restore(&self, image: u32) -> Result<(u32, usize)> {
+    fn restore(&self, image: u32, pages: &[i32]) -> Result<(u32, usize)> {
         let image = self.host()?.get(image)?;
         let handle = self.store.next_handle();
-        let adapter = self.loader.restore(handle, &image)?;
+        let adapter = self.loader.restore(handle, &image, pages)?;
         let bytes = adapter.bytes();
         self.store.insert(Arc::new(adapter));
         Ok((handle, bytes))
@@ -259,9 +278,20 @@ impl Kept for DeviceAdapters {
 }
 
 impl DeviceAdapters {
+    fn unplaced(&self) -> MutexGuard<'_, HashMap<u32, Image>> {
+        self.unplaced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn host(&self) -> Result<&HostTier> {
         self.host.as_ref().ok_or_else(|| Error::new(Code::Native, "the engine was opened without a host tier"))
     }
+}
+
+/// Blocks that a step's rows read or write.
+fn blocks_of(batch: &StepBatch) -> impl Iterator<Item = usize> + '_ {
+    let known = |&number: &i32| usize::try_from(number).ok();
+    let written = batch.slot_mapping.iter().filter_map(known).map(|slot| slot / abi::BLOCK);
+    batch.block_tables.iter().filter_map(known).chain(written)
 }
 
 /// The results row by row, as sampling on the host gives them: matchers take what was chosen, and a row on which one fails

@@ -126,6 +126,12 @@ impl Placement {
         Self(map.arrays.iter().map(|array| base + array.start).collect())
     }
 
+    /// Of each array.
+    #[must_use]
+    pub fn addresses(&self) -> &[usize] {
+        &self.0
+    }
+
     /// Of the adapter's table.
     #[must_use]
     pub fn table(&self) -> usize {

@@ -3,6 +3,7 @@
 use super::abi;
 use super::device::Device;
 use super::memory::DeviceBuffer;
+use super::pages::PagePool;
 use super::staging::Staging;
 use super::stream::Stream;
 use crate::error::{Code, Error, Result};
@@ -14,13 +15,15 @@ use std::sync::Arc;
 
 /// Keys and values, `dtype` `[blocks, layers, 2, kv_heads, BLOCK, dim]`: a block is one piece, of all layers.
 pub struct KvBlocks {
-    memory: DeviceBuffer,
+    pages: Arc<PagePool>,
     /// Of one layer's keys, or values, of a block.
     part_bytes: usize,
     block_stride: i64,
 }
 
 impl KvBlocks {
+    /// In as many pages as there are blocks; others may have some of those.
+    ///
     /// # Errors
     /// `ERR_DEVICE` when the device has no room.
     pub fn new(device: &Device, stream: &Stream, config: &DecoderConfig, blocks: usize, dtype: Dtype) -> Result<Self> {
@@ -28,22 +31,26 @@ impl KvBlocks {
         let sizes = || {
             let part = product(&[config.kv_heads, abi::BLOCK, config.head_dim])?;
             let block = product(&[part, 2, config.layers])?;
-            Some((part.checked_mul(dtype.size())?, i64::try_from(block).ok()?, product(&[block, dtype.size(), blocks])?))
+            Some((part.checked_mul(dtype.size())?, i64::try_from(block).ok()?, block.checked_mul(dtype.size())?))
         };
-        let (part_bytes, block_stride, bytes) =
-            sizes().ok_or_else(|| Error::new(Code::Native, format!("a KV cache of {blocks} blocks has no size: lower --kv-memory")))?;
-        let memory = device.alloc(bytes)?;
-        stream.zero(&memory)?;
-        Ok(Self { memory, part_bytes, block_stride })
+        let (part_bytes, block_stride, page_bytes) =
+            sizes().ok_or_else(|| Error::new(Code::Native, "a KV block of this model has no size"))?;
+        Ok(Self { pages: PagePool::new(device, stream, blocks, page_bytes)?, part_bytes, block_stride })
     }
 
     /// Keys and values of a layer that the model has, of block 0.
     #[must_use]
     pub fn layer(&self, layer: usize) -> (*mut c_void, *mut c_void) {
         let keys = 2 * layer * self.part_bytes;
-        debug_assert!(keys + 2 * self.part_bytes <= self.memory.len());
+        debug_assert!(keys + 2 * self.part_bytes <= self.pages.page_bytes());
+        let memory = self.pages.memory().ptr();
         // SAFETY: the operator checked the layer when it was created, so both lie inside block 0.
-        unsafe { (self.memory.ptr().add(keys).cast(), self.memory.ptr().add(keys + self.part_bytes).cast()) }
+        unsafe { (memory.add(keys).cast(), memory.add(keys + self.part_bytes).cast()) }
+    }
+
+    #[must_use]
+    pub fn pages(&self) -> &Arc<PagePool> {
+        &self.pages
     }
 
     /// Elements between blocks.

@@ -13,10 +13,10 @@ use crate::kernels::attention::PAGE;
 use crate::kernels::simd::Dtype;
 use crate::manifest::Manifest;
 use crate::session::context::StepLimits;
-use crate::session::core::Kept;
+use crate::session::core::{Compiled, Kept};
 use crate::session::engine::{CudaOptions, Engine as Core, EngineOptions, Shared};
 use crate::session::step::StepRequest;
-use napi::bindgen_prelude::{AsyncTask, Object};
+use napi::bindgen_prelude::{AsyncTask, Int32Array, Object};
 use napi::{Env, JsDeferred};
 use napi_derive::napi;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,6 +61,13 @@ pub struct KeptAdapterObject {
 
 #[napi(object, object_from_js = false)]
 pub struct CompiledAdapterObject {
+    pub handle: u32,
+    pub bytes: f64,
+    pub runs: Vec<u32>,
+}
+
+#[napi(object, object_from_js = false)]
+pub struct RestoredAdapterObject {
     pub handle: u32,
     pub bytes: f64,
 }
@@ -146,17 +153,23 @@ impl StepThread {
         Ok(handle)
     }
 
-    fn compile_adapter(&self, file: &File, plan: &AdapterPlan) -> Result<(u32, usize)> {
+    fn compile_adapter(&self, file: &File, plan: &AdapterPlan) -> Result<Compiled> {
         self.refuse_if_closed()?;
         let compiled = self.shared.compile_adapter(file, plan)?;
         // Closed meanwhile: `stop` may have cleared the store before this adapter entered it.
-        self.refuse_if_closed().inspect_err(|_| drop(self.shared.adapters.release(compiled.0)))?;
+        self.refuse_if_closed().inspect_err(|_| drop(self.shared.adapters.release(compiled.handle)))?;
         Ok(compiled)
     }
 
-    fn restore_adapter(&self, image: u32) -> Result<(u32, usize)> {
+    fn place_adapter(&self, handle: u32, pages: &[i32]) -> Result<()> {
         self.refuse_if_closed()?;
-        let restored = self.kept()?.restore(image)?;
+        self.shared.adapters.place(handle, pages)?;
+        self.refuse_if_closed().inspect_err(|_| drop(self.shared.adapters.release(handle)))
+    }
+
+    fn restore_adapter(&self, image: u32, pages: &[i32]) -> Result<(u32, usize)> {
+        self.refuse_if_closed()?;
+        let restored = self.kept()?.restore(image, pages)?;
         self.refuse_if_closed().inspect_err(|_| drop(self.shared.adapters.release(restored.0)))?;
         Ok(restored)
     }
@@ -277,7 +290,7 @@ impl Engine {
         Ok(promise)
     }
 
-    #[napi(ts_return_type = "Promise<{ handle: number, bytes: number }>", catch_unwind)]
+    #[napi(ts_return_type = "Promise<{ handle: number, bytes: number, runs: number[] }>", catch_unwind)]
     pub fn compile_adapter<'env>(
         &self,
         env: &'env Env,
@@ -286,9 +299,19 @@ impl Engine {
     ) -> std::result::Result<Object<'env>, JsError> {
         let (inner, file) = (self.inner.clone(), file.held()?.clone());
         let work = move || inner.compile_adapter(&file, &AdapterPlan::parse(&plan_json)?);
-        #[allow(clippy::cast_precision_loss)]
-        let shown = |(handle, bytes): (u32, usize)| CompiledAdapterObject { handle, bytes: bytes as f64 };
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+        let shown = |Compiled { handle, bytes, runs }| CompiledAdapterObject {
+            handle,
+            bytes: bytes as f64,
+            runs: runs.into_iter().map(|pages: usize| pages as u32).collect(),
+        };
         loader::submit(env, work, shown)
+    }
+
+    #[napi(ts_return_type = "Promise<void>", catch_unwind)]
+    pub fn place_adapter<'env>(&self, env: &'env Env, handle: u32, pages: Int32Array) -> std::result::Result<Object<'env>, JsError> {
+        let (inner, pages) = (self.inner.clone(), pages.to_vec());
+        loader::submit(env, move || inner.place_adapter(handle, &pages), |()| ())
     }
 
     #[napi(catch_unwind)]
@@ -309,10 +332,13 @@ impl Engine {
 
     /// Not on the loader's thread: it need not wait for files that are read there.
     #[napi(ts_return_type = "Promise<{ handle: number, bytes: number }>", catch_unwind)]
-    pub fn restore_adapter(&self, image: u32) -> AsyncTask<Job<(u32, usize), CompiledAdapterObject>> {
-        let inner = self.inner.clone();
+    pub fn restore_adapter(&self, image: u32, pages: Int32Array) -> AsyncTask<Job<(u32, usize), RestoredAdapterObject>> {
+        let (inner, pages) = (self.inner.clone(), pages.to_vec());
         #[allow(clippy::cast_precision_loss)]
-        Job::new(move || inner.restore_adapter(image), |_, (handle, bytes)| Ok(CompiledAdapterObject { handle, bytes: bytes as f64 }))
+        Job::new(
+            move || inner.restore_adapter(image, &pages),
+            |_, (handle, bytes)| Ok(RestoredAdapterObject { handle, bytes: bytes as f64 }),
+        )
     }
 
     #[napi(catch_unwind)]

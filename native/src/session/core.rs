@@ -28,13 +28,30 @@ pub trait Core {
     fn step(&mut self, step: &Step<'_>, last_sampled: &mut LastSampled) -> Result<StepResult>;
 }
 
+/// An adapter that was read and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// Never used before.
+    pub handle: u32,
+    pub bytes: usize,
+    /// On a device: how many neighbouring pages each of its parts needs, the most first, before steps can use it.
+    pub runs: Vec<usize>,
+}
+
 /// The resident adapters of one engine; other threads use them while a step runs.
 pub trait Residents: Send + Sync {
-    /// Makes `file` resident: its handle, never used before, and its bytes.
+    /// Makes `file` resident, or on a device ready to be placed.
     ///
     /// # Errors
     /// `ERR_ADAPTER_INVALID` naming the tensor, see [`crate::adapters::compile::compile`].
-    fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<(u32, usize)>;
+    fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<Compiled>;
+
+    /// Makes a compiled adapter resident in pages of the device: as many as its runs add up to, those of each run neighbours.
+    ///
+    /// # Errors
+    /// `ERR_NATIVE` for an adapter that waits for no pages, or naming the page that cannot be its; `ERR_DEVICE` when the device
+    /// fails.
+    fn place(&self, handle: u32, pages: &[i32]) -> Result<()>;
 
     /// Forgets an adapter; harmless when it is not there. What comes back holds its memory where freeing that takes long: a
     /// device waits for what it is at. To be dropped on a thread that others do not wait for.
@@ -61,12 +78,12 @@ pub trait Kept: Send + Sync {
     /// `ERR_STEP_FAILED` for a handle that is not resident, `ERR_DEVICE` when the device fails.
     fn keep(&self, handle: u32) -> Result<Option<(u32, usize)>>;
 
-    /// Makes an image's adapter resident: its handle, never used before, and its bytes.
+    /// Makes an image's adapter resident in `pages`, as [`Residents::place`] takes them for its runs: its handle, never used
+    /// before, and its bytes.
     ///
     /// # Errors
-    /// `ERR_NATIVE` for an image that was discarded, `ERR_ADAPTER_NO_SPACE` when the device has no room, `ERR_DEVICE` when it
-    /// fails.
-    fn restore(&self, image: u32) -> Result<(u32, usize)>;
+    /// `ERR_NATIVE` for an image that was discarded, otherwise as [`Residents::place`].
+    fn restore(&self, image: u32, pages: &[i32]) -> Result<(u32, usize)>;
 
     /// Forgets an image; harmless when it is not there.
     fn discard(&self, image: u32);

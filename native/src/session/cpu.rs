@@ -1,7 +1,7 @@
 //! Steps on the CPU: the session with our kernels, and sampling row by row.
 
 use super::context::{ContextSlot, StepContext, StepLimits};
-use super::core::{Core, Residents, Step};
+use super::core::{Compiled, Core, Residents, Step};
 use super::engine::EngineOptions;
 use super::last_sampled::LastSampled;
 use super::runtime;
@@ -142,12 +142,16 @@ impl Core for CpuCore {
 }
 
 impl Residents for CpuAdapters {
-    fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<(u32, usize)> {
+    fn compile(&self, file: &File, plan: &AdapterPlan, manifest: &Manifest, weights: &Weights) -> Result<Compiled> {
         let handle = self.store.next_handle();
         let adapter = compile::compile(handle, file, plan, self.factors, manifest, weights)?;
         let bytes = adapter.bytes;
         self.store.insert(Arc::new(adapter));
-        Ok((handle, bytes))
+        Ok(Compiled { handle, bytes, runs: Vec::new() })
+    }
+
+    fn place(&self, handle: u32, _pages: &[i32]) -> Result<()> {
+        Err(Error::new(Code::Native, format!("adapter handle {handle} waits for no pages: the CPU has none")))
     }
 
     fn release(&self, handle: u32) -> Option<Box<dyn Send>> {

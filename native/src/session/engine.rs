@@ -1,7 +1,7 @@
 //! One base model, ready to step: what is the same whatever device runs it.
 
 use super::context::StepLimits;
-use super::core::{Core, Residents, Step};
+use super::core::{Compiled, Core, Residents, Step};
 use super::cpu::CpuCore;
 use super::last_sampled::LastSampled;
 use super::step::{StepRequest, StepResult};
@@ -70,11 +70,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Makes `file` resident.
+    /// Makes `file` resident, or on a device ready to be placed.
     ///
     /// # Errors
     /// See [`Residents::compile`].
-    pub fn compile_adapter(&self, file: &File, plan: &AdapterPlan) -> Result<(u32, usize)> {
+    pub fn compile_adapter(&self, file: &File, plan: &AdapterPlan) -> Result<Compiled> {
         let compiled = self.adapters.compile(file, plan, &self.manifest, &self.weights);
         self.weights.release_pages();
         compiled

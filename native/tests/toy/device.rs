@@ -1,8 +1,10 @@
 //! Engines on a CUDA device for tests: a GPU with the feature `cuda`, else the emulator.
 
-use super::{Toy, runtime_ready};
+use super::steps::ALL_PAGES;
+use super::{LIMITS, Toy, runtime_ready};
 use crate::common::skipped;
 use loramux_native::cuda::device::Device;
+use loramux_native::session::context::StepLimits;
 use loramux_native::session::engine::{CudaOptions, Engine, EngineOptions};
 use loramux_native::session::runtime;
 use std::path::Path;
@@ -38,7 +40,8 @@ fn provider_ready() -> bool {
 const HOST_BYTES: usize = 32 << 20;
 
 pub fn device_options(toy: &Toy) -> EngineOptions {
-    EngineOptions { cuda: Some(CudaOptions { device: 0, graphs: false, host_bytes: HOST_BYTES }), ..toy.options(1) }
+    let limits = StepLimits { kv_pages: ALL_PAGES, ..LIMITS };
+    EngineOptions { limits, cuda: Some(CudaOptions { device: 0, graphs: false, host_bytes: HOST_BYTES }), ..toy.options(1) }
 }
 
 pub fn device_engine(toy: &Toy) -> Engine {

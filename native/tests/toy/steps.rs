@@ -7,6 +7,7 @@ use loramux_native::kernels::attention::PAGE;
 use loramux_native::kernels::simd::Dtype;
 use loramux_native::sampler::RowSampling;
 use loramux_native::session::context::StepBatch;
+use loramux_native::session::core::Compiled;
 use loramux_native::session::engine::Engine;
 use loramux_native::session::step::StepRequest;
 
@@ -99,8 +100,50 @@ pub fn prompt(rng: &mut Rng, length: usize) -> Vec<i32> {
     (0..length).map(|_| rng.below(VOCAB) as i32).collect()
 }
 
+/// On a device in pages behind the blocks of [`LIMITS`], each adapter's own.
 pub fn make_resident(engine: &Engine, adapter: &Adapter) -> u32 {
-    engine.shared().compile_adapter(&adapter.file(), &adapter.plan()).unwrap().0
+    let shared = engine.shared();
+    let compiled = shared.compile_adapter(&adapter.file(), &adapter.plan()).unwrap();
+    if !compiled.runs.is_empty() {
+        shared.adapters.place(compiled.handle, &own_pages(&compiled)).unwrap();
+    }
+    compiled.handle
+}
+
+/// Pages that one adapter may need on a device, and how many adapters have theirs behind the blocks of [`LIMITS`].
+const MOST_PAGES: usize = 256;
+const MOST_ADAPTERS: usize = 64;
+/// Pages of an engine whose adapters [`own_pages`] places.
+pub const ALL_PAGES: usize = LIMITS.kv_pages + MOST_PAGES * MOST_ADAPTERS;
+
+/// Pages for a compiled adapter that no other has.
+pub fn own_pages(compiled: &Compiled) -> Vec<i32> {
+    nth_pages(&compiled.runs, compiled.handle as usize)
+}
+
+/// Pages for runs of so many neighbours; those of another `nth` are others.
+pub fn nth_pages(runs: &[usize], nth: usize) -> Vec<i32> {
+    assert!(runs.iter().map(|run| run + 1).sum::<usize>() <= MOST_PAGES && nth < MOST_ADAPTERS);
+    pages_from(runs, LIMITS.kv_pages + nth * MOST_PAGES)
+}
+
+/// How many neighbouring pages each part of an adapter needs.
+pub fn runs_of(engine: &Engine, adapter: &Adapter) -> Vec<usize> {
+    let shared = engine.shared();
+    let compiled = shared.compile_adapter(&adapter.file(), &adapter.plan()).unwrap();
+    drop(shared.adapters.release(compiled.handle));
+    compiled.runs
+}
+
+/// Pages from `first` on for runs of so many neighbours, the last run first, another page behind each.
+pub fn pages_from(runs: &[usize], first: usize) -> Vec<i32> {
+    let mut end = first + runs.iter().map(|run| run + 1).sum::<usize>();
+    let mut pages = Vec::new();
+    for run in runs {
+        end -= run + 1;
+        pages.extend((end..end + run).map(|page| page as i32));
+    }
+    pages
 }
 
 /// The adapters that most tests mix: odd ranks, all dtypes, some with few modules.

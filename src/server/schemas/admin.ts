@@ -187,7 +187,7 @@ const ENGINE_STATE = object({
   waiting: COUNT,
   waitingForAdapter: COUNT,
   running: COUNT,
-  kvBlocks: object({ total: COUNT, used: COUNT, cached: COUNT, blockSize: COUNT }),
+  kvBlocks: object({ total: COUNT, used: COUNT, cached: COUNT, adapters: COUNT, blockSize: COUNT }),
   tiers: TIERS,
   steps: COUNT,
   lastStepAgeMs: nullable(NUMBER),

@@ -11,6 +11,7 @@ import { packageRoot } from '../../../src/engine/addon.js';
 import type {
   NativeAdapterFile,
   NativeAdapterPlan,
+  NativeCompiledAdapter,
   NativeMergeRecipe,
   NativeTensorInfo,
 } from '../../../src/engine/binding.js';
@@ -160,6 +161,11 @@ export class ScriptedBackend implements AdapterBackend {
   opened = 0;
   onOpen: (path: string) => Promise<void> = async () => undefined;
   onCompile: (path: string) => Promise<void> = async () => undefined;
+  onPlace: (handle: number) => Promise<void> = async () => undefined;
+  /** Pages of a device that adapters lie in, by handle. */
+  readonly placed = new Map<number, number[]>();
+  /** What an adapter of so many bytes needs of them. */
+  runsOf: (bytes: number) => number[] = () => [];
   /** Bytes that an adapter takes beyond its plan. */
   overhead = 0;
   readonly #paths = new Map<NativeAdapterFile, string>();
@@ -190,7 +196,7 @@ export class ScriptedBackend implements AdapterBackend {
     };
   }
 
-  async compileAdapter(file: NativeAdapterFile, planJson: string): Promise<{ handle: number; bytes: number }> {
+  async compileAdapter(file: NativeAdapterFile, planJson: string): Promise<NativeCompiledAdapter> {
     const path = this.#paths.get(file) ?? '';
     if (this.#compiling.has(path)) throw new Error(`two loads of ${path} at a time`);
     this.#compiling.add(path);
@@ -205,11 +211,22 @@ export class ScriptedBackend implements AdapterBackend {
     const bytes = ranks * RANK_BYTES + this.overhead;
     const handle = this.#nextHandle++;
     this.held.set(handle, { sha256: file.sha256, bytes });
-    return { handle, bytes };
+    return { handle, bytes, runs: this.runsOf(bytes) };
+  }
+
+  async placeAdapter(handle: number, pages: Int32Array): Promise<void> {
+    if (!this.held.has(handle)) throw new Error(`handle ${handle} was placed, yet is not held`);
+    await this.onPlace(handle);
+    for (const page of pages) {
+      const other = [...this.placed].find(([, taken]) => taken.includes(page));
+      if (other !== undefined) throw new Error(`page ${page} of handle ${other[0]} is given to handle ${handle}`);
+    }
+    this.placed.set(handle, [...pages]);
   }
 
   releaseAdapter(handle: number): void {
     if (!this.held.delete(handle)) throw new Error(`handle ${handle} was released twice`);
+    this.placed.delete(handle);
   }
 
   get heldBytes(): number {

@@ -10,6 +10,7 @@ const OPEN = {
   launchAhead: null,
   adapterMemoryBytes: null,
   kvMemoryBytes: null,
+  gpuMemory: null,
 } as const;
 const ASKED = {
   device: 'auto',
