@@ -49,7 +49,7 @@ impl Load for Row<'_> {
     }
 
     fn run(&mut self) {
-        let count = self.keys.len() * size_of::<f32>() / (PAGE_ELEMENTS * self.dtype.size());
+        let count = size_of_val(self.keys) / (PAGE_ELEMENTS * self.dtype.size());
         for page in &mut self.pages {
             // A stride without common factor with the number of pages: blocks of a running server lie anywhere.
             self.next = (self.next + 389) % count;

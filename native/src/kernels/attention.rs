@@ -205,7 +205,7 @@ unsafe fn weigh_values<S: Simd, E: Element, const G: usize, const C: usize>(
                 for (part, v) in v.iter_mut().enumerate() {
                     let at = (slot * args.padded_dim + part * LANES) * E::SIZE;
                     // Vectors that share a line ask for it once.
-                    if part * LANES * E::SIZE % LINE_BYTES == 0 {
+                    if (part * LANES * E::SIZE).is_multiple_of(LINE_BYTES) {
                         S::prefetch(ahead.wrapping_add(at));
                     }
                     *v = E::load::<S>(values.add(at));
