@@ -18,10 +18,14 @@ export const DEVICE_SETTINGS = [
   'cudaGraphs',
   'adapterDtype',
   'kvDtype',
+  'adapterHostMemoryBytes',
 ] as const;
 
 /** Rows of prompts beside answers: what a step of a CPU, and of a GPU, reads without holding answers up for long. */
 const PREFILL_ROWS = { cpu: 64, cuda: 1024 } as const;
+
+/** Of the memory that the process may use, what holds copies of a GPU's adapters when nothing else is said. */
+const HOST_SHARE = 1 / 8;
 
 /** What computes in this process, and what settings that were left open come to on it. */
 export class StartedDevice {
@@ -56,6 +60,12 @@ export class StartedDevice {
   /** Whether the next step is handed over while one runs. */
   launchAhead({ launchAhead }: Pick<Config, 'launchAhead'>): boolean {
     return launchAhead ?? this.kind === 'cuda';
+  }
+
+  /** Pinned host memory for copies of adapters that leave a GPU; 0 on a CPU. */
+  hostMemory({ adapterHostMemoryBytes }: Pick<Config, 'adapterHostMemoryBytes'>, memoryBytes: number): number {
+    if (this.#facts === null) return 0;
+    return adapterHostMemoryBytes ?? Math.floor(memoryBytes * HOST_SHARE);
   }
 
   /** ERR_CONFIG when a GPU's memory is too small, and for budgets that are another device's. */
@@ -104,6 +114,12 @@ export function startDevice(
         { field: '--kv-dtype' },
       );
     useCudaAddon(runtime);
+  } else if ((config.adapterHostMemoryBytes ?? 0) > 0) {
+    throw new LoramuxError(
+      'ERR_CONFIG',
+      '--adapter-host-memory: expected a GPU, whose adapters it keeps: a CPU has all of them in host memory, give it --adapter-memory',
+      { field: '--adapter-host-memory' },
+    );
   }
   return new StartedDevice(cuda, config.cudaGraphs);
 }

@@ -89,6 +89,7 @@ export async function serve(config: Config, memoryBytes: number, version: string
       threads,
       ...device.start,
       ...device.memory(config, model.manifest, memoryBytes),
+      adapterHostMemoryBytes: device.hostMemory(config, memoryBytes),
       maxModelLen,
       maxBatchTokens,
       maxPrefillRows: device.prefillRows(config),

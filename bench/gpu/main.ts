@@ -54,6 +54,7 @@ const device = startDevice(
     cudaGraphs: true,
     adapterDtype: 'file',
     kvDtype: null,
+    adapterHostMemoryBytes: null,
   },
   (text) => console.error(text),
 );

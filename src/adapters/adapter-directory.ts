@@ -241,15 +241,22 @@ export async function readTextFiles(files: AdapterDirectory): Promise<TextFile[]
   return read;
 }
 
-/** Changes whenever a file that counts was written anew; missing files count too. */
+/** Changes whenever a file that counts was written anew or replaced; missing files count too. */
 export async function stampOf(directory: string): Promise<string> {
+  return (await stamped(directory)).stamp;
+}
+
+/** `stampOf` the directory, and when the youngest of its files changed last, in milliseconds since the epoch. */
+export async function stamped(directory: string): Promise<{ stamp: string; changedMs: number }> {
+  let changedMs = 0;
   const stamps = [...ADAPTER_FILES, PICKLE_FILE].map(async (name) => {
     try {
-      const { mtimeMs, size } = await stat(join(directory, name));
-      return `${mtimeMs}:${size}`;
+      const { ino, mtimeMs, ctimeMs, size } = await stat(join(directory, name));
+      changedMs = Math.max(changedMs, mtimeMs, ctimeMs);
+      return `${ino}:${mtimeMs}:${ctimeMs}:${size}`;
     } catch {
       return '-';
     }
   });
-  return (await Promise.all(stamps)).join(' ');
+  return { stamp: (await Promise.all(stamps)).join(' '), changedMs };
 }

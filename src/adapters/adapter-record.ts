@@ -1,4 +1,4 @@
-import type { AdapterInfo, AdapterProof, AdapterState, AdapterVariant } from '../core/adapter.js';
+import type { AdapterInfo, AdapterProof, AdapterState, AdapterTier, AdapterVariant } from '../core/adapter.js';
 import type { AdminReplies } from '../core/adapter-admin.js';
 import { type AdapterSource, describeSource, type FetchProgress } from '../core/adapter-source.js';
 import type { AdapterText, AdapterTextInfo } from '../core/adapter-text.js';
@@ -19,7 +19,7 @@ export interface AdapterLease {
   readonly invocation: readonly number[] | null;
   /** Null = text is handled as the base handles it. */
   readonly text: AdapterText | null;
-  readonly tierAtArrival: 'host' | 'disk';
+  readonly tierAtArrival: AdapterTier;
   /** Ends the hold; calling it again does nothing. */
   release(): void;
 }
@@ -145,7 +145,12 @@ function isoOrNull(epochMs: number | null): string | null {
 }
 
 /** The record as the admin API shows it; `rows` counts those of all its versions, `aliases` are those of its digest. */
-export function describeRecord(record: AdapterRecord, rows: number, aliases: readonly string[]): AdapterInfo {
+export function describeRecord(
+  record: AdapterRecord,
+  tier: AdapterTier,
+  rows: number,
+  aliases: readonly string[],
+): AdapterInfo {
   const { current, facts, failure } = record;
   const progress = record.load?.progress ?? null;
   return {
@@ -153,7 +158,7 @@ export function describeRecord(record: AdapterRecord, rows: number, aliases: rea
     aliases,
     digest: facts?.digest ?? null,
     state: stateOf(record),
-    tier: current === null ? 'disk' : 'host',
+    tier,
     bytes: current?.bytes ?? facts?.bytes ?? 0,
     ranks: facts?.ranks ?? null,
     variant: facts?.variant ?? [],

@@ -42,8 +42,9 @@ export class LeaseDesk {
     if (record === undefined || record.current === null || record.drain !== null) return null;
     if (digest !== null && record.current.digest !== digest) return null;
     if (admission.isClosed || !store.mayLease()) return null;
-    emit({ kind: 'adapter-lookup', name: record.name, result: 'hit' });
-    return store.lease(record, record.current, 'host');
+    const { tier } = store;
+    emit({ kind: 'adapter-lookup', tier, name: record.name, result: 'hit' });
+    return store.lease(record, record.current, tier);
   }
 
   /**
@@ -72,8 +73,8 @@ export class LeaseDesk {
       admission.require(name, signal);
       requireStaying(record);
       if (tier === null) {
-        tier = record.current === null ? 'disk' : 'host';
-        emit({ kind: 'adapter-lookup', name, result: tier === 'host' ? 'hit' : 'miss' });
+        tier = store.tierOf(record);
+        emit({ kind: 'adapter-lookup', tier: store.tier, name, result: record.current === null ? 'miss' : 'hit' });
       }
       if (record.current !== null) {
         if (store.mayLease(ticket)) return store.lease(record, record.current, tier);

@@ -4,7 +4,9 @@ import { LoramuxError, toLoramuxError } from '../core/errors.js';
 import type { Telemetry } from '../core/telemetry.js';
 import { stampOf } from './adapter-directory.js';
 import type { ActiveLoad, AdapterFacts, AdapterRecord, LoadIntent, LoadResult } from './adapter-record.js';
-import type { AdapterLoader, LoadJob, LoadOutcome } from './loader.js';
+import type { HostTier } from './host-tier.js';
+import type { Compiled, LoadJob, LoadOutcome } from './load-job.js';
+import type { AdapterLoader } from './loader.js';
 import { closedError } from './registry-errors.js';
 import type { VersionStore } from './version-store.js';
 
@@ -14,6 +16,8 @@ const FAILURE_MEMORY_MS = 5_000;
 export interface LoadRunnerOptions {
   readonly loader: AdapterLoader;
   readonly store: VersionStore;
+  /** Null where nothing is kept of adapters that leave. */
+  readonly host: HostTier | null;
   readonly emit: (fact: Telemetry) => void;
   readonly warn: (name: string, warning: string) => void;
   readonly now: () => number;
@@ -50,6 +54,7 @@ export class LoadRunner {
       const job = this.#jobOf(record, load, this.#options.nextTicket());
       const outcome = await this.#options.loader.load({
         ...job,
+        keeps: false,
         accept: (digest) => {
           job.accept(digest);
           return 'load';
@@ -109,10 +114,12 @@ export class LoadRunner {
 
   #jobOf(record: AdapterRecord, load: ActiveLoad, ticket: number): LoadJob {
     return {
+      name: record.name,
       key: load.key,
       ticket,
       source: load.source,
       refresh: load.intent.operator,
+      keeps: true,
       onState: (state) => {
         load.state = state;
         if (state !== 'fetching') load.progress = null;
@@ -137,16 +144,17 @@ export class LoadRunner {
       const outcome = await loader.load(this.#jobOf(record, load, ticket));
       if (load.cancelled !== null) {
         if (outcome.kind === 'compiled') this.#options.store.discard(load.key, outcome.handle);
+        this.#options.host?.drop(load.source);
         throw load.cancelled;
       }
       const result = this.#settle(record, load, outcome);
-      this.#report(record, load, startedMs, null, outcome.kind === 'compiled' ? outcome.bytes : 0);
+      this.#report(record, load, startedMs, null, outcome.kind === 'compiled' ? outcome : null);
       return result;
     } catch (thrown) {
       const error = load.cancelled ?? toLoramuxError(thrown);
       if (load.cancelled === null && error.code !== 'ERR_ABORTED') {
         record.failure = { error: error.toRecord(), source: load.source, stamp, atMs: now() };
-        this.#report(record, load, startedMs, error.code, 0);
+        this.#report(record, load, startedMs, error.code, null);
       }
       return this.#fail(record, load, error);
     }
@@ -159,6 +167,7 @@ export class LoadRunner {
     const waiters = [...load.waiters];
     load.waiters.clear();
     if (record.load === load) record.load = null;
+    if (!isSameSource(record.source, load.source)) this.#options.host?.drop(record.source);
     record.source = load.source;
     record.failure = null;
     if (load.intent.pin) record.operatorPin = true;
@@ -198,12 +207,13 @@ export class LoadRunner {
     load: ActiveLoad,
     startedMs: number,
     code: Extract<Telemetry, { kind: 'adapter-load' }>['code'],
-    bytes: number,
+    compiled: Compiled | null,
   ): void {
     const seconds = (this.#options.now() - startedMs) / 1000;
     const result = code === null ? 'ok' : 'failed';
     const source = load.source.type;
-    this.#options.emit({ kind: 'adapter-load', name: record.name, source, result, code, seconds, bytes });
+    const { bytes = 0, fromHost = false } = compiled ?? {};
+    this.#options.emit({ kind: 'adapter-load', name: record.name, source, fromHost, result, code, seconds, bytes });
   }
 }
 
@@ -212,7 +222,7 @@ export function byRequest(): LoadIntent {
   return { operator: false, replace: true, pin: false };
 }
 
-function factsOf(outcome: Extract<LoadOutcome, { kind: 'compiled' }>): AdapterFacts {
+function factsOf(outcome: Compiled): AdapterFacts {
   const { digest, bytes, plan, text, baseModel, proof, warnings } = outcome;
   const { ranks, variant, moduleCounts } = plan;
   return { digest, bytes, ranks, variant, modules: moduleCounts, baseModel, text: textInfo(text), proof, warnings };

@@ -1,21 +1,23 @@
-import type { AdapterProof, AdapterState } from '../core/adapter.js';
+import type { AdapterProof } from '../core/adapter.js';
 import {
   type AdapterSource,
   describeSource,
-  type FetchProgress,
   type FileSource,
   type MergeSource,
   type RemoteSource,
 } from '../core/adapter-source.js';
-import { type AdapterText, textBytes } from '../core/adapter-text.js';
+import { textBytes } from '../core/adapter-text.js';
 import { LoramuxError } from '../core/errors.js';
 import type { NativeAdapterPlan, NativeBinding, NativeCompiledAdapter, NativeEngine } from '../engine/binding.js';
 import { AdapterRoots } from './adapter-directory.js';
 import type { AdapterPages } from './adapter-pages.js';
 import { mergeAdapters } from './composition/merge-adapters.js';
 import { type Deferred, deferred } from './deferred.js';
+import { filesOf, fingerprintOf } from './fingerprint.js';
+import type { HostTier, KeptAdapter } from './host-tier.js';
+import type { Compiled, LoadJob, LoadOutcome } from './load-job.js';
 import type { MemoryQueue } from './memory-queue.js';
-import type { AdapterPlan, BaseModel } from './plan.js';
+import { type BaseModel, planFacts } from './plan.js';
 import type { AdapterProver } from './proof.js';
 import { type CheckedAdapter, naming, readAdapter } from './read-adapter.js';
 import type { Residency } from './residency.js';
@@ -36,6 +38,10 @@ export interface LoaderOptions {
   readonly memory: MemoryQueue;
   /** Null where adapters lie anywhere. */
   readonly pages: AdapterPages | null;
+  /** What is kept of adapters that leave; null where nothing is. */
+  readonly host: HostTier | null;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
   /** Null where nothing can run a probe. */
   readonly prover: AdapterProver | null;
   /** Null = text is handled as the base handles it, whatever an adapter ships. */
@@ -44,47 +50,14 @@ export interface LoaderOptions {
   readonly maxFileBytes: number;
 }
 
-/** One load as the loader sees it. */
-export interface LoadJob {
-  /** Of the version being made: names its reservation. */
-  readonly key: number;
-  /** Order among loads. */
-  readonly ticket: number;
-  readonly source: AdapterSource;
-  /** Ask a remote source whether it has moved on, also when there is a copy. */
-  readonly refresh: boolean;
-  readonly onState: (state: AdapterState) => void;
-  readonly onProgress: (progress: FetchProgress) => void;
-  /** Asked before each costly stage; false ends the load with ERR_ABORTED. */
-  readonly isWanted: () => boolean;
-  /** Told the digest before memory is taken; `unchanged` ends the load well, throwing refuses it. */
-  readonly accept: (digest: string) => 'load' | 'unchanged';
-  /** An earlier proof of the same files that will do; null asks for a new one. */
-  readonly proofOf: (digest: string) => AdapterProof | null;
-}
-
-export type LoadOutcome =
-  | { readonly kind: 'unchanged'; readonly digest: string }
-  | {
-      /** The reservation of the job's key holds `bytes` and is the caller's to commit or release. */
-      readonly kind: 'compiled';
-      readonly digest: string;
-      readonly handle: number;
-      readonly bytes: number;
-      readonly plan: AdapterPlan;
-      readonly text: AdapterText | null;
-      readonly baseModel: string | null;
-      readonly proof: AdapterProof | null;
-      readonly warnings: readonly string[];
-    };
-
 /** Loads at a time: each holds a whole adapter file in memory beside the budget. */
 const MAX_CONCURRENT_LOADS = 2;
 
 /** Reads, checks, plans and compiles adapters, a few at a time in order of arrival; nothing of it blocks the thread. */
 export class AdapterLoader {
   readonly #options: LoaderOptions;
-  readonly #queue: { readonly key: number; readonly turn: Deferred<void> }[] = [];
+  /** By ticket. */
+  readonly #queue: { readonly key: number; readonly ticket: number; readonly turn: Deferred<void> }[] = [];
   readonly #fetches = new Map<number, AbortController>();
   #running = 0;
 
@@ -102,11 +75,19 @@ export class AdapterLoader {
     // A slow source keeps no turn from loads that have their files.
     const copies: (LocalCopy | null)[] = [];
     try {
-      for (const source of sourcesOf(job.source))
+      for (const source of filesOf(job.source))
         copies.push(source.type === 'dir' ? null : await this.#fetch(job, source));
-      await this.#takeTurn(job.key);
+      const { host, roots, now } = this.#options;
+      const fingerprint = host === null ? null : await fingerprintOf(job.source, copies, roots, now);
+      const kept = job.refresh ? undefined : host?.find(job.name, job.source, fingerprint);
+      // Without a turn: nothing is read, and what is read for others may take long.
+      if (kept != null) return await this.#restore(job, kept);
+      await this.#takeTurn(job);
       try {
-        return await this.#load(job, copies);
+        const outcome = await this.#load(job, copies);
+        if (outcome.kind === 'compiled' && job.keeps)
+          await host?.keep(job.name, job.source, fingerprint, outcome.handle, outcome);
+        return outcome;
       } finally {
         this.#endTurn();
       }
@@ -156,7 +137,7 @@ export class AdapterLoader {
         ? await this.#merge(job.source, copies, () => job.onState('validating'))
         : await this.#read(job.source, copies[0] ?? null, () => job.onState('validating'));
     const { digest, weights, plan, text, baseModel, file } = adapter;
-    let compiled: { handle: number; bytes: number };
+    let compiled: NativeCompiledAdapter;
     try {
       requireWanted(job);
       if (job.accept(digest) === 'unchanged') return { kind: 'unchanged', digest };
@@ -169,14 +150,38 @@ export class AdapterLoader {
     } finally {
       weights.close();
     }
-    const warnings = [...adapter.warnings];
-    const proof = job.proofOf(digest) ?? (await this.#prove(job, compiled.handle, file));
+    const found = { digest, plan: planFacts(plan), text, baseModel, warnings: adapter.warnings };
+    return this.#proven(job, file, { kind: 'compiled', ...found, ...compiled, fromHost: false });
+  }
+
+  /** Brings an adapter back that the host kept. */
+  async #restore(job: LoadJob, kept: KeptAdapter): Promise<LoadOutcome> {
+    try {
+      const found = kept.facts;
+      requireWanted(job);
+      if (job.accept(found.digest) === 'unchanged') return { kind: 'unchanged', digest: found.digest };
+      const { handle } = await this.#inPages(job, found.runs, null, (pages) => kept.restore(pages));
+      return await this.#proven(job, describeSource(job.source), {
+        kind: 'compiled',
+        ...kept.facts,
+        handle,
+        fromHost: true,
+      });
+    } finally {
+      kept.end();
+    }
+  }
+
+  /** What was compiled, with its proof. `place`: where it came from, for messages. */
+  async #proven(job: LoadJob, place: string, compiled: Omit<Compiled, 'proof'>): Promise<LoadOutcome> {
+    const proof = job.proofOf(compiled.digest) ?? (await this.#prove(job, compiled.handle, place));
+    const warnings = new Set(compiled.warnings);
     if (proof?.maxLogitDelta === 0) {
-      warnings.push(
-        `moves no logit of the probe prompt, though all ${plan.moduleCounts.applied} modules are applied: its weights add nothing there`,
+      warnings.add(
+        `moves no logit of the probe prompt, though all ${compiled.plan.moduleCounts.applied} modules are applied: its weights add nothing there`,
       );
     }
-    return { kind: 'compiled', digest, ...compiled, plan, text, baseModel, proof, warnings };
+    return { ...compiled, proof, warnings: [...warnings] };
   }
 
   /** `onRead` is told when the files are there, before they are planned. */
@@ -214,12 +219,12 @@ export class AdapterLoader {
     job: LoadJob,
     estimate: number,
     beside: number,
-    compile: () => Promise<{ handle: number; bytes: number }>,
-  ): Promise<{ handle: number; bytes: number }> {
+    compile: () => Promise<NativeCompiledAdapter>,
+  ): Promise<NativeCompiledAdapter> {
     const { memory } = this.#options;
     for (let needed = estimate + beside; ; ) {
       await memory.reserve(job.key, needed, job.ticket);
-      let compiled: { handle: number; bytes: number } | null = null;
+      let compiled: NativeCompiledAdapter | null = null;
       try {
         requireWanted(job);
         compiled = await compile();
@@ -241,22 +246,37 @@ export class AdapterLoader {
     job: LoadJob,
     pages: AdapterPages,
     compile: () => Promise<NativeCompiledAdapter>,
-  ): Promise<{ handle: number; bytes: number }> {
-    const { backend, memory } = this.#options;
-    const { handle, runs } = await compile();
-    const bytes = pages.bytesOf(runs);
-    let where: readonly number[] | null = null;
+  ): Promise<NativeCompiledAdapter> {
+    const compiled = await compile();
+    const { handle, runs } = compiled;
+    await this.#inPages(job, runs, compiled, (where) => this.#options.backend.placeAdapter(handle, where));
+    return { handle, runs, bytes: pages.bytesOf(runs) };
+  }
+
+  /**
+   * Waits for the pages that an adapter needs and has it brought there. When that fails, they are given back, and with
+   * them what was `compiled` for them.
+   */
+  async #inPages<T>(
+    job: LoadJob,
+    runs: readonly number[],
+    compiled: NativeCompiledAdapter | null,
+    bring: (pages: Int32Array) => Promise<T>,
+  ): Promise<T> {
+    const { backend, memory, pages } = this.#options;
+    if (pages === null) throw new Error('there are no pages to bring an adapter to');
+    let reserved = false;
     try {
       requireWanted(job);
-      where = await memory.reserve(job.key, bytes, job.ticket, runs);
+      const where = await memory.reserve(job.key, pages.bytesOf(runs), job.ticket, runs);
+      reserved = true;
       requireWanted(job);
-      await backend.placeAdapter(handle, Int32Array.from(where));
+      return await bring(Int32Array.from(where));
     } catch (thrown) {
-      if (where === null) backend.releaseAdapter(handle);
-      else this.#giveBack(job.key, { handle });
+      if (reserved) this.#giveBack(job.key, compiled);
+      else if (compiled !== null) backend.releaseAdapter(compiled.handle);
       throw thrown;
     }
-    return { handle, bytes };
   }
 
   /** Runs the probe; an adapter that fails it gives its memory back. */
@@ -286,13 +306,14 @@ export class AdapterLoader {
     this.#options.memory.pump();
   }
 
-  async #takeTurn(key: number): Promise<void> {
+  async #takeTurn({ key, ticket }: LoadJob): Promise<void> {
     if (this.#running < MAX_CONCURRENT_LOADS) {
       this.#running += 1;
       return;
     }
     const turn = deferred<void>();
-    this.#queue.push({ key, turn });
+    const after = this.#queue.findIndex((other) => other.ticket > ticket);
+    this.#queue.splice(after < 0 ? this.#queue.length : after, 0, { key, ticket, turn });
     await turn.promise;
   }
 
@@ -318,9 +339,4 @@ export function unreachable(source: AdapterSource): LoramuxError {
 
 function requireWanted(job: LoadJob): void {
   if (!job.isWanted()) throw aborted();
-}
-
-/** The sources whose files a source is made of. */
-function sourcesOf(source: AdapterSource): readonly FileSource[] {
-  return source.type === 'merge' ? source.members.map((member) => member.source) : [source];
 }

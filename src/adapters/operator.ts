@@ -11,6 +11,7 @@ import {
 import type { Admission } from './admission.js';
 import { nameTaken } from './aliases.js';
 import { deferred } from './deferred.js';
+import type { HostTier } from './host-tier.js';
 import { byRequest, type LoadRunner } from './load-runner.js';
 import { type NameBook, requireName } from './name-book.js';
 import { closedError, leavingError, requireStaying } from './registry-errors.js';
@@ -23,6 +24,8 @@ export interface OperatorOptions {
   readonly book: NameBook;
   readonly store: VersionStore;
   readonly loads: LoadRunner;
+  /** Null where nothing is kept of adapters that leave. */
+  readonly host: HostTier | null;
   readonly admission: Admission;
 }
 
@@ -65,7 +68,7 @@ export class Operator {
     admission.require(name);
     requireStaying(record);
     const facts = await loads.rehearse(record, source, replace);
-    return describeRecord({ ...createRecord(name, source), facts }, 0, book.aliases.namesOf(facts.digest));
+    return describeRecord({ ...createRecord(name, source), facts }, 'disk', 0, book.aliases.namesOf(facts.digest));
   }
 
   /**
@@ -138,7 +141,12 @@ export class Operator {
   /** The record as the admin API shows it. */
   describe(record: AdapterRecord): AdapterInfo {
     const { book, store } = this.#options;
-    return describeRecord(record, store.rows(record), book.aliases.namesOf(record.facts?.digest ?? null));
+    return describeRecord(
+      record,
+      store.tierOf(record),
+      store.rows(record),
+      book.aliases.namesOf(record.facts?.digest ?? null),
+    );
   }
 
   /** Starts an admin load once no other load of the name is in flight, creating its record if the name is new. */
@@ -166,10 +174,11 @@ export class Operator {
 
   /** Begins to take a record out of service. */
   #leave(record: AdapterRecord, reason = leavingError(record.name)): NonNullable<AdapterRecord['drain']> {
-    const { store, loads } = this.#options;
+    const { store, loads, host } = this.#options;
     const drain = deferred<void>();
     record.drain = drain;
     record.operatorPin = false;
+    host?.drop(record.source);
     if (record.load !== null) loads.cancel(record.load, reason);
     if (record.versions.size === 0) drain.resolve();
     for (const version of [...record.versions]) store.retire(record, version, version.retired ?? 'admin');

@@ -34,6 +34,14 @@ export interface AdapterPlan {
   readonly warnings: readonly string[];
 }
 
+/** What of a plan outlives the load. */
+export type PlanFacts = Pick<AdapterPlan, 'ranks' | 'variant' | 'invocation' | 'moduleCounts'>;
+
+/** `plan` without what only compiling needs, hundreds of modules. */
+export function planFacts({ ranks, variant, invocation, moduleCounts }: AdapterPlan): PlanFacts {
+  return { ranks, variant, invocation, moduleCounts };
+}
+
 export interface PlanInput {
   /** Path of the safetensors file, for messages. */
   readonly file: string;

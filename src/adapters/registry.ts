@@ -5,6 +5,7 @@ import type { Telemetry } from '../core/telemetry.js';
 import { AdapterRoots } from './adapter-directory.js';
 import type { AdapterLease } from './adapter-record.js';
 import { Admission } from './admission.js';
+import { HostTier, type HostTierBackend } from './host-tier.js';
 import { type AdapterIdentity, LeaseDesk } from './lease-desk.js';
 import { LoadRunner } from './load-runner.js';
 import { type AdapterBackend, AdapterLoader } from './loader.js';
@@ -29,8 +30,13 @@ export interface RegistryOptions {
   /** Where adapters come from that are no directories; null or absent = directories only. */
   readonly sources?: RemoteSources | null;
   readonly capacityBytes: number;
-  /** Pages that adapters lie in and share with the KV cache, on a device; null or absent = anywhere. */
-  readonly pages?: SharedPages | null;
+  /** Absent = adapters are resident in host memory. */
+  readonly device?: {
+    /** That adapters lie in and share with the KV cache. */
+    readonly pages: SharedPages;
+    /** Copies on the host of adapters that a device has or had; null = none. */
+    readonly host: { readonly backend: HostTierBackend; readonly capacityBytes: number } | null;
+  };
   readonly maxFileBytes?: number;
   /** Shows of each adapter that it reaches the logits; null or absent = loads carry no proof. */
   readonly prover?: AdapterProver | null;
@@ -57,20 +63,22 @@ export class AdapterRegistry {
   readonly #desk: LeaseDesk;
   readonly #requestNames: RequestNames;
   readonly #operator: Operator;
+  readonly #host: HostTier | null;
 
   constructor(options: RegistryOptions) {
     const { backend, base, capacityBytes, emit, prover = null, texts = null, sources = null } = options;
-    const { maxFileBytes = DEFAULT_MAX_FILE_BYTES, warn = () => undefined, pages = null } = options;
+    const { maxFileBytes = DEFAULT_MAX_FILE_BYTES, warn = () => undefined, device } = options;
     const now = options.now ?? ((): number => performance.timeOrigin + performance.now());
     const releaseAdapter = (handle: number): void => backend.releaseAdapter(handle);
     const admission = this.#admission;
     const roots = new AdapterRoots(options.roots, options.allowedRoots);
     const book = new NameBook(roots, sources);
-    const store = new VersionStore({ capacityBytes, pages, now, releaseAdapter, emit });
-    const { residency, memory } = store;
-    const files = { roots, sources, texts, maxFileBytes };
-    const loader = new AdapterLoader({ backend, base, ...files, residency, memory, pages: store.pages, prover });
-    const loads = new LoadRunner({ loader, store, emit, warn, now, nextTicket: () => admission.nextTicket() });
+    const host = device?.host == null ? null : new HostTier({ ...device.host, emit, warn });
+    const store = new VersionStore({ capacityBytes, pages: device?.pages ?? null, host, now, releaseAdapter, emit });
+    const { residency, memory, pages } = store;
+    const files = { backend, base, roots, sources, texts, maxFileBytes };
+    const loader = new AdapterLoader({ ...files, residency, memory, pages, host, now, prover });
+    const loads = new LoadRunner({ loader, store, host, emit, warn, now, nextTicket: () => admission.nextTicket() });
     sources?.keepUploads((digest) => book.isUpload(digest));
     this.#sources = sources;
     this.#texts = texts;
@@ -78,7 +86,8 @@ export class AdapterRegistry {
     this.#store = store;
     this.#desk = new LeaseDesk({ book, store, loads, admission, emit });
     this.#requestNames = new RequestNames(book);
-    this.#operator = new Operator({ book, store, loads, admission });
+    this.#operator = new Operator({ book, store, loads, host, admission });
+    this.#host = host;
   }
 
   /**
@@ -218,6 +227,7 @@ export class AdapterRegistry {
   /** Refuses everything from now on and frees all that no row holds; the rest goes with its last row. */
   async close(): Promise<void> {
     this.#admission.close();
+    this.#host?.close();
     await this.#operator.close();
     await this.#sources?.close();
     await this.#texts?.close();

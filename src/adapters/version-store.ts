@@ -1,9 +1,10 @@
-import type { TierInfo } from '../core/adapter.js';
+import type { AdapterTier, TierInfo } from '../core/adapter.js';
 import type { PagePool } from '../core/page-pool.js';
 import type { Telemetry } from '../core/telemetry.js';
 import { AdapterPages } from './adapter-pages.js';
 import type { AdapterLease, AdapterRecord, AdapterVersion, EvictReason } from './adapter-record.js';
 import { type Deferred, deferred } from './deferred.js';
+import type { HostTier } from './host-tier.js';
 import { MemoryQueue } from './memory-queue.js';
 import { Residency } from './residency.js';
 
@@ -19,8 +20,10 @@ export interface SharedPages {
 export interface VersionStoreOptions {
   /** With `pages`, whole ones. */
   readonly capacityBytes: number;
-  /** Null where adapters lie anywhere. */
+  /** On a device; null where adapters lie anywhere, in memory of the host. */
   readonly pages: SharedPages | null;
+  /** What is kept of adapters that leave a device; null where nothing is. */
+  readonly host: HostTier | null;
   /** Milliseconds since the epoch, never running backwards. */
   readonly now: () => number;
   readonly releaseAdapter: (handle: number) => void;
@@ -34,6 +37,8 @@ interface Held {
 
 /** The compiled adapters in memory: leases on them, their publication, replacement and eviction. */
 export class VersionStore {
+  /** Where resident adapters are. */
+  readonly tier: 'host' | 'device';
   readonly residency: Residency;
   readonly memory: MemoryQueue;
   readonly pages: AdapterPages | null;
@@ -44,6 +49,7 @@ export class VersionStore {
   constructor(options: VersionStoreOptions) {
     this.#options = options;
     const { pages, capacityBytes } = options;
+    this.tier = pages === null ? 'host' : 'device';
     this.residency = new Residency(
       capacityBytes,
       pages === null ? {} : { use: () => pages.pool.use(), flag: '--gpu-memory' },
@@ -146,9 +152,16 @@ export class VersionStore {
     return rows;
   }
 
+  /** The nearest tier that has the current version, or what its source was read to last. */
+  tierOf({ current, source }: AdapterRecord): AdapterTier {
+    if (current !== null) return this.tier;
+    return this.#options.host?.has(source) === true ? 'host' : 'disk';
+  }
+
   tiers(): TierInfo[] {
     const { resident, reserved, capacity, pinned } = this.residency.totals();
-    return [{ tier: 'host', bytes: resident + reserved, capacity, pinned }];
+    const { host } = this.#options;
+    return [...(host === null ? [] : [host.tier()]), { tier: this.tier, bytes: resident + reserved, capacity, pinned }];
   }
 
   /** What does not add up between records, versions and bytes; empty when all is well. */
@@ -196,7 +209,10 @@ export class VersionStore {
   #evict(keys: readonly number[]): void {
     for (const key of keys) {
       const held = this.#held.get(key);
-      if (held !== undefined) held.record.current = null;
+      if (held !== undefined) {
+        held.record.current = null;
+        this.#options.host?.touch(held.record.source);
+      }
       this.#forget(key, 'capacity');
     }
   }
@@ -207,9 +223,10 @@ export class VersionStore {
     const { record, version } = held;
     this.#held.delete(key);
     record.versions.delete(version);
-    this.#options.releaseAdapter(version.handle);
+    const { releaseAdapter, emit } = this.#options;
+    releaseAdapter(version.handle);
     this.pages?.free(key);
-    this.#options.emit({ kind: 'adapter-evict', name: record.name, reason, bytes: version.bytes });
+    emit({ kind: 'adapter-evict', tier: this.tier, name: record.name, reason, bytes: version.bytes });
     if (record.versions.size === 0) record.drain?.resolve();
   }
 

@@ -45,6 +45,8 @@ export interface Config {
   readonly threads: number;
   /** Of a CPU's; null = a share of the process's memory. */
   readonly adapterMemoryBytes: number | null;
+  /** Pinned host memory for copies of adapters that leave a GPU, 0 = none; null = a share of the memory. */
+  readonly adapterHostMemoryBytes: number | null;
   /** Of a CPU's; null = a share of the process's memory. */
   readonly kvMemoryBytes: number | null;
   /** Of a GPU's, in all: bytes, or at most 1: a share of what is free; null = the default share. */

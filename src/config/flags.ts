@@ -4,6 +4,7 @@ import type { Config, HostFacts } from './config.js';
 import {
   anyOrOrigins,
   bytes,
+  bytesOrNone,
   bytesOrShare,
   choice,
   device,
@@ -230,6 +231,14 @@ export const FLAGS: { readonly [K in keyof Config]: Flag<Config[K]> } = {
     fallback: () => null,
     defaultText: 'memory / 16, at least 64MiB',
     help: 'budget of resident adapters: 64MiB, 8GiB, plain bytes; on a GPU --gpu-memory takes its place',
+  },
+  adapterHostMemoryBytes: {
+    flag: 'adapter-host-memory',
+    value: 'SIZE',
+    parse: bytesOrNone,
+    fallback: () => null,
+    defaultText: 'memory / 8 on a GPU',
+    help: 'pinned host memory for adapters that leave a GPU, from which they come back without their files; 0: none',
   },
   kvMemoryBytes: {
     flag: 'kv-memory',

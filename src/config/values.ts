@@ -87,6 +87,8 @@ export const bytesOrShare: ValueParser<number> = (value, origin) => {
   if (share > 0 && share <= 1) return share;
   throw refuse(origin, 'a size such as 64GiB, or a share such as 0.9', value);
 };
+/** As `bytes`, or 0. */
+export const bytesOrNone: ValueParser<number> = (value, origin) => (value === '0' ? 0 : bytes(value, origin));
 
 const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
 

@@ -1,3 +1,4 @@
+import type { AdapterTier } from './adapter.js';
 import type { RemoteSource } from './adapter-source.js';
 import type { AdapterText } from './adapter-text.js';
 import type { Composition } from './composition.js';
@@ -129,7 +130,7 @@ export interface ServedBy {
   /** Hex SHA-256 of the adapter's files; null for the base. Of a sum one for each member, joined by commas. */
   readonly digest: string | null;
   /** Where the adapter was when the request arrived; of several, the farthest. */
-  readonly tierAtArrival: 'host' | 'disk' | null;
+  readonly tierAtArrival: AdapterTier | null;
 }
 
 /** What the engine reports about one request. Exactly one terminal event (`finish` or `error`) per request. */

@@ -1,6 +1,10 @@
+import type { AdapterTier } from './adapter.js';
 import type { FetchableSource } from './adapter-fetch.js';
 import type { AdapterSource } from './adapter-source.js';
 import type { ErrorCode } from './errors.js';
+
+/** Tiers in memory. */
+type MemoryTier = Exclude<AdapterTier, 'disk'>;
 
 /** Facts that the engine worker reports for metrics and logs; sent in the step's one message, never awaited. */
 export type Telemetry =
@@ -40,6 +44,8 @@ export type Telemetry =
       readonly kind: 'adapter-load';
       readonly name: string;
       readonly source: AdapterSource['type'];
+      /** The host had kept it for its device: nothing was read. */
+      readonly fromHost: boolean;
       readonly result: 'ok' | 'failed';
       readonly code: string | null;
       readonly seconds: number;
@@ -47,16 +53,24 @@ export type Telemetry =
     }
   | {
       readonly kind: 'adapter-evict';
+      /** `host` beside a `device`: the copies that are kept there. */
+      readonly tier: MemoryTier;
       readonly name: string;
       readonly reason: 'capacity' | 'admin' | 'replaced';
       readonly bytes: number;
     }
-  | { readonly kind: 'adapter-lookup'; readonly name: string; readonly result: 'hit' | 'miss' }
+  | {
+      readonly kind: 'adapter-lookup';
+      /** Of requests, where adapters are resident; of loads, the copies that the host keeps for a device. */
+      readonly tier: MemoryTier;
+      readonly name: string;
+      readonly result: 'hit' | 'miss';
+    }
   | {
       /** A request got its adapters, which were not free for it at once. */
       readonly kind: 'adapter-wait';
-      /** `host` = all were resident when it came. */
-      readonly tierAtArrival: 'host' | 'disk';
+      /** Of the adapter that was furthest away when it came. */
+      readonly tierAtArrival: AdapterTier;
       readonly seconds: number;
     }
   | {

@@ -184,6 +184,8 @@ export interface NativeEngineOptions {
     readonly device: number;
     /** Decode steps are captured as CUDA graphs; true when absent. */
     readonly graphs?: boolean;
+    /** Pinned host memory for copies of adapters; none are kept when absent or 0. */
+    readonly hostBytes?: number;
   };
 }
 
@@ -215,6 +217,18 @@ export interface NativeEngine {
    * another adapter's. No step in flight may use them for keys and values.
    */
   placeAdapter(handle: number, pages: Int32Array): Promise<void>;
+  /**
+   * Copies a resident adapter to pinned host memory, of an engine that was opened with `hostBytes`: the image's number
+   * and bytes, or null when there is no room. Runs off both threads.
+   */
+  keepAdapter(handle: number): Promise<{ image: number; bytes: number } | null>;
+  /**
+   * Makes the adapter of an image resident under a handle of its own, by copies alone, in pages as of `placeAdapter` for the
+   * runs that it was compiled to. Runs off both threads.
+   */
+  restoreAdapter(image: number, pages: Int32Array): Promise<{ handle: number; bytes: number }>;
+  /** Forgets an image; its memory goes when the last load that uses it ends. */
+  discardImage(image: number): void;
   /** Forgets an adapter; its memory goes when the last step that uses it ends. */
   releaseAdapter(handle: number): void;
   /**

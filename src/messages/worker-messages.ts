@@ -49,6 +49,8 @@ export interface WorkerStart {
   readonly threads: number;
   /** On a GPU that of the KV cache, whose pages adapters share. */
   readonly adapterMemoryBytes: number;
+  /** Pinned host memory for copies of adapters that leave a GPU; 0 or absent = none. */
+  readonly adapterHostMemoryBytes?: number;
   readonly kvMemoryBytes: number;
   readonly maxModelLen: number | null;
   readonly maxBatchTokens: number;

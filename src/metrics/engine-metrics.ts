@@ -1,8 +1,6 @@
 import type { Telemetry } from '../core/telemetry.js';
 import type { Instruments } from './families.js';
 
-/** The memory tier of this build: host memory is where the CPU computes. */
-const TIER = 'host';
 const DISK = 'disk';
 
 const LOAD_RESULTS: Readonly<Record<string, string>> = {
@@ -66,13 +64,14 @@ export function recordTelemetry(of: Instruments, fact: Telemetry): void {
     case 'adapter-load': {
       of.adapterLoads.inc({ source: fact.source, result: resultOf(fact.code) });
       of.adapterLoadSeconds.observe({ phase: 'total', source: fact.source }, fact.seconds);
+      if (fact.fromHost) of.adapterLoadSeconds.observe({ phase: 'device', source: fact.source }, fact.seconds);
       return;
     }
     case 'adapter-evict':
-      of.adapterEvictions.inc({ tier: TIER, reason: fact.reason });
+      of.adapterEvictions.inc({ tier: fact.tier, reason: fact.reason });
       return;
     case 'adapter-lookup':
-      of.adapterCacheRequests.inc({ tier: TIER, result: fact.result });
+      of.adapterCacheRequests.inc({ tier: fact.tier, result: fact.result });
       return;
     case 'adapter-wait':
       of.adapterWaitSeconds.observe({ tier: fact.tierAtArrival }, fact.seconds);

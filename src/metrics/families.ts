@@ -76,14 +76,14 @@ export const FAMILIES = {
   slowConsumers: counter('loramux_slow_consumers_total', 'Streams cut because nobody read them', 'transport'),
 
   adapters: gauge('loramux_adapters', 'Adapters known', 'tier', 'state'),
-  adapterBytes: gauge('loramux_adapter_bytes', 'Bytes of resident adapters', 'tier'),
-  adapterBytesLimit: gauge('loramux_adapter_bytes_limit', 'Byte budget of resident adapters', 'tier'),
+  adapterBytes: gauge('loramux_adapter_bytes', 'Bytes of adapters', 'tier'),
+  adapterBytesLimit: gauge('loramux_adapter_bytes_limit', 'Byte budget of adapters', 'tier'),
   adapterResident: gauge('loramux_adapter_resident', '1 for each labelled adapter in memory', 'adapter', 'tier'),
   adapterPins: gauge('loramux_adapter_pins', 'Rows in flight that hold an adapter'),
   adapterCacheRequests: counter('loramux_adapter_cache_requests_total', 'Adapter lookups', 'tier', 'result'),
   adapterLoadSeconds: histogram(
     'loramux_adapter_load_seconds',
-    'Adapter loads: their fetch, and all of it',
+    'Adapter loads: their fetch, all of it, and again by itself what only came from the host to a device',
     SECONDS,
     'phase',
     'source',

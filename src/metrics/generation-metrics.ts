@@ -1,3 +1,4 @@
+import type { AdapterTier } from '../core/adapter.js';
 import type { ErrorCode } from '../core/errors.js';
 import type { GenerationSummary } from '../generation/observer.js';
 import type { Instruments } from './families.js';
@@ -20,8 +21,14 @@ function phaseOf({ times }: GenerationSummary): string {
   return times.firstTokenMs === null ? 'prefill' : 'decode';
 }
 
-/** Measures one generation that ended. */
-export function recordGeneration(of: Instruments, summary: GenerationSummary): void {
+/** The contract's word for where a request found its adapter. */
+function startOf(tier: AdapterTier | null, hasDevice: boolean): 'warm' | 'host' | 'cold' {
+  if (tier === 'disk') return 'cold';
+  return tier === 'host' && hasDevice ? 'host' : 'warm';
+}
+
+/** Measures one generation that ended. `hasDevice`: the host holds copies only, adapters are resident on a device. */
+export function recordGeneration(of: Instruments, summary: GenerationSummary, hasDevice: boolean): void {
   const { route, servedBy, code, promptTokens, generatedTokens, speculatedTokens, maxNewTokens, times } = summary;
   if (code !== null && times.admittedMs === null) recordRejection(of, code);
   if (summary.slowConsumer) of.slowConsumers.inc({ transport: 'sse' });
@@ -37,7 +44,7 @@ export function recordGeneration(of: Instruments, summary: GenerationSummary): v
   of.queueSeconds.observe({ route }, queueSeconds);
   of.loraxQueue.observe(queueSeconds);
   if (times.firstTokenMs === null) return;
-  const start = servedBy?.tierAtArrival === 'disk' ? 'cold' : 'warm';
+  const start = startOf(servedBy?.tierAtArrival ?? null, hasDevice);
   of.firstTokenSeconds.observe({ route, start }, (times.firstTokenMs - times.receivedMs) / 1_000);
   if (code !== null) return;
   const inferenceSeconds = (times.endedMs - times.admittedMs) / 1_000;

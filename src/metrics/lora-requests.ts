@@ -17,12 +17,12 @@ export interface LoraRequests {
  * the median size would fit into what is free or may be evicted. So a server looks full only when nothing can go.
  */
 export function loraRequests(adapters: readonly AdapterInfo[], tiers: readonly TierInfo[]): LoraRequests {
+  const memory = tiers.find(({ tier }) => tier === 'device') ?? tiers.find(({ tier }) => tier === 'host');
   const recent = [...adapters].sort((a, b) => (b.lastUsedAt ?? '').localeCompare(a.lastUsedAt ?? ''));
-  const running = recent.filter(({ tier, state }) => tier !== 'disk' && state === 'ready');
+  const running = recent.filter(({ tier, state }) => tier === memory?.tier && state === 'ready');
   const waiting = recent.filter(({ state }) => state === 'queued' || state === 'fetching' || state === 'validating');
   const sizes = running.map(({ bytes }) => bytes).sort((a, b) => a - b);
   const median = sizes[Math.floor(sizes.length / 2)] ?? 0;
-  const memory = tiers.find(({ tier }) => tier === 'host');
   const room = memory === undefined ? 0 : memory.capacity - memory.pinned;
   const more = median === 0 ? MAX_NAMES : Math.max(0, Math.floor(room / median));
   return {

@@ -44,6 +44,8 @@ export class Metrics {
   readonly #deps: MetricsDeps;
   readonly #registry = new Registry();
   readonly #of: Instruments;
+  /** Adapters are resident on a device. */
+  readonly #hasDevice: boolean;
   readonly #byAdapter: AdapterMetrics;
   readonly #vllm: VllmMetrics;
   readonly #process = new ProcessGauges();
@@ -62,6 +64,7 @@ export class Metrics {
   constructor(deps: MetricsDeps) {
     this.#deps = deps;
     const { limits } = deps.engine;
+    this.#hasDevice = deps.engine.state().tiers.some(({ tier }) => tier === 'device');
     this.#of = createInstruments(this.#registry, limits);
     this.#byAdapter = new AdapterMetrics(this.#of, deps.now);
     this.#vllm = new VllmMetrics(this.#registry, limits, () => performance.timeOrigin + performance.now());
@@ -97,7 +100,7 @@ export class Metrics {
   }
 
   ended(summary: GenerationSummary): void {
-    recordGeneration(this.#of, summary);
+    recordGeneration(this.#of, summary, this.#hasDevice);
     this.#byAdapter.ended(summary);
     this.#vllm.ended(summary);
   }

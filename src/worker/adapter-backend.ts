@@ -1,3 +1,4 @@
+import type { HostTierBackend } from '../adapters/host-tier.js';
 import type { AdapterBackend } from '../adapters/loader.js';
 import type { NativeBinding, NativeEngine } from '../engine/binding.js';
 
@@ -10,5 +11,14 @@ export function adapterBackend(binding: NativeBinding, engine: NativeEngine): Ad
     compileAdapter: (file, planJson) => engine.compileAdapter(file, planJson),
     placeAdapter: (handle, pages) => engine.placeAdapter(handle, pages),
     releaseAdapter: (handle) => engine.releaseAdapter(handle),
+  };
+}
+
+/** What keeping adapters of a device on the host needs of it. */
+export function hostTierBackend(engine: NativeEngine): HostTierBackend {
+  return {
+    keepAdapter: (handle) => engine.keepAdapter(handle),
+    restoreAdapter: (image, pages) => engine.restoreAdapter(image, pages),
+    discardImage: (image) => engine.discardImage(image),
   };
 }

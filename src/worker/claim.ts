@@ -5,6 +5,7 @@ import { requireSummable } from '../adapters/composition/summable.js';
 import { lastOccurrence } from '../adapters/invocation.js';
 import type { AdapterRegistry } from '../adapters/registry.js';
 import { commonText } from '../adapters/text/common-text.js';
+import type { AdapterTier } from '../core/adapter.js';
 import type { AdapterText } from '../core/adapter-text.js';
 import { BASE_NAME } from '../core/names.js';
 import type { GenerateRequest, ServedBy } from '../core/request.js';
@@ -92,7 +93,7 @@ function claimOf(request: GenerateRequest, leases: readonly AdapterLease[]): Cla
   const release = (): void => {
     for (const lease of leases) lease.release();
   };
-  const tierAtArrival = leases.some((lease) => lease.tierAtArrival === 'disk') ? 'disk' : 'host';
+  const tierAtArrival = furthest(leases.map((lease) => lease.tierAtArrival));
   const servedBy = { adapter, digest: leases.map(({ digest }) => digest).join(','), tierAtArrival } as const;
   try {
     const isMerge = request.composition?.kind === 'merge';
@@ -124,6 +125,13 @@ function rowsOfOne({ handle, digest, invocation }: AdapterLease, promptIds: Uint
   const start = lastOccurrence(promptIds, invocation);
   return rowAdapters(terms, start < 0 ? Number.POSITIVE_INFINITY : start);
 }
+
+/** Of the adapter that a request waited for longest. */
+function furthest(tiers: readonly AdapterTier[]): AdapterTier {
+  return tiers.reduce((a, b) => (DISTANCE[b] > DISTANCE[a] ? b : a), 'device');
+}
+
+const DISTANCE: Readonly<Record<AdapterTier, number>> = { device: 0, host: 1, disk: 2 };
 
 function compareText(a: string, b: string): number {
   return a < b ? -1 : Number(a > b);

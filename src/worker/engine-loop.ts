@@ -213,7 +213,7 @@ export class EngineLoop {
         held.release();
         return;
       }
-      const tierAtArrival = held.servedBy.tierAtArrival ?? 'host';
+      const tierAtArrival = held.servedBy.tierAtArrival ?? 'disk';
       this.report({ kind: 'adapter-wait', tierAtArrival, seconds: (now() - startedMs) / 1000 });
       this.#leases.hold(request.id, held);
       if (this.#park(request, held)) this.#deps.scheduler.abort(request.id);

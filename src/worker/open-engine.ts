@@ -13,7 +13,7 @@ import { deviceBlockBytes, hostBlockBytes, sizeEngine as sizeBlocks, sizePages }
 import type { FromWorker, WorkerStart } from '../messages/worker-messages.js';
 import { blocksFor } from '../scheduler/policy.js';
 import { Scheduler } from '../scheduler/scheduler.js';
-import { adapterBackend } from './adapter-backend.js';
+import { adapterBackend, hostTierBackend } from './adapter-backend.js';
 import { EngineLoop, type EngineLoopDeps } from './engine-loop.js';
 import { openSources } from './open-sources.js';
 import { TextWorkerClient } from './text-client.js';
@@ -39,7 +39,7 @@ export async function openEngine(
   const { manifest, directory } = start.model;
   const { cuda } = start;
   const { config } = manifest;
-  const { adapterDtype = 'file', kvDtype = 'f32' } = start;
+  const { adapterDtype = 'file', kvDtype = 'f32', adapterHostMemoryBytes: hostBytes = 0 } = start;
   const blockBytes =
     cuda === undefined ? hostBlockBytes(config, kvDtype) : deviceBlockBytes(config, elementBytes(manifest));
   const { kvBlocks, maxModelLen } = sizeEngine(config, blockBytes, start.kvMemoryBytes, start.maxModelLen);
@@ -54,7 +54,7 @@ export async function openEngine(
     kvBlocks,
     tokenCount,
     adapterDtype,
-    ...(cuda === undefined ? { kvDtype } : { cuda: { device: cuda.device, graphs: cuda.graphs } }),
+    ...(cuda === undefined ? { kvDtype } : { cuda: { device: cuda.device, graphs: cuda.graphs, hostBytes } }),
   });
   await warmUp(native);
   const engine = wrap(native);
@@ -77,7 +77,10 @@ export async function openEngine(
   // Adapters never take what the longest request needs.
   const shared = {
     capacityBytes: (kvBlocks - blocksFor(maxModelLen, engine.blockSize)) * blockBytes,
-    pages: { pool, pageBytes: blockBytes },
+    device: {
+      pages: { pool, pageBytes: blockBytes },
+      host: hostBytes === 0 ? null : { backend: hostTierBackend(engine), capacityBytes: hostBytes },
+    },
   };
   const probe = (promptIds: Uint32Array, handle: number | null): Promise<Float32Array> => loop.probe(promptIds, handle);
   const texts = new TextWorkerClient({

@@ -8,7 +8,10 @@ import { deviceBlockBytes } from '../../src/engine/engine-sizing.js';
 export interface OwnPages {
   readonly count: number;
   /** For `AdapterRegistry`. */
-  readonly registry: { readonly capacityBytes: number; readonly pages: SharedPages };
+  readonly registry: {
+    readonly capacityBytes: number;
+    readonly device: { readonly pages: SharedPages; readonly host: null };
+  };
   readonly backend: (backend: AdapterBackend) => AdapterBackend;
 }
 
@@ -18,7 +21,10 @@ export function ownPages(manifest: ModelManifest, bytes: number, first: number):
   const count = Math.ceil(bytes / pageBytes);
   return {
     count,
-    registry: { capacityBytes: count * pageBytes, pages: { pool: new PagePool(count), pageBytes } },
+    registry: {
+      capacityBytes: count * pageBytes,
+      device: { pages: { pool: new PagePool(count), pageBytes }, host: null },
+    },
     backend: (backend) => ({
       ...backend,
       placeAdapter: (handle, pages) =>

@@ -106,10 +106,11 @@ test('the list is kept until adapters come or go', async (t) => {
   for (let at = 0; at < 5; at += 1) assert.deepEqual(await ids(), ['tiny', 'a']);
   assert.equal(engine.adminCalls.length, 1);
   serveAdapters(server, [adapter('a'), adapter('b')]);
-  engine.report({ kind: 'adapter-load', name: 'b', source: 'dir', result: 'ok', code: null, seconds: 1, bytes: 1 });
+  const load = { kind: 'adapter-load', name: 'b', source: 'dir', fromHost: false, seconds: 1, bytes: 1 } as const;
+  engine.report({ ...load, result: 'ok', code: null });
   assert.deepEqual(await ids(), ['tiny', 'a', 'b']);
   serveAdapters(server, [adapter('b')]);
-  engine.report({ kind: 'adapter-evict', name: 'a', reason: 'admin', bytes: 1 });
+  engine.report({ kind: 'adapter-evict', tier: 'host', name: 'a', reason: 'admin', bytes: 1 });
   assert.deepEqual(await ids(), ['tiny', 'b']);
 });
 

@@ -29,7 +29,7 @@ async function rig(t: TestContext, names: readonly string[], room = 8) {
     base: tinyBase(),
     roots: [root],
     capacityBytes: room * RANK_BYTES,
-    pages: { pool, pageBytes: RANK_BYTES },
+    device: { pages: { pool, pageBytes: RANK_BYTES }, host: null },
     emit: () => undefined,
   });
   t.after(() => registry.close());

@@ -8,6 +8,7 @@ import type { AdapterLease } from '../../../src/adapters/adapter-record.js';
 import { adapterDigest } from '../../../src/adapters/digest.js';
 import { AdapterRegistry } from '../../../src/adapters/registry.js';
 import { LoramuxError } from '../../../src/core/errors.js';
+import { PagePool } from '../../../src/core/page-pool.js';
 import { RANK_BYTES, ScriptedBackend, temporaryDirectory, tinyBase, turns, writeAdapter } from './support.js';
 
 const NAMES = ['a', 'b', 'c', 'd'] as const;
@@ -88,7 +89,8 @@ async function writeVariants(root: string): Promise<Map<string, Variant>> {
 
 class Traffic {
   readonly backend = new ScriptedBackend();
-  readonly clock = { ms: 0 };
+  /** All files are older. */
+  readonly clock = { ms: Date.now() + 3_600_000 };
   readonly registry: AdapterRegistry;
   readonly running: Promise<void>[] = [];
   readonly held = new Set<AdapterLease>();
@@ -99,6 +101,7 @@ class Traffic {
     private readonly variants: ReadonlyMap<string, Variant>,
     delays: readonly number[],
     failing: readonly boolean[],
+    hostRoom = 0,
   ) {
     let stage = 0;
     const delay = async (): Promise<void> => {
@@ -116,17 +119,28 @@ class Traffic {
       base: tinyBase(),
       roots: [root],
       capacityBytes: ROOM * RANK_BYTES,
+      ...(hostRoom === 0 ? {} : { device: this.#device(hostRoom * RANK_BYTES) }),
       emit: () => undefined,
       now: () => this.clock.ms,
     });
   }
 
+  /** Pages of one rank each. */
+  #device(hostBytes: number) {
+    this.backend.runsOf = (bytes) => Array<number>(bytes / RANK_BYTES).fill(1);
+    return {
+      pages: { pool: new PagePool(ROOM), pageBytes: RANK_BYTES },
+      host: { backend: this.backend, capacityBytes: hostBytes },
+    };
+  }
+
   check(): void {
     assert.deepEqual(this.registry.violations(), []);
-    const bytes = this.registry.tiers()[0]?.bytes ?? 0;
+    const bytes = this.registry.tiers().at(-1)?.bytes ?? 0;
     assert.ok(bytes <= ROOM * RANK_BYTES);
     assert.ok(this.backend.heldBytes <= bytes, 'every compiled adapter has its bytes counted');
     for (const lease of this.held) this.#checkLease(lease);
+    for (const { tier, bytes, capacity } of this.registry.tiers()) assert.ok(bytes <= capacity, tier);
   }
 
   #checkLease(lease: AdapterLease): void {
@@ -210,28 +224,40 @@ test('random traffic: right digests, every call settles, bytes add up and return
   const delays = fc.array(fc.nat(6), { minLength: 1, maxLength: 7 });
   const failing = fc.array(fc.constantFrom(false, false, false, true), { minLength: 1, maxLength: 5 });
   await fc.assert(
-    fc.asyncProperty(fc.array(operation, { maxLength: 60 }), delays, failing, async (operations, delayed, failures) => {
-      const traffic = new Traffic(root, variants, delayed, failures);
-      await traffic.run(operations);
-      assert.equal(traffic.held.size, 0);
-      await traffic.registry.close();
-      assert.equal(traffic.backend.held.size, 0);
-      assert.equal(traffic.registry.tiers()[0]?.bytes, 0);
-    }),
-    { numRuns: 60 },
+    fc.asyncProperty(
+      fc.array(operation, { maxLength: 60 }),
+      delays,
+      failing,
+      fc.nat(8),
+      async (operations, delayed, failures, hostRoom) => {
+        const traffic = new Traffic(root, variants, delayed, failures, hostRoom);
+        await traffic.run(operations);
+        assert.equal(traffic.held.size, 0);
+        await traffic.registry.close();
+        assert.equal(traffic.backend.held.size, 0);
+        assert.equal(traffic.backend.images.size, 0);
+        for (const { bytes } of traffic.registry.tiers()) assert.equal(bytes, 0);
+      },
+    ),
+    { numRuns: 80 },
   );
 });
 
-test('600 requests over adapters that do not fit together are all served', async (t) => {
-  const root = await temporaryDirectory(t);
-  const variants = await writeVariants(root);
-  const traffic = new Traffic(root, variants, [0, 1, 3], [false]);
-  const operations = Array.from({ length: 600 }, (_, at): Operation => {
-    if (at % 10 === 9) return { do: 'wait', turns: 3, ms: 1 };
-    return { do: 'request', name: NAMES[(at * 7) % 4] ?? 'a', hold: at % 5, abortAfter: null };
+for (const hostRoom of [0, 5, 8]) {
+  test(`600 requests over adapters that do not fit together are all served, with room for ${hostRoom} on the host`, async (t) => {
+    const root = await temporaryDirectory(t);
+    const variants = await writeVariants(root);
+    const traffic = new Traffic(root, variants, [0, 1, 3], [false], hostRoom);
+    const operations = Array.from({ length: 600 }, (_, at): Operation => {
+      if (at % 10 === 9) return { do: 'wait', turns: 25, ms: 1 };
+      return { do: 'request', name: NAMES[(at * 7) % 4] ?? 'a', hold: at % 5, abortAfter: null };
+    });
+    await traffic.run(operations);
+    assert.equal(traffic.granted, 540);
+    const { backend } = traffic;
+    // What has room for all of them reads no file twice.
+    if (hostRoom > 7) assert.equal(backend.compiledPaths.length, NAMES.length);
+    await traffic.registry.close();
+    assert.deepEqual([backend.held.size, backend.images.size], [0, 0]);
   });
-  await traffic.run(operations);
-  assert.equal(traffic.granted, 540);
-  await traffic.registry.close();
-  assert.equal(traffic.backend.held.size, 0);
-});
+}

@@ -113,9 +113,18 @@ test('loads on first use and then hands out leases without waiting', async (t) =
   assert.equal(info.loadedAt, new Date(1_000_000).toISOString());
   assert.equal(backend.opened, 1);
   assert.deepEqual(facts, [
-    { kind: 'adapter-lookup', name: 'a', result: 'miss' },
-    { kind: 'adapter-load', name: 'a', source: 'dir', result: 'ok', code: null, seconds: 0, bytes: RANK_BYTES },
-    { kind: 'adapter-lookup', name: 'a', result: 'hit' },
+    { kind: 'adapter-lookup', tier: 'host', name: 'a', result: 'miss' },
+    {
+      kind: 'adapter-load',
+      name: 'a',
+      source: 'dir',
+      fromHost: false,
+      result: 'ok',
+      code: null,
+      seconds: 0,
+      bytes: RANK_BYTES,
+    },
+    { kind: 'adapter-lookup', tier: 'host', name: 'a', result: 'hit' },
   ]);
 });
 
@@ -151,7 +160,7 @@ test('evicts the least recently used adapter', async (t) => {
   for (const name of ['a', 'b', 'a', 'c']) await touch(registry, name);
   assert.deepEqual(
     facts.filter((fact) => fact.kind === 'adapter-evict'),
-    [{ kind: 'adapter-evict', name: 'b', reason: 'capacity', bytes: RANK_BYTES }],
+    [{ kind: 'adapter-evict', tier: 'host', name: 'b', reason: 'capacity', bytes: RANK_BYTES }],
   );
   assert.equal(registry.tryAcquire('b'), null);
   assert.equal((await registry.get('b')).tier, 'disk');

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import type { HostTierBackend } from '../../../src/adapters/host-tier.js';
 import type { AdapterBackend } from '../../../src/adapters/loader.js';
 import type { BaseModel } from '../../../src/adapters/plan.js';
 import { type ErrorCode, LoramuxError } from '../../../src/core/errors.js';
@@ -153,12 +154,16 @@ export async function firstMatches(patterns: string[], names: string[]): Promise
 }
 
 /** A native side that reads real files and counts what it holds. Hooks let tests delay or break each stage. */
-export class ScriptedBackend implements AdapterBackend {
+export class ScriptedBackend implements AdapterBackend, HostTierBackend {
   /** Content hash and size of each adapter not yet released. */
   readonly held = new Map<number, { sha256: string; bytes: number }>();
   readonly compiledPaths: string[] = [];
   readonly merges: NativeMergeRecipe[] = [];
   opened = 0;
+  /** Copies on the host, and how many bytes of them there is memory for. */
+  readonly images = new Map<number, { sha256: string; bytes: number }>();
+  hostRoom = Number.POSITIVE_INFINITY;
+  onKeep: () => Promise<void> = async () => undefined;
   onOpen: (path: string) => Promise<void> = async () => undefined;
   onCompile: (path: string) => Promise<void> = async () => undefined;
   onPlace: (handle: number) => Promise<void> = async () => undefined;
@@ -171,6 +176,7 @@ export class ScriptedBackend implements AdapterBackend {
   readonly #paths = new Map<NativeAdapterFile, string>();
   readonly #compiling = new Set<string>();
   #nextHandle = 1;
+  #nextImage = 1;
 
   readonly firstMatches = firstMatches;
 
@@ -217,6 +223,10 @@ export class ScriptedBackend implements AdapterBackend {
   async placeAdapter(handle: number, pages: Int32Array): Promise<void> {
     if (!this.held.has(handle)) throw new Error(`handle ${handle} was placed, yet is not held`);
     await this.onPlace(handle);
+    this.#lay(handle, pages);
+  }
+
+  #lay(handle: number, pages: Int32Array): void {
     for (const page of pages) {
       const other = [...this.placed].find(([, taken]) => taken.includes(page));
       if (other !== undefined) throw new Error(`page ${page} of handle ${other[0]} is given to handle ${handle}`);
@@ -227,6 +237,32 @@ export class ScriptedBackend implements AdapterBackend {
   releaseAdapter(handle: number): void {
     if (!this.held.delete(handle)) throw new Error(`handle ${handle} was released twice`);
     this.placed.delete(handle);
+  }
+
+  async keepAdapter(handle: number): Promise<{ image: number; bytes: number } | null> {
+    const adapter = this.held.get(handle);
+    if (adapter === undefined) throw new Error(`handle ${handle} is not held`);
+    let used = adapter.bytes;
+    for (const { bytes } of this.images.values()) used += bytes;
+    if (used > this.hostRoom) return null;
+    const image = this.#nextImage++;
+    this.images.set(image, adapter);
+    await this.onKeep();
+    return { image, bytes: adapter.bytes };
+  }
+
+  async restoreAdapter(image: number, pages: Int32Array): Promise<{ handle: number; bytes: number }> {
+    const adapter = this.images.get(image);
+    if (adapter === undefined) throw new Error(`image ${image} was discarded`);
+    const handle = this.#nextHandle++;
+    await this.onPlace(handle);
+    this.#lay(handle, pages);
+    this.held.set(handle, adapter);
+    return { handle, bytes: adapter.bytes };
+  }
+
+  discardImage(image: number): void {
+    if (!this.images.delete(image)) throw new Error(`image ${image} was discarded twice`);
   }
 
   get heldBytes(): number {

@@ -19,6 +19,7 @@ const ASKED = {
   cudaGraphs: true,
   adapterDtype: 'file',
   kvDtype: null,
+  adapterHostMemoryBytes: null,
 } as const;
 const NO_GPU: CudaState = {
   obstacles: [{ part: 'device', found: 'no GPU', advice: 'buy one' }],
@@ -55,6 +56,28 @@ test('int4 adapters and a type of keys and values are refused on a GPU', () => {
       new RegExp(`--kv-dtype ${kvDtype}: expected none on a GPU`),
     );
   }
+});
+
+test('adapters are kept on the host for a GPU only', () => {
+  const gpu = { name: 'g', totalBytes: 1, freeBytes: 1, capability: 90, driver: 1, runtime: 1, emulated: false };
+  const withGpu = (): CudaState => ({ obstacles: [], devices: [gpu], hasDriver: true });
+  const device = startDevice({ ...ASKED, adapterHostMemoryBytes: 5 }, assert.fail, withGpu);
+  assert.equal(device.hostMemory({ adapterHostMemoryBytes: 5 }, 2 ** 34), 5);
+  assert.equal(device.hostMemory({ adapterHostMemoryBytes: 0 }, 2 ** 34), 0);
+  assert.equal(device.hostMemory({ adapterHostMemoryBytes: null }, 2 ** 34), 2 ** 31);
+  const cpu = { ...ASKED, device: 'cpu' } as const;
+  assert.throws(
+    () => startDevice({ ...cpu, adapterHostMemoryBytes: 5 }, assert.fail),
+    /--adapter-host-memory: expected a GPU/,
+  );
+  for (const none of [null, 0])
+    assert.equal(
+      startDevice({ ...cpu, adapterHostMemoryBytes: none }, assert.fail).hostMemory(
+        { adapterHostMemoryBytes: null },
+        2 ** 34,
+      ),
+      0,
+    );
 });
 
 test('on a GPU, open settings become those of a GPU', () => {

@@ -152,12 +152,14 @@ test('a step is counted by phase, by path, and by whether base rows were in it',
 
 test('loads, lookups, evictions and preemptions are counted by outcome', async (t) => {
   const { engine, metrics } = start(t);
-  const load = { kind: 'adapter-load', name: 'a', source: 'dir', seconds: 1, bytes: 5 } as const;
+  const load = { kind: 'adapter-load', name: 'a', source: 'dir', fromHost: false, seconds: 1, bytes: 5 } as const;
   engine.report({ ...load, result: 'ok', code: null });
   engine.report({ ...load, result: 'failed', code: 'ERR_ADAPTER_INVALID' });
   engine.report({ ...load, result: 'failed', code: 'ERR_NATIVE' });
-  engine.report({ kind: 'adapter-evict', name: 'a', reason: 'capacity', bytes: 5 });
-  engine.report({ kind: 'adapter-lookup', name: 'a', result: 'hit' });
+  engine.report({ ...load, fromHost: true, seconds: 0.25, result: 'ok', code: null });
+  engine.report({ kind: 'adapter-evict', tier: 'host', name: 'a', reason: 'capacity', bytes: 5 });
+  engine.report({ kind: 'adapter-lookup', tier: 'device', name: 'a', result: 'miss' });
+  engine.report({ kind: 'adapter-lookup', tier: 'host', name: 'a', result: 'hit' });
   engine.report({ kind: 'adapter-wait', tierAtArrival: 'disk', seconds: 0.25 });
   engine.report({ kind: 'adapter-fetch', source: 'hub', code: null, seconds: 2, bytes: 700 });
   engine.report({ kind: 'adapter-fetch', source: 's3', code: 'ERR_ADAPTER_SOURCE_TIMEOUT', seconds: 9, bytes: 0 });
@@ -166,10 +168,12 @@ test('loads, lookups, evictions and preemptions are counted by outcome', async (
   engine.report({ kind: 'preemption', requestId: 1 });
   const text = await metrics.render();
   for (const line of [
-    'loramux_adapter_loads_total{source="dir",result="ok"} 1',
+    'loramux_adapter_loads_total{source="dir",result="ok"} 2',
     'loramux_adapter_loads_total{source="dir",result="invalid"} 1',
     'loramux_adapter_loads_total{source="dir",result="io"} 1',
-    'loramux_adapter_load_seconds_count{phase="total",source="dir"} 3',
+    'loramux_adapter_load_seconds_count{phase="total",source="dir"} 4',
+    'loramux_adapter_load_seconds_sum{phase="device",source="dir"} 0.25',
+    'loramux_adapter_cache_requests_total{tier="device",result="miss"} 1',
     'loramux_adapter_evictions_total{tier="host",reason="capacity"} 1',
     'loramux_adapter_cache_requests_total{tier="host",result="hit"} 1',
     'loramux_adapter_wait_seconds_sum{tier="disk"} 0.25',

@@ -137,6 +137,7 @@ class World {
     this.#store = new VersionStore({
       capacityBytes: (pages - blocksFor(maxModelLen, blockSize)) * PAGE_BYTES,
       pages: { pool: this.#pool, pageBytes: PAGE_BYTES },
+      host: null,
       now: () => this.#tick * TICK_MS,
       releaseAdapter: (handle) => this.#release(handle),
       emit: (fact) => {
