@@ -21,6 +21,7 @@ use loramux_native::constraint::Constraint;
 use loramux_native::kernels::quantised::Bits;
 use loramux_native::kernels::simd::Dtype;
 use loramux_native::sampler::{Logprobs, NO_TOKEN, Penalties, RowSampling, Scope};
+use loramux_native::session::core::Begun;
 use loramux_native::session::engine::{Engine, EngineOptions};
 use loramux_native::session::step::{Score, StepRequest, StepResult};
 use toy::adapter::Adapter;
@@ -686,4 +687,115 @@ fn what_the_device_cannot_do_is_refused_by_name() {
     let mut nowhere = options;
     nowhere.cuda = nowhere.cuda.map(|cuda| loramux_native::session::engine::CudaOptions { device: 1000, ..cuda });
     assert!(refused(Toy::manifest(), &nowhere).contains("expected a device below"));
+}
+
+/// Steps of three sequences, two under an adapter: the prompts, then a token each.
+fn steps(handle: u32, fed: &[Vec<Vec<i32>>]) -> Vec<StepRequest> {
+    let pages = [[0, 3, 6], [1, 4, 7], [2, 5, 8]];
+    let mut past = [0; 3];
+    let mut requests = Vec::new();
+    for tokens in fed {
+        let part = |i: usize| Part { tokens: &tokens[i], past: past[i], pages: &pages[i], entry: [-1, 0, 0][i] };
+        let mut batch = batch_of(&[part(0), part(1), part(2)], vec![vec![(handle, 1.0)]]);
+        batch.logits_rows = batch.cu_seqlens[1..].iter().map(|end| end - 1).collect();
+        let mut request = request(batch, &[4, 0, 2]);
+        for (i, row) in request.sampling.iter_mut().enumerate() {
+            row.position = u32::try_from(past[i] + tokens[i].len()).unwrap();
+            row.logprobs = Some(Logprobs { raw: true, top: if requests.len() % 2 == 0 { 5 } else { 0 } });
+        }
+        past = [0, 1, 2].map(|i| past[i] + tokens[i].len());
+        requests.push(request);
+    }
+    requests
+}
+
+#[test]
+fn a_step_begun_behind_one_in_flight_stands_on_its_tokens_and_neither_disturbs_the_other() {
+    if !device_ready() {
+        return;
+    }
+    let toy = toy_in(Dtype::F32);
+    let mut rng = Rng(31);
+    let prompts = [19, 5, 12].map(|length| prompt(&mut rng, length)).to_vec();
+    let (mut after, mut behind) = (device_engine(&toy), device_engine(&toy));
+
+    let handle = make_resident(&after, &pool()[0]);
+    let mut fed = vec![prompts.clone()];
+    let mut wanted = Vec::new();
+    for step in 0..6 {
+        wanted.push(after.step(&steps(handle, &fed)[step]).unwrap());
+        fed.push(wanted[step].tokens.iter().map(|&token| vec![i32::try_from(token).unwrap()]).collect());
+    }
+
+    let handle = make_resident(&behind, &pool()[0]);
+    let by_slot = vec![vec![-5], vec![-1], vec![-3]];
+    let requests = steps(handle, &[vec![prompts], vec![by_slot; 5]].concat());
+    let mut found = Vec::new();
+    let mut first = behind.begin(&requests[0]).unwrap();
+    for request in &requests[1..] {
+        let next = behind.begin(request).unwrap();
+        found.push(finished(std::mem::replace(&mut first, next)));
+    }
+    // The engine may be gone by then.
+    drop(behind);
+    found.push(finished(first));
+
+    for (step, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+        assert_eq!(found.tokens, wanted.tokens, "step {step}");
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&found.logprobs), bits(&wanted.logprobs), "step {step}");
+        assert_eq!((&found.top.indptr, &found.top.ids), (&wanted.top.indptr, &wanted.top.ids), "step {step}");
+        assert_eq!(bits(found.logits.as_ref().unwrap()), bits(wanted.logits.as_ref().unwrap()), "step {step}");
+        assert!(found.run_seconds > 0.0);
+    }
+}
+
+fn finished(step: Begun) -> StepResult {
+    match step {
+        Begun::Running(step) => step.finish().unwrap(),
+        Begun::Done(_) => panic!("a device is not waited for"),
+    }
+}
+
+#[test]
+fn a_step_holds_its_adapters_until_its_own_end() {
+    if !device_ready() {
+        return;
+    }
+    let mut engine = device_engine(&toy_in(Dtype::F32));
+    let [first, second] = [0, 1].map(|i| make_resident(&engine, &pool()[i]));
+    let fed = [vec![vec![3, 4], vec![5], vec![6, 7, 8]]];
+    let begun = [first, second].map(|handle| engine.begin(&steps(handle, &fed)[0]).unwrap());
+    let shared = engine.shared();
+    for handle in [first, second] {
+        drop(shared.adapters.release(handle));
+    }
+    let mut left = vec![shared.adapters.memory().1];
+    for step in begun {
+        finished(step);
+        left.push(shared.adapters.memory().1);
+    }
+    assert_eq!(left, [2, 1, 0]);
+}
+
+#[test]
+fn a_step_that_is_refused_leaves_the_one_in_flight_alone() {
+    if !device_ready() {
+        return;
+    }
+    let toy = toy_in(Dtype::F32);
+    let mut engine = device_engine(&toy);
+    let fed = [vec![vec![3, 4], vec![5], vec![6, 7, 8]]];
+    let handle = make_resident(&engine, &pool()[0]);
+    let requests = steps(handle, &fed);
+    let wanted = engine.step(&requests[0]).unwrap();
+    let begun = engine.begin(&requests[0]).unwrap();
+    let mut wrong = steps(handle, &fed).remove(0);
+    wrong.batch.slot_mapping[1] = wrong.batch.slot_mapping[0];
+    assert!(engine.begin(&wrong).is_err());
+    let mut long = steps(handle, &fed).remove(0);
+    long.sampling[0].logprobs = Some(Logprobs { raw: true, top: VOCAB });
+    let queued = engine.begin(&long);
+    assert_eq!(finished(begun).tokens, wanted.tokens);
+    drop(queued);
 }

@@ -3,6 +3,7 @@
 #![cfg(any(feature = "cuda", feature = "cuda-emulated"))]
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -13,13 +14,15 @@ mod common;
 mod toy;
 
 use common::Rng;
+use loramux_native::constraint::store::ConstraintStore;
 use loramux_native::cuda::engine::CudaCore;
 use loramux_native::kernels::simd::Dtype;
-use loramux_native::session::core::{Core, Residents, Step};
+use loramux_native::session::core::{Begun, Core, Residents, Step};
 use loramux_native::session::engine::CudaOptions;
 use loramux_native::session::last_sampled::LastSampled;
 use loramux_native::session::step::StepResult;
 use loramux_native::weights::Weights;
+use std::sync::Arc;
 use toy::device::{device_engine, device_options, gpu_ready};
 use toy::steps::{Part, batch_of, logits, make_resident, own_pages, pool, prompt, request};
 use toy::{LIMITS, Toy, VOCAB, Variant};
@@ -55,7 +58,7 @@ struct Stepper {
     core: CudaCore,
     table: Vec<Vec<(u32, f32)>>,
     last: LastSampled,
-    constraints: loramux_native::constraint::store::ConstraintStore,
+    constraints: Arc<ConstraintStore>,
 }
 
 impl Stepper {
@@ -69,7 +72,7 @@ impl Stepper {
             compiled.handle
         };
         let table = pool().iter().map(|adapter| vec![(resident(adapter), 1.0)]).collect();
-        let constraints = loramux_native::constraint::store::ConstraintStore::new(options.directory, Vec::new());
+        let constraints = Arc::new(ConstraintStore::new(options.directory, Vec::new()));
         Self { core, table, last: LastSampled::new(LIMITS.max_sequences, VOCAB), constraints }
     }
 
@@ -84,7 +87,10 @@ impl Stepper {
         let ids = self.last.resolve(&request.batch.tokens).unwrap();
         let matchers: Vec<_> = (0..rows).map(|_| None).collect();
         let step = Step { request: &request, ids: &ids, matchers: &matchers, constraints: &self.constraints };
-        self.core.step(&step, &mut self.last).unwrap()
+        match self.core.begin(&step, &mut self.last).unwrap() {
+            Begun::Running(step) => step.finish().unwrap(),
+            Begun::Done(_) => panic!("a device is not waited for"),
+        }
     }
 }
 

@@ -32,6 +32,7 @@ pub struct ConstraintStore {
 }
 
 /// A matcher while a step uses it; released or not, it stays until dropped.
+#[derive(Clone)]
 pub struct InUse(Arc<Entry>);
 
 impl InUse {

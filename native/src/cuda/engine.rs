@@ -1,5 +1,5 @@
 //! Steps on a CUDA device: tables, token feed, the graph's run, sampling and the copies back follow each other on one
-//! stream; the host finds what constraints allow meanwhile, and waits once.
+//! stream, step behind step; the host finds what constraints allow meanwhile, and waits only for what comes back.
 
 use super::abi;
 use super::bucket::Buckets;
@@ -10,7 +10,8 @@ use super::host_tier::HostTier;
 use super::image::Image;
 use super::loader::{DeviceAdapter, Loader};
 use super::memory::DeviceBuffer;
-use super::sampling::{Chosen, DeviceSampler, Plan, RowPlan};
+use super::running::{DeviceStep, LastEnd, Uses};
+use super::sampling::{DeviceSampler, Plan};
 use super::session::{Bound, DeviceSession};
 use super::slab::Slab;
 use super::spaces::{KvBlocks, RopeTables, Workspace};
@@ -23,16 +24,14 @@ use crate::error::{Code, Error, Result, guard};
 use crate::kernels::simd::Dtype;
 use crate::kv::rope::Rope;
 use crate::manifest::{DecoderConfig, Manifest};
-use crate::sampler::NO_TOKEN;
 use crate::session::context::{StepBatch, StepContext, StepLimits};
-use crate::session::core::{Compiled, Core, Kept, Residents, Step};
+use crate::session::core::{Begun, Compiled, Core, Kept, Residents, Step};
 use crate::session::engine::{CudaOptions, EngineOptions};
 use crate::session::last_sampled::LastSampled;
-use crate::session::step::StepResult;
 use crate::weights::Weights;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Head widths that the attention kernels take: multiples of 8 up to this.
 const MOST_HEAD_DIM: usize = 256;
@@ -53,6 +52,7 @@ pub struct CudaCore {
     spaces: Workspaces,
     buckets: Buckets,
     graphs: Graphs,
+    last_end: LastEnd,
 }
 
 /// What runs write to beside the runtime's own memory.
@@ -128,6 +128,7 @@ impl CudaCore {
             spaces,
             buckets,
             graphs: Graphs::default(),
+            last_end: LastEnd::default(),
             device,
             env,
         };
@@ -140,27 +141,22 @@ impl CudaCore {
         self.graphs.count()
     }
 
-    fn run(&mut self, step: &Step<'_>, context: &StepContext<DeviceAdapter>, last_sampled: &mut LastSampled) -> Result<StepResult> {
-        let started = Instant::now();
+    /// Queues all of a step behind whatever the stream holds; the host waits for none of it. Nothing of the step before is
+    /// touched by that: device memory changes hands in the stream's order (tables, tokens, logits, what is sampled; captured
+    /// runs find theirs at the same addresses), and pinned memory is not shared ([`StepTables`] has two halves, the sampler
+    /// gives each step its own).
+    fn queue(&mut self, step: &Step<'_>, uses: &Arc<Uses>) -> Result<DeviceStep> {
+        let began = Instant::now();
         let request = step.request;
-        let rows = request.scores.len();
-        let logits = self.launch(step, context)?;
+        let (mut copies, pool) = self.sampler.copies();
+        let logits = self.launch(step, &uses.context)?;
         let plan = Plan::of(step, self.env.vocab);
-        if rows > 0 {
-            self.sampler.queue(request, &plan, logits.cast(), &self.env.stream)?;
+        if !request.scores.is_empty() {
+            self.sampler.queue(request, &plan, logits.cast(), &mut copies, &self.env.stream)?;
         }
-        self.env.stream.wait()?;
-        let device_seconds = started.elapsed().saturating_sub(plan.spent).as_secs_f64();
-
-        let started = Instant::now();
-        let chosen = self.sampler.chosen(rows)?;
-        let mut masking = plan.spent;
-        let mut result = settle(step, &plan, chosen, last_sampled, &mut masking);
-        result.logits = self.sampler.logits(request.return_logits.len())?;
-        result.run_seconds = device_seconds;
-        result.mask_seconds = masking.as_secs_f64();
-        result.sample_seconds = (plan.spent + started.elapsed()).as_secs_f64();
-        Ok(result)
+        let done = self.device.event()?;
+        done.record(&self.env.stream)?;
+        Ok(DeviceStep::new(&self.device, uses, step, plan, (copies, pool), done, (began, self.last_end.clone())))
     }
 
     /// Queues the step's tables, its tokens and the graph's run; the address of its logits.
@@ -181,36 +177,47 @@ impl CudaCore {
             rows,
             logits_rows: if none { self.row_zero.ptr().cast() } else { self.tables.logits_rows() },
             logits_count,
-            logits: self.spaces.logits.of(logits_count * env.vocab * env.dtype.size())?,
+            logits: self.spaces.logits.of(logits_count * env.vocab * env.dtype.size(), &env.stream)?,
         };
         let launch = Launch {
             step: self.tables.step(),
             adapted: !context.segments.is_empty(),
-            shrunk: self.spaces.shrunk.of(shrunk_bytes(env, rows, shape.h_stride)?)?.cast(),
-            attention: self.spaces.attention.of(attention_bytes(env, shape.single_rows)?)?,
+            shrunk: self.spaces.shrunk.of(shrunk_bytes(env, rows, shape.h_stride)?, &env.stream)?.cast(),
+            attention: self.spaces.attention.of(attention_bytes(env, shape.single_rows)?, &env.stream)?,
             shape,
         };
         env.current.set(Some(launch));
         let key = Key { bound, shape, adapted: launch.adapted, shrunk: launch.shrunk, attention: launch.attention };
         let graph = (self.session.captures() && shape.bucket.is_some()).then(|| self.graphs.name(key));
-        // SAFETY: the memory is the engine's, which waits for the stream before it touches or frees any; what a captured run
-        // uses is fixed for the engine's life, and its name stands for all of it.
+        // SAFETY: the memory is the engine's, which uses it in the stream's order and waits for the stream before it frees any;
+        // what a captured run uses is fixed for the engine's life, and its name stands for all of it.
         unsafe { self.session.run(&bound, graph) }?;
         Ok(bound.logits.cast())
     }
 }
 
 impl Core for CudaCore {
-    fn step(&mut self, step: &Step<'_>, last_sampled: &mut LastSampled) -> Result<StepResult> {
+    /// What sequence slots sampled the device remembers itself.
+    fn begin(&mut self, step: &Step<'_>, _: &mut LastSampled) -> Result<Begun> {
         self.device.make_current()?;
         let context = StepContext::build(&step.request.batch, &self.limits, &self.adapters.store)?;
         let pages = self.env.kv.pages().begin_step(blocks_of(&step.request.batch))?;
-        let result = guard(|| self.run(step, &context, last_sampled));
+        let uses = Arc::new(Uses { context, _pages: pages });
+        let queued = guard(|| self.queue(step, &uses));
+        // Operators have launched what they launch.
         self.env.current.set(None);
-        // Whatever became of it: nothing may be in flight when adapters that were released meanwhile are freed.
-        let idle = self.env.stream.wait();
-        drop((context, pages));
-        result.and_then(|result| idle.map(|()| result))
+        if queued.is_err() {
+            // Part of it may be in flight: not so when its pages are others' again, with `uses`.
+            let _ = self.env.stream.wait();
+        }
+        queued.map(|step| Begun::Running(Box::new(step)))
+    }
+}
+
+impl Drop for CudaCore {
+    fn drop(&mut self) {
+        // What is in flight uses what is about to be freed.
+        let _ = self.device.make_current().and_then(|()| self.env.stream.wait());
     }
 }
 
@@ -292,51 +299,6 @@ fn blocks_of(batch: &StepBatch) -> impl Iterator<Item = usize> + '_ {
     let known = |&number: &i32| usize::try_from(number).ok();
     let written = batch.slot_mapping.iter().filter_map(known).map(|slot| slot / abi::BLOCK);
     batch.block_tables.iter().filter_map(known).chain(written)
-}
-
-/// The results row by row, as sampling on the host gives them: matchers take what was chosen, and a row on which one fails
-/// takes those with it that stand on its token.
-fn settle(step: &Step<'_>, plan: &Plan<'_>, chosen: Vec<Chosen>, last_sampled: &mut LastSampled, masking: &mut Duration) -> StepResult {
-    let request = step.request;
-    let mut result = StepResult::with_rows(request.scores.len());
-    let mut sampled = plan.rows.iter().zip(step.matchers).zip(&request.slots).zip(&request.follows);
-    let mut before = NO_TOKEN;
-    for (row, score) in chosen.into_iter().zip(&request.scores) {
-        if score.is_some() {
-            result.push(row.token, &row.likeliest);
-            continue;
-        }
-        // As many as `check` counted.
-        let Some((((plan, matcher), &slot), &follows)) = sampled.next() else { break };
-        if u32::try_from(follows).is_ok_and(|guess| guess != before) {
-            before = NO_TOKEN;
-            result.skip();
-            continue;
-        }
-        let token = row.token.token;
-        let taken = match (plan, matcher) {
-            (RowPlan::Refused(why), _) => Err(why.clone()),
-            (RowPlan::Sampled(..), Some(matcher)) if token != NO_TOKEN => {
-                let started = Instant::now();
-                let taken = matcher.lock().commit(token);
-                *masking += started.elapsed();
-                taken
-            }
-            _ => Ok(()),
-        };
-        before = if taken.is_ok() { token } else { NO_TOKEN };
-        last_sampled.set(slot, before);
-        match taken {
-            Ok(()) => result.push(row.token, &row.likeliest),
-            Err(why) => {
-                if let Some(matcher) = matcher {
-                    step.constraints.give_up(matcher);
-                }
-                result.fail(why);
-            }
-        }
-    }
-    result
 }
 
 /// Of what the kernels shrink to, for the site with most inputs.

@@ -20,6 +20,7 @@ mod ops;
 pub mod pages;
 mod plain;
 pub mod pool;
+mod running;
 mod sampling;
 mod session;
 pub mod slab;

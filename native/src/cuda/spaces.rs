@@ -103,21 +103,23 @@ impl Workspace {
         Ok(Self { device: device.clone(), fixed: device.alloc(fixed)?, grown: None })
     }
 
-    /// At least `bytes`, the same address every time for what a captured run needs. Nothing may be in flight: memory that is
-    /// too small is freed.
-    pub fn of(&mut self, bytes: usize) -> Result<*mut c_void> {
+    /// At least `bytes`, the same address every time for what a captured run needs. All users are ordered on `stream`.
+    pub fn of(&mut self, bytes: usize, stream: &Stream) -> Result<*mut c_void> {
         if bytes <= self.fixed.len() {
             return Ok(self.fixed.ptr().cast());
         }
-        Ok(grow(&self.device, &mut self.grown, bytes)?.ptr().cast())
+        Ok(grow(&self.device, &mut self.grown, bytes, stream)?.ptr().cast())
     }
 }
 
-/// `buffer` with room for `bytes`, made anew where it is too small. Nothing may be in flight on the old one.
-pub fn grow(device: &Device, buffer: &mut Option<Arc<DeviceBuffer>>, bytes: usize) -> Result<Arc<DeviceBuffer>> {
+/// `buffer` with room for `bytes`, made anew where it is too small: that waits for `stream`, on which all its users are ordered.
+pub fn grow(device: &Device, buffer: &mut Option<Arc<DeviceBuffer>>, bytes: usize, stream: &Stream) -> Result<Arc<DeviceBuffer>> {
     match buffer {
         Some(found) if found.len() >= bytes => Ok(found.clone()),
         _ => {
+            if buffer.is_some() {
+                stream.wait()?;
+            }
             // The old one goes first: both may not fit.
             *buffer = None;
             let larger = Arc::new(device.alloc(bytes.next_power_of_two())?);

@@ -13,7 +13,7 @@ use crate::kernels::attention::PAGE;
 use crate::kernels::simd::Dtype;
 use crate::manifest::Manifest;
 use crate::session::context::StepLimits;
-use crate::session::core::{Compiled, Kept};
+use crate::session::core::{Begun, Compiled, Kept};
 use crate::session::engine::{CudaOptions, Engine as Core, EngineOptions, Shared};
 use crate::session::step::StepRequest;
 use napi::bindgen_prelude::{AsyncTask, Int32Array, Object};
@@ -85,10 +85,11 @@ type Deferred = JsDeferred<StepOutputObject, Resolver>;
 /// Steps that may be in flight: one that runs and one behind it.
 const MOST_STEPS: usize = 2;
 
-/// The step thread and the way to it. It runs steps in the order in which they come.
+/// The step thread and the way to it. It begins steps in the order in which they come; where they run on a device another
+/// thread waits for their ends, in the same order.
 pub struct StepThread {
     steps: Mutex<Option<mpsc::Sender<(StepRequest, Deferred)>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     in_flight: Arc<AtomicUsize>,
     shared: Arc<Shared>,
 }
@@ -99,31 +100,35 @@ impl StepThread {
         let (steps, inbox) = mpsc::channel::<(StepRequest, Deferred)>();
         let (ready, opened) = mpsc::channel();
         let in_flight = Arc::new(AtomicUsize::new(0));
-        let stepping = in_flight.clone();
-        let thread = std::thread::Builder::new()
-            .name("loramux-step".to_owned())
-            .spawn(move || {
-                let mut core = match guard(|| Core::open(manifest, &options)) {
-                    Ok(core) => core,
-                    Err(e) => return drop(ready.send(Err(e))),
-                };
-                if ready.send(Ok(core.shared())).is_err() {
-                    return;
+        let mut threads = Vec::new();
+        let mut ends = None;
+        if options.cuda.is_some() {
+            let (sender, begun) = mpsc::channel::<(Result<Begun>, Deferred)>();
+            let ending = in_flight.clone();
+            threads.push(spawn("loramux-end", move || begun.into_iter().for_each(|(step, deferred)| end(step, deferred, &ending)))?);
+            ends = Some(sender);
+        }
+        let ending = in_flight.clone();
+        threads.push(spawn("loramux-step", move || {
+            let mut core = match guard(|| Core::open(manifest, &options)) {
+                Ok(core) => core,
+                Err(e) => return drop(ready.send(Err(e))),
+            };
+            if ready.send(Ok(core.shared())).is_err() {
+                return;
+            }
+            drop(ready);
+            while let Ok((request, deferred)) = inbox.recv() {
+                let step = guard(|| core.begin(&request));
+                drop(request);
+                match &ends {
+                    Some(ends) => drop(ends.send((step, deferred))),
+                    None => end(step, deferred, &ending),
                 }
-                drop(ready);
-                while let Ok((request, deferred)) = inbox.recv() {
-                    let result = guard(|| core.step(&request));
-                    drop(request);
-                    stepping.fetch_sub(1, Ordering::AcqRel);
-                    deferred.resolve(Box::new(move |env| match result {
-                        Ok(output) => Ok(output.into()),
-                        Err(e) => Err(rejection(env, e)),
-                    }));
-                }
-            })
-            .map_err(|e| Error::new(Code::Native, format!("starting the step thread: {e}")))?;
+            }
+        })?);
         let shared = opened.recv().unwrap_or_else(|_| Err(Error::new(Code::Native, "the step thread ended while opening")))?;
-        Ok(Self { steps: Mutex::new(Some(steps)), thread: Mutex::new(Some(thread)), in_flight, shared })
+        Ok(Self { steps: Mutex::new(Some(steps)), threads: Mutex::new(threads), in_flight, shared })
     }
 
     /// Refuses further steps; those in flight go on.
@@ -135,11 +140,11 @@ impl StepThread {
     fn stop(&self) {
         self.refuse_steps();
         // Held while joining: whoever comes second returns when the session is gone, too.
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = thread.take() {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
             let _ = thread.join();
         }
-        drop(thread);
+        drop(threads);
         // The environment's cleanup hook keeps `shared` alive until the environment goes; the adapters need not wait.
         self.shared.adapters.clear();
         self.shared.constraints.clear();
@@ -200,6 +205,24 @@ impl StepThread {
             None => Err(Error::new(Code::EngineClosed, "the engine is closed: open another")),
         }
     }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|e| Error::new(Code::Native, format!("starting the thread {name}: {e}")))
+}
+
+/// Waits for a step's end and answers it.
+fn end(step: Result<Begun>, deferred: Deferred, in_flight: &AtomicUsize) {
+    let result = guard(|| match step? {
+        Begun::Done(result) => Ok(result),
+        Begun::Running(step) => step.finish(),
+    });
+    in_flight.fetch_sub(1, Ordering::AcqRel);
+    deferred.resolve(Box::new(move |env| match result {
+        Ok(output) => Ok(output.into()),
+        Err(e) => Err(rejection(env, e)),
+    }));
 }
 
 impl Drop for StepThread {

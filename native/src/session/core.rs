@@ -8,6 +8,7 @@ use crate::constraint::store::{ConstraintStore, InUse};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::weights::Weights;
+use std::sync::Arc;
 
 /// One step's work after [`StepRequest::check`].
 pub struct Step<'a> {
@@ -16,16 +17,34 @@ pub struct Step<'a> {
     pub ids: &'a [i64],
     /// What each sampled row obeys. [M]
     pub matchers: &'a [Option<InUse>],
-    pub constraints: &'a ConstraintStore,
+    pub constraints: &'a Arc<ConstraintStore>,
+}
+
+/// A step that was begun.
+pub enum Begun {
+    /// It is over.
+    Done(StepResult),
+    /// It is on its way, and the next may be begun behind it.
+    Running(Box<dyn Running>),
+}
+
+/// A step on its way; it holds all that it needs, its adapters among it, until it is over.
+pub trait Running: Send {
+    /// Waits for the end of this step, not for those behind it; on any thread.
+    ///
+    /// # Errors
+    /// `ERR_DEVICE` when the device failed.
+    fn finish(self: Box<Self>) -> Result<StepResult>;
 }
 
 /// Owned by the step thread.
 pub trait Core {
-    /// Runs one forward pass, samples its logits rows and remembers what sequence slots sampled.
+    /// Begins one forward pass and the sampling of its logits rows; what sequence slots sample is remembered, so that the
+    /// next step may stand on it. Steps run one after another. Where a matcher is in two of them the first must have finished.
     ///
     /// # Errors
     /// `ERR_STEP_FAILED` when the batch is not what it should be or the session fails; nothing is remembered then.
-    fn step(&mut self, step: &Step<'_>, last_sampled: &mut LastSampled) -> Result<StepResult>;
+    fn begin(&mut self, step: &Step<'_>, last_sampled: &mut LastSampled) -> Result<Begun>;
 }
 
 /// An adapter that was read and checked.

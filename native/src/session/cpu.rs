@@ -1,7 +1,7 @@
 //! Steps on the CPU: the session with our kernels, and sampling row by row.
 
 use super::context::{ContextSlot, StepContext, StepLimits};
-use super::core::{Compiled, Core, Residents, Step};
+use super::core::{Begun, Compiled, Core, Residents, Step};
 use super::engine::EngineOptions;
 use super::last_sampled::LastSampled;
 use super::runtime;
@@ -130,14 +130,14 @@ impl CpuCore {
 }
 
 impl Core for CpuCore {
-    fn step(&mut self, step: &Step<'_>, last_sampled: &mut LastSampled) -> Result<StepResult> {
+    fn begin(&mut self, step: &Step<'_>, last_sampled: &mut LastSampled) -> Result<Begun> {
         let _step = pace::Step::begin(self.env.threads);
         let context = StepContext::build(&step.request.batch, &self.limits, &self.adapters.store)?;
         self.env.context.set(Some(Arc::new(context)));
         let result = guard(|| self.run(step, last_sampled));
         // Adapters that were released meanwhile are freed here, by the last holder.
         self.env.context.set(None);
-        result
+        result.map(Begun::Done)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One base model, ready to step: what is the same whatever device runs it.
 
 use super::context::StepLimits;
-use super::core::{Compiled, Core, Residents, Step};
+use super::core::{Begun, Compiled, Core, Residents, Step};
 use super::cpu::CpuCore;
 use super::last_sampled::LastSampled;
 use super::step::{StepRequest, StepResult};
@@ -65,7 +65,7 @@ impl EngineOptions {
 pub struct Shared {
     pub manifest: Manifest,
     pub adapters: Arc<dyn Residents>,
-    pub constraints: ConstraintStore,
+    pub constraints: Arc<ConstraintStore>,
     weights: Weights,
 }
 
@@ -95,7 +95,8 @@ impl Engine {
         options.check()?;
         let weights = Weights::open(&options.directory.join(&manifest.weights.file))?;
         let (core, adapters) = open_core(&manifest, options)?;
-        let constraints = ConstraintStore::new(options.directory.join(&manifest.tokenizer.file), manifest.eos_token_ids.clone());
+        let tokenizer = options.directory.join(&manifest.tokenizer.file);
+        let constraints = Arc::new(ConstraintStore::new(tokenizer, manifest.eos_token_ids.clone()));
         Ok(Self {
             core,
             last_sampled: LastSampled::new(options.limits.max_sequences, manifest.config.vocab_size),
@@ -113,12 +114,23 @@ impl Engine {
     /// # Errors
     /// `ERR_STEP_FAILED` when the batch is not what it should be or the session fails; nothing is remembered then.
     pub fn step(&mut self, request: &StepRequest) -> Result<StepResult> {
+        match self.begin(request)? {
+            Begun::Done(result) => Ok(result),
+            Begun::Running(step) => step.finish(),
+        }
+    }
+
+    /// The same as far as it goes without waiting for the device; the next step may be begun before this one is over.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub fn begin(&mut self, request: &StepRequest) -> Result<Begun> {
         request.check(self.shared.manifest.config.vocab_size)?;
         self.last_sampled.check(&request.slots)?;
         let matchers = self.matchers(&request.constraints)?;
         let ids = self.last_sampled.resolve(&request.batch.tokens)?;
         let step = Step { request, ids: &ids, matchers: &matchers, constraints: &self.shared.constraints };
-        self.core.step(&step, &mut self.last_sampled)
+        self.core.begin(&step, &mut self.last_sampled)
     }
 
     fn matchers(&self, handles: &[i32]) -> Result<Vec<Option<InUse>>> {

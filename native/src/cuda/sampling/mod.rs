@@ -18,10 +18,11 @@ use crate::kernels::simd::Dtype;
 use crate::sampler::Sampled;
 use crate::session::step::StepRequest;
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tables::Tables;
 
-/// Buffers of one engine's sampling. A step's results are read before the next step begins.
+/// One engine's sampling. Its device memory is written and read in the order of the steps' stream, so that one set serves all
+/// steps; pinned memory is read and written by the host at any time, so that each step in flight has its own ([`Copies`]).
 pub struct DeviceSampler {
     device: Device,
     dtype: Dtype,
@@ -29,12 +30,34 @@ pub struct DeviceSampler {
     token_count: usize,
     /// What each sequence slot sampled last, u32 [slots].
     last_sampled: Arc<DeviceBuffer>,
-    tables_in: Option<Staging>,
     tables: Option<Arc<DeviceBuffer>>,
     processed: Option<Arc<DeviceBuffer>>,
     results: Option<Arc<DeviceBuffer>>,
+    pool: CopiesPool,
+}
+
+/// The pinned ends of one step's copies.
+pub struct Copies {
+    dtype: Dtype,
+    vocab: usize,
+    tables_in: Option<Staging>,
     results_out: Option<Staging>,
     logits_out: Option<Staging>,
+}
+
+/// Those of steps that are over, to be used again; as many are made as steps are in flight at a time.
+#[derive(Clone, Default)]
+pub struct CopiesPool(Arc<Mutex<Vec<Copies>>>);
+
+impl CopiesPool {
+    /// Of a step that is over.
+    pub fn give(&self, copies: Copies) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(copies);
+    }
+
+    fn take(&self) -> Option<Copies> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
 }
 
 /// Words of 4 bytes that come back of each row: token, log-probability and the length of its list, which lie in front
@@ -58,13 +81,18 @@ impl DeviceSampler {
             vocab,
             token_count,
             last_sampled,
-            tables_in: None,
             tables: None,
             processed: None,
             results: None,
-            results_out: None,
-            logits_out: None,
+            pool: CopiesPool::default(),
         })
+    }
+
+    /// For a step that is about to be queued, and where they go when it is over.
+    #[must_use]
+    pub fn copies(&self) -> (Copies, CopiesPool) {
+        let fresh = || Copies { dtype: self.dtype, vocab: self.vocab, tables_in: None, results_out: None, logits_out: None };
+        (self.pool.take().unwrap_or_else(fresh), self.pool.clone())
     }
 
     #[must_use]
@@ -72,19 +100,26 @@ impl DeviceSampler {
         self.last_sampled.ptr().cast()
     }
 
-    /// Queues the sampling of `logits` [rows of the request, vocab] and the copies of what comes of it.
+    /// Queues the sampling of `logits` [rows of the request, vocab], and into `copies` what comes of it.
     ///
     /// # Errors
     /// `ERR_STEP_FAILED` for lists longer than the kernels report, `ERR_DEVICE`.
-    pub fn queue(&mut self, request: &StepRequest, plan: &Plan<'_>, logits: *mut c_void, stream: &Stream) -> Result<()> {
+    pub fn queue(
+        &mut self,
+        request: &StepRequest,
+        plan: &Plan<'_>,
+        logits: *mut c_void,
+        copies: &mut Copies,
+        stream: &Stream,
+    ) -> Result<()> {
         let rows = request.scores.len();
         let tables = Tables::fold(request, plan, self.vocab)?;
-        let device_tables = grow(&self.device, &mut self.tables, tables.bytes().max(1))?;
-        let staging = staging_of(&self.device, &mut self.tables_in, tables.bytes())?;
+        let device_tables = grow(&self.device, &mut self.tables, tables.bytes().max(1), stream)?;
+        let staging = staging_of(&self.device, &mut copies.tables_in, tables.bytes())?;
         tables.write(staging.bytes_mut()?);
         staging.copy_in(tables.bytes(), &device_tables, 0, stream)?;
-        let processed = grow(&self.device, &mut self.processed, rows * self.vocab * 4)?;
-        let found = grow(&self.device, &mut self.results, rows * (ROW_WORDS + LIST_WORDS) * 4)?;
+        let processed = grow(&self.device, &mut self.processed, rows * self.vocab * 4, stream)?;
+        let found = grow(&self.device, &mut self.results, rows * (ROW_WORDS + LIST_WORDS) * 4, stream)?;
         let base = device_tables.ptr();
         let call = abi::Sampling {
             logits: logits.cast_const(),
@@ -110,12 +145,19 @@ impl DeviceSampler {
         // made so; all of them live until the stream has come past.
         check(unsafe { abi::lmx_sample(&raw const call, stream.raw()) }, "sampling")?;
         let wanted = rows * (ROW_WORDS + if tables.lists() { LIST_WORDS } else { 0 }) * 4;
-        staging_of(&self.device, &mut self.results_out, wanted)?.copy_out(&found, 0, wanted, stream)?;
-        self.queue_logits(&request.return_logits, logits, &processed, stream)
+        staging_of(&self.device, &mut copies.results_out, wanted)?.copy_out(&found, 0, wanted, stream)?;
+        self.queue_logits(&request.return_logits, logits, &processed, copies, stream)
     }
 
     /// Gathers the rows whose logits come back; what was processed is of no more use then.
-    fn queue_logits(&mut self, wanted: &[usize], logits: *mut c_void, scratch: &Arc<DeviceBuffer>, stream: &Stream) -> Result<()> {
+    fn queue_logits(
+        &self,
+        wanted: &[usize],
+        logits: *mut c_void,
+        scratch: &Arc<DeviceBuffer>,
+        copies: &mut Copies,
+        stream: &Stream,
+    ) -> Result<()> {
         if wanted.is_empty() {
             return Ok(());
         }
@@ -129,10 +171,12 @@ impl DeviceSampler {
             check(status, "gathering logits")?;
         }
         let bytes = wanted.len() * row_bytes;
-        staging_of(&self.device, &mut self.logits_out, bytes)?.copy_out(scratch, 0, bytes, stream)
+        staging_of(&self.device, &mut copies.logits_out, bytes)?.copy_out(scratch, 0, bytes, stream)
     }
+}
 
-    /// What was chosen for each of `rows` rows of the step queued last, once the device is done.
+impl Copies {
+    /// What was chosen for each of `rows` rows of the step, once its copies are done.
     pub fn chosen(&mut self, rows: usize) -> Result<Vec<Chosen>> {
         let Some(staging) = self.results_out.as_mut().filter(|_| rows > 0) else { return Ok(Vec::new()) };
         let words = staging.bytes()?.as_chunks::<4>().0;
@@ -149,7 +193,7 @@ impl DeviceSampler {
         Ok((0..rows).map(row).collect())
     }
 
-    /// The logits that were asked for, `rows` rows, once the device is done.
+    /// The logits that were asked for, `rows` rows, once its copies are done.
     pub fn logits(&mut self, rows: usize) -> Result<Option<Vec<f32>>> {
         let Some(staging) = self.logits_out.as_mut().filter(|_| rows > 0) else { return Ok(None) };
         let mut values = vec![0.0f32; rows * self.vocab];
