@@ -75,6 +75,7 @@ type Fault = (engine: NativeEngine, batch: StepBatch) => Promise<StepOutput>;
 /** Runs two rounds on an engine that goes wrong in mixed batches, and returns what was printed. */
 async function verifyFaulty(fault: Fault): Promise<{ equal: boolean; text: string }> {
   const lines: string[] = [];
+  let mixedAfterwards = 0;
   const equal = await verify({
     model: await prepareLocal(MODEL, 'f32'),
     tokenCount: SYNTHETIC_TOKENS,
@@ -89,7 +90,11 @@ async function verifyFaulty(fault: Fault): Promise<{ equal: boolean; text: strin
     commandFor: (seed) => `again --seed ${seed}`,
     wrap: (engine) => ({
       blockSize: engine.blockSize,
-      step: (batch) => (batch.adapterTable.length >= 2 ? fault(engine, batch) : engine.step(batch)),
+      step: (batch) => {
+        if (batch.adapterTable.length < 2) return engine.step(batch);
+        if (lines.some((line) => line.startsWith('DIFFERENT'))) mixedAfterwards += 1;
+        return fault(engine, batch);
+      },
       compileAdapter: (...args) => engine.compileAdapter(...args),
       placeAdapter: (handle, pages) => engine.placeAdapter(handle, pages),
       keepAdapter: (handle) => engine.keepAdapter(handle),
@@ -103,6 +108,7 @@ async function verifyFaulty(fault: Fault): Promise<{ equal: boolean; text: strin
       close: () => engine.close(),
     }),
   });
+  assert.equal(mixedAfterwards, 0, 'what differed is run again with nobody beside it');
   return { equal, text: lines.join('\n') };
 }
 

@@ -59,6 +59,11 @@ export class PrivateEngine {
     this.#loop?.handle({ type: 'abort', id });
   }
 
+  /** Gives up every request that runs or waits: whatever is submitted next has the engine to itself. */
+  abortAll(): void {
+    for (const id of [...this.#listeners.keys()]) this.abort(id);
+  }
+
   admin<Op extends AdminCall['op']>(call: Extract<AdminCall, { op: Op }>): Promise<AdminReplies[Op]> {
     const callId = this.#nextCall++;
     return new Promise<AdminReply>((resolve, reject) => {

@@ -111,6 +111,8 @@ class Round {
     }
     while (this.#difference === null && this.#open > 0) await this.#moved();
     await Promise.all(this.#reloads);
+    // What differed is run alone next; nothing of the round may share a step with it.
+    if (this.#difference !== null) this.#options.engine.abortAll();
     return { tally: this.#tally, difference: this.#difference };
   }
 
