@@ -26,6 +26,7 @@ use loramux_native::adapters::safetensors::File;
 use loramux_native::adapters::tensor::Values;
 use loramux_native::adapters::{nibbles, quantise};
 use loramux_native::error::{Code, Error};
+use loramux_native::kernels::ahead::Jump;
 use loramux_native::kernels::dispatch::available;
 use loramux_native::kernels::lora::{Expand, NIBBLE_STEP, PANEL, Shrink, Stored, block_inputs};
 use loramux_native::kernels::quantised::Bits;
@@ -481,6 +482,7 @@ fn delta(stored: Stored, a: &[f32], b: &[f32], rank: usize, inputs: usize, outpu
         rank,
         b: packed_b.as_ptr(),
         stored,
+        jump: Jump::NONE,
         panels: (0, outputs.div_ceil(PANEL)),
         width: outputs,
         y: y.as_mut_ptr(),

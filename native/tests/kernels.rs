@@ -15,6 +15,7 @@
 mod common;
 
 use common::{Rng, bits, bytes_of, round_to};
+use loramux_native::kernels::ahead::Jump;
 use loramux_native::kernels::attention::{Attend, PAGE};
 use loramux_native::kernels::dispatch::{Kernels, available};
 use loramux_native::kernels::lora::{Expand, GROUP, NIBBLE_STEP, PANEL, Shrink, Stored, block_inputs};
@@ -279,6 +280,7 @@ impl ExpandCase {
                 rank: self.rank,
                 b: self.packed.as_ptr(),
                 stored: self.stored,
+                jump: Jump { from: self.packed.as_ptr(), to: self.h.as_ptr().cast() },
                 panels,
                 width: self.width,
                 y: y.as_mut_ptr(),

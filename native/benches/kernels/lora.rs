@@ -1,6 +1,7 @@
 //! Shrink and expand on SmolLM2-135M's shapes.
 
 use crate::Load;
+use loramux_native::kernels::ahead::Jump;
 use loramux_native::kernels::dispatch::Kernels;
 use loramux_native::kernels::lora::{Expand, PANEL, Shrink, Stored};
 
@@ -94,6 +95,7 @@ impl<'a> Site<'a> {
             rank: self.rank,
             b,
             stored: self.stored,
+            jump: Jump::NONE,
             panels: (0, self.outputs.div_ceil(PANEL)),
             width: self.outputs,
             y: self.y[first * self.outputs..].as_mut_ptr(),

@@ -3,16 +3,13 @@
 //! Source: Punica (arXiv 2310.18547) for the split and its names, DoRA (arXiv 2402.09353) for the gain. Each row's sums
 //! run in one fixed order whatever the tile, so a row's result never depends on the rows beside it.
 
+use super::ahead::{CACHE_LINE, Jump, PREFETCH_BYTES, prefetch_behind};
 use super::simd::{Dtype, LANES, Simd};
 
 /// Output columns of one panel of packed B.
 pub const PANEL: usize = 2 * LANES;
 /// Adapter rows of one group of packed A: their vectors alternate, so that a tile reads one stream.
 pub const GROUP: usize = 4;
-/// How far ahead of its reads a kernel asks for weights: one thread then reads 37 GB/s where it read 27 with 1 KiB (AVX-512, 33 GB/s
-/// plain). What it asks for behind the end of a site is the adapter's next site.
-const PREFETCH_BYTES: usize = 8192;
-const CACHE_LINE: usize = 64;
 /// Bytes of a scale: bfloat16, which has float32's range.
 pub const SCALE_BYTES: usize = 2;
 /// Inputs of one step along a row of A in nibbles: the low ones of a byte vector, then the high ones.
@@ -93,6 +90,8 @@ pub struct Expand {
     /// `stored` [panels, rank, PANEL]; columns past `width` are zero. As integers, each panel begins with its scales, bf16 [rank].
     pub b: *const u8,
     pub stored: Stored,
+    /// What is read after B.
+    pub jump: Jump,
     /// Panels to compute, `panels.0 .. panels.1`.
     pub panels: (usize, usize),
     /// Output columns of the module.
@@ -307,15 +306,6 @@ unsafe fn dot_step<S: Simd, E: Element, const R: usize, const J: usize, const WH
     }
 }
 
-/// Asks for the lines that lie `PREFETCH_BYTES` behind `p .. p + bytes`.
-#[inline(always)]
-unsafe fn prefetch_behind<S: Simd>(p: *const u8, bytes: usize) {
-    for line in 0..bytes.div_ceil(CACHE_LINE) {
-        // SAFETY: the caller vouches for the instruction set; nothing need be readable there.
-        unsafe { S::prefetch(p.wrapping_add(PREFETCH_BYTES + line * CACHE_LINE)) };
-    }
-}
-
 /// # Safety
 /// The pointers of `args` cover the shapes that their docs give; `y` overlaps nothing else; the CPU has `S`.
 #[inline(always)]
@@ -366,6 +356,7 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
         let scales = args.b.add(panel * args.rank * E::STORED.panel_row_size());
         let b = scales.add(args.rank * E::SCALE);
         let row_bytes = PANEL / LANES / E::VECTORS * E::STEP;
+        let ahead = args.jump.over(b, PREFETCH_BYTES);
         let mut acc = [[S::splat(0.0); 2]; R];
         for (ii, row) in acc.iter_mut().enumerate() {
             let y = args.y.add((i + ii) * args.y_stride + column);
@@ -397,7 +388,10 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
             }
             for j in 0..count {
                 let p = b.add((first + j) * row_bytes);
-                S::prefetch(p.wrapping_add(PREFETCH_BYTES));
+                // Once a line.
+                if (first + j) * row_bytes % CACHE_LINE < row_bytes {
+                    S::prefetch(ahead.wrapping_add((first + j) * row_bytes));
+                }
                 let low = E::load::<S>(p, 0);
                 let high = E::load::<S>(p.add(row_bytes - E::STEP), 1);
                 for (ii, row) in acc.iter_mut().enumerate() {

@@ -1,6 +1,7 @@
 //! CPU kernels: one generic source, instantiated per instruction set. They know neither ONNX Runtime nor Node.
 
 pub mod activation;
+pub mod ahead;
 pub mod attention;
 pub mod byte_dot;
 pub mod dense;

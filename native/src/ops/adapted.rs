@@ -4,6 +4,7 @@
 //! Attributes: `site` the matmul's LoRA site, absent where adapters change nothing; `head` 1 where the matrices hold only the
 //! rows that reach the head and the product is logits, of which adapters may replace columns.
 
+use super::product::Product;
 use super::{Matrix, OpEnv, Shared, check_rows, segmented_head, segmented_lora};
 use crate::error::{Code, Error, Result};
 use ort::operator::{ComputeContext, KernelContext};
@@ -32,19 +33,19 @@ impl Adapted {
         }
     }
 
-    /// Changes the rows of `y`, the product of `x`, that belong to adapters.
-    pub fn apply(&self, env: &OpEnv, ctx: &ComputeContext, x: &Matrix, y: Shared<f32>) -> Result<()> {
-        let Some(Site { site, at_head }) = self.0 else { return Ok(()) };
+    /// Runs `product`, the matmul of `x` into `y`, and changes its rows that belong to adapters.
+    pub fn run(&self, env: &OpEnv, ctx: &ComputeContext, x: &Matrix, y: Shared<f32>, product: &Product<'_>) -> Result<()> {
+        let Some(Site { site, at_head }) = self.0 else { return product.run(env, ctx) };
         let step = env.context.get()?;
         if step.segments.is_empty() {
-            return Ok(());
+            return product.run(env, ctx);
         }
         check_rows(&format!("site {site}"), x.rows, step.row_count(at_head))?;
         let inputs = env.sites[site].0;
         if x.columns != inputs {
             return Err(Error::new(Code::StepFailed, format!("site {site}: expected {inputs} input columns, got {}", x.columns)));
         }
-        segmented_lora::add(env, ctx, &step, (site, at_head), x.data, y)?;
+        segmented_lora::multiply_and_add(env, ctx, product, &step, (site, at_head), x.data, y)?;
         if at_head { segmented_head::replace(env, ctx, &step, x.data, y) } else { Ok(()) }
     }
 }

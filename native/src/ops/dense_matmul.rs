@@ -4,13 +4,13 @@
 //! Attributes: `rows` the output columns, and those of `adapted.rs`. A row's result is the same bits in any batch.
 
 use super::adapted::Adapted;
-use super::{Matrix, OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, packed, parallel};
+use super::product::Product;
+use super::{Matrix, OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, packed};
 use crate::error::Result;
 use crate::kernels::dense::{GROUP, Matmul};
 use crate::kernels::simd::LANES;
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub struct DenseMatMul(pub Arc<OpEnv>);
 
@@ -42,15 +42,14 @@ impl Operator for DenseMatMul {
         Ok(Box::new(move |ctx: &ComputeContext| {
             compute("DenseMatMul", || {
                 let x = matrix(ctx, 0, None)?;
-                let y = multiply(&env, width, ctx, &x)?;
-                adapted.apply(&env, ctx, &x, y)
+                multiply(&env, &adapted, width, ctx, &x)
             })
         }))
     }
 }
 
-/// The product, in the operator's output.
-fn multiply(env: &OpEnv, width: usize, ctx: &ComputeContext, x: &Matrix) -> Result<Shared<f32>> {
+/// The product and what adapters make of it, in the operator's output.
+fn multiply(env: &OpEnv, adapted: &Adapted, width: usize, ctx: &ComputeContext, x: &Matrix) -> Result<()> {
     let &Matrix { data, rows, columns: inputs } = x;
     let panels = width.div_ceil(LANES);
     let w = Shared(packed::<f32>(ctx, 1, [panels, inputs, LANES])?.cast_mut());
@@ -58,31 +57,22 @@ fn multiply(env: &OpEnv, width: usize, ctx: &ComputeContext, x: &Matrix) -> Resu
     let input = Shared(data.cast_mut());
     let group = if panels >= GROUP * PARTS_PER_THREAD * env.threads { GROUP } else { 1 };
     let groups = panels.div_ceil(group);
-    let parts = groups * rows.div_ceil(PART_ROWS);
-    // Threads draw parts, each one ahead: a thread that is held up holds up no other, and all know what they read next.
-    let drawn = AtomicUsize::new(0);
-    let draw = || drawn.fetch_add(1, Ordering::Relaxed);
-    parallel(ctx, env.threads, parts.min(env.threads), |_| {
-        let mut part = draw();
-        while part < parts {
-            let next = draw();
-            let (first, panel) = (part / groups * PART_ROWS, part % groups * group);
-            // SAFETY: rows first .. first + rows lie in x and y, panels in the packed weights, whose shapes were checked;
-            // parts own distinct rows or columns of y.
-            unsafe {
-                (env.kernels.dense_matmul)(&Matmul {
-                    x: input.get().add(first * inputs),
-                    rows: (rows - first).min(PART_ROWS),
-                    inputs,
-                    w: w.get(),
-                    panels: (panel, panels.min(panel + group)),
-                    next_panel: (next < parts).then(|| next % groups * group),
-                    width,
-                    y: y.get().add(first * width),
-                });
-            }
-            part = next;
+    let multiply = |part: usize, next: Option<usize>| {
+        let (first, panel) = (part / groups * PART_ROWS, part % groups * group);
+        // SAFETY: rows first .. first + rows lie in x and y, panels in the packed weights, whose shapes were checked;
+        // parts own distinct rows or columns of y.
+        unsafe {
+            (env.kernels.dense_matmul)(&Matmul {
+                x: input.get().add(first * inputs),
+                rows: (rows - first).min(PART_ROWS),
+                inputs,
+                w: w.get(),
+                panels: (panel, panels.min(panel + group)),
+                next_panel: next.map(|next| next % groups * group),
+                width,
+                y: y.get().add(first * width),
+            });
         }
-    })?;
-    Ok(y)
+    };
+    adapted.run(env, ctx, x, y, &Product { parts: groups * rows.div_ceil(PART_ROWS), multiply: &multiply })
 }

@@ -4,11 +4,14 @@ mod adapted;
 mod dense_matmul;
 mod gated_silu;
 mod paged_attention;
+mod product;
 mod quantised_matmul;
 mod residual_norm;
 mod segmented_embedding;
 mod segmented_head;
 mod segmented_lora;
+mod shares;
+mod tiles;
 
 #[cfg(any(feature = "cuda", feature = "cuda-emulated"))]
 pub(crate) use paged_attention::AttentionNode;

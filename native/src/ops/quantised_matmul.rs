@@ -6,6 +6,7 @@
 //! in any batch.
 
 use super::adapted::Adapted;
+use super::product::Product;
 use super::{Matrix, OpEnv, Shared, attribute, compute, float_input, float_output, infer_rows_by, matrix, output, packed, parallel};
 use crate::error::{Code, Error, Result};
 use crate::kernels::quantised::{BLOCK, Bits, Matmul, RowBlock};
@@ -19,10 +20,10 @@ pub struct QuantisedMatMul(pub Arc<OpEnv>);
 
 /// Rows that one task rounds.
 const ROUND_ROWS: usize = 8;
-/// Rows that one task multiplies: their quants stay in a core's own cache.
-const TASK_ROWS: usize = 128;
-/// Tasks for each thread, so that one that is held up does not hold up the rest.
-const TASKS_PER_THREAD: usize = 4;
+/// Rows that one part multiplies: their quants stay in a core's own cache.
+const PART_ROWS: usize = 128;
+/// Parts for each thread, so that one that is held up does not hold up the rest.
+const PARTS_PER_THREAD: usize = 8;
 
 thread_local! {
     /// The rounded rows of one product.
@@ -63,15 +64,14 @@ impl Operator for QuantisedMatMul {
         Ok(Box::new(move |ctx: &ComputeContext| {
             compute("QuantisedMatMul", || {
                 let x = matrix(ctx, 0, None)?;
-                let y = multiply(&env, bits, width, ctx, &x)?;
-                adapted.apply(&env, ctx, &x, y)
+                multiply(&env, &adapted, (bits, width), ctx, &x)
             })
         }))
     }
 }
 
-/// The product, in the operator's output.
-fn multiply(env: &OpEnv, bits: Bits, width: usize, ctx: &ComputeContext, x: &Matrix) -> Result<Shared<f32>> {
+/// The product and what adapters make of it, in the operator's output.
+fn multiply(env: &OpEnv, adapted: &Adapted, (bits, width): (Bits, usize), ctx: &ComputeContext, x: &Matrix) -> Result<()> {
     let &Matrix { data, rows, columns } = x;
     if !columns.is_multiple_of(BLOCK) {
         return Err(Error::new(Code::StepFailed, format!("input 0: expected blocks of {BLOCK} columns, got {columns}")));
@@ -99,17 +99,17 @@ fn multiply(env: &OpEnv, bits: Bits, width: usize, ctx: &ComputeContext, x: &Mat
                 }
             }
         })?;
-        let chunk = panels.div_ceil(env.threads * TASKS_PER_THREAD).next_multiple_of(2);
+        let chunk = panels.div_ceil(env.threads * PARTS_PER_THREAD).next_multiple_of(2);
         let chunks = panels.div_ceil(chunk);
-        parallel(ctx, env.threads, chunks * rows.div_ceil(TASK_ROWS), |task| {
-            let (first, panel) = (task / chunks * TASK_ROWS, task % chunks * chunk);
+        let multiply = |part: usize, _next: Option<usize>| {
+            let (first, panel) = (part / chunks * PART_ROWS, part % chunks * chunk);
             // SAFETY: rows first .. first + rows lie in x and y, panels in the packed weights, whose shapes were checked;
-            // tasks own distinct rows or columns of y.
+            // parts own distinct rows or columns of y.
             unsafe {
                 (env.kernels.quantised_matmul)(&Matmul {
                     x: quants.get().add(first * columns),
                     x_blocks: row_blocks.get().add(first * blocks),
-                    rows: (rows - first).min(TASK_ROWS),
+                    rows: (rows - first).min(PART_ROWS),
                     blocks,
                     bits,
                     w: w.get(),
@@ -120,7 +120,7 @@ fn multiply(env: &OpEnv, bits: Bits, width: usize, ctx: &ComputeContext, x: &Mat
                     y: y.get().add(first * width),
                 });
             }
-        })
-    })?;
-    Ok(y)
+        };
+        adapted.run(env, ctx, x, y, &Product { parts: chunks * rows.div_ceil(PART_ROWS), multiply: &multiply })
+    })
 }

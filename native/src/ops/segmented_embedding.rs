@@ -5,6 +5,7 @@ use super::{OpEnv, Shared, check_rows, compute, float_input, float_output, from_
 use crate::adapters::pack::unpack;
 use crate::adapters::resident::{EmbeddingDelta, EmbeddingLora};
 use crate::error::{Code, Error, Result};
+use crate::kernels::ahead::Jump;
 use crate::kernels::lora::{Expand, PANEL, Stored};
 use crate::session::context::Segment;
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext};
@@ -103,6 +104,7 @@ fn expand_args(lora: &EmbeddingLora, slab: &[u8], h: &[f32], x: *mut f32) -> Exp
         rank: lora.rank,
         b: slab[lora.b..].as_ptr(),
         stored: Stored::Float(lora.dtype),
+        jump: Jump::NONE,
         panels: (0, lora.hidden.div_ceil(PANEL)),
         width: lora.hidden,
         y: x,
