@@ -5,7 +5,7 @@ use super::simd::Simd;
 /// How far ahead of its reads a kernel asks for weights: one thread then reads 37 GB/s where it read 27 with 1 KiB (AVX-512, 33 GB/s
 /// plain). What it asks for behind the end of a site is the adapter's next site.
 pub const PREFETCH_BYTES: usize = 8192;
-pub const CACHE_LINE: usize = 64;
+const CACHE_LINE: usize = 64;
 
 /// Memory that is read one piece after another: behind `from` comes what lies at `to`; null where that is not known.
 #[derive(Clone, Copy)]

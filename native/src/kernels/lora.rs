@@ -3,7 +3,7 @@
 //! Source: Punica (arXiv 2310.18547) for the split and its names, DoRA (arXiv 2402.09353) for the gain. Each row's sums
 //! run in one fixed order whatever the tile, so a row's result never depends on the rows beside it.
 
-use super::ahead::{CACHE_LINE, Jump, PREFETCH_BYTES, prefetch_behind};
+use super::ahead::{Jump, PREFETCH_BYTES, prefetch_behind};
 use super::simd::{Dtype, LANES, Simd};
 
 /// Output columns of one panel of packed B.
@@ -388,10 +388,8 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
             }
             for j in 0..count {
                 let p = b.add((first + j) * row_bytes);
-                // Once a line.
-                if (first + j) * row_bytes % CACHE_LINE < row_bytes {
-                    S::prefetch(ahead.wrapping_add((first + j) * row_bytes));
-                }
+                // Several times a line where rows are short: a branch costs more.
+                S::prefetch(ahead.wrapping_add((first + j) * row_bytes));
                 let low = E::load::<S>(p, 0);
                 let high = E::load::<S>(p.add(row_bytes - E::STEP), 1);
                 for (ii, row) in acc.iter_mut().enumerate() {
