@@ -177,7 +177,7 @@ export const TARGETS: readonly Target[] = [
     bound: { atLeast: 12 },
     unit: '×',
     measured: against('f32', 'PEFT float32', DISTINCT),
-    limit: none,
+    limit: reading(DISTINCT, BASE_16),
   },
   {
     measure: 'the same with our adapters kept as int8',
