@@ -17,8 +17,8 @@ use ort::operator::ComputeContext;
 use std::cell::{RefCell, UnsafeCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Cost below which a run is not worth waking other threads for: some 4 µs of one thread.
-const SHARE_COST: usize = 128 << 10;
+/// Cost of all tiles below which cutting one saves less than its parts cost to hand out: some 4 µs of one thread.
+const LEAST_CUT_COST: usize = 128 << 10;
 /// Turns of a wait before it lets other threads of the system run.
 const SPINS: usize = 1 << 10;
 
@@ -46,9 +46,9 @@ pub fn multiply_and_add(
     let tiles = tiles_of(step, &terms, at_head);
     let cost: usize = tiles.iter().map(Tile::cost).sum();
     // What is large beside a thread's share is cut over all threads; the rest is dealt out whole.
-    let is_cut = |tile: &&Tile<'_>| env.threads > 1 && cost >= SHARE_COST && tile.is_large(cost, env.threads);
-    let cut: Vec<CutTile<'_>> = tiles.iter().filter(is_cut).map(|tile| CutTile::new(tile, env.threads)).collect();
-    let whole: Vec<&Tile<'_>> = tiles.iter().filter(|tile| !is_cut(tile)).collect();
+    let cuts = env.threads > 1 && cost >= LEAST_CUT_COST;
+    let (cut, whole): (Vec<_>, Vec<_>) = tiles.iter().partition(|tile| cuts && tile.is_large(cost, env.threads));
+    let cut: Vec<CutTile<'_>> = cut.into_iter().map(|tile| CutTile::new(tile, env.threads)).collect();
     let work = Work::new(env, io, &cut, &whole, product.parts);
     let (parts, arrived) = (product.shares(env.threads), AtomicUsize::new(0));
     parallel(ctx, env.threads, env.threads.min(product.parts.max(work.units())), |_| {
