@@ -154,14 +154,15 @@ each block once more. Weights that come in float lose much more in 4 bits than t
 
 ## Adapters
 
-\`--adapter-dtype\` says how the factors of linear modules are kept; sums, activations and all else that an adapter brings
-stay as they are.
+\`--adapter-dtype\` says how the factors of linear modules are kept; all else that an adapter brings stays as it is. With int4
+what factors multiply is rounded to 8 bits, each row by itself: 160 inputs at most with one scale, and 16 numbers of the
+shrunk row.
 
 | adapters | A | B |
 | --- | --- | --- |
 | file | as its file has it, exactly | as its file has it, exactly |
 | int8 | 8 bits, one float32 scale a row | 8 bits, a bfloat16 scale for each row of 32 outputs: 8.5 bits a number |
-| int4 | 4 bits, a bfloat16 scale for 36 inputs at most: 4.4 to 5 bits a number | 4 bits, a bfloat16 scale for each row of 32 outputs: 4.5 bits a number |
+| int4 | 4 bits, a bfloat16 scale for 40 inputs at most: 4.4 to 4.5 bits a number | 4 bits, a float32 scale a row and a bfloat16 scale for two outputs of 16 rows: 4.5 bits a number, 5 at rank 8 |
 
 Scales of int4 are searched for the least squared error. The same texts with each demo adapter, all tokens together. Against
 \`file\`: the same adapter over the same base. Of its effect: the root mean square of what ln p of the tokens moves by, in parts

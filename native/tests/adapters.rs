@@ -28,7 +28,8 @@ use loramux_native::adapters::{nibbles, quantise};
 use loramux_native::error::{Code, Error};
 use loramux_native::kernels::ahead::Jump;
 use loramux_native::kernels::dispatch::available;
-use loramux_native::kernels::lora::{Expand, NIBBLE_STEP, PANEL, Shrink, Stored, block_inputs};
+use loramux_native::kernels::lora::{Expand, GROUP, PANEL, Shrink, Stored};
+use loramux_native::kernels::nibbles::{CHUNK, STEP, block_inputs, group_size, panel_size};
 use loramux_native::kernels::quantised::Bits;
 use loramux_native::kernels::simd::{Dtype, LANES};
 use loramux_native::manifest::{Manifest, Precision, Site, SiteModule, WeightRef};
@@ -328,7 +329,7 @@ fn factors_as_bytes_are_off_by_at_most_half_a_step() {
         let mut bytes = 5 * LANES + 5 * 4;
         for (part, (b, rank)) in site.parts.iter().zip([(&tensors[1].3, 3), (&tensors[3].3, 2)]) {
             for n in 0..part.panels() * PANEL {
-                let panel = part.b + n / PANEL * rank * Stored::Int8.panel_row_size();
+                let panel = part.b + n / PANEL * Stored::Int8.panel_size(rank);
                 for j in 0..rank {
                     let step = unpack(Dtype::Bf16, &slab[panel + 2 * j..][..2])[0];
                     let found = element(panel + 2 * rank + j * PANEL + n % PANEL) * step;
@@ -355,40 +356,50 @@ fn factors_in_nibbles_are_nearer_than_sevenths_of_the_largest() {
             }
             row[0] *= 20.0;
         }
-        let mut a = vec![0xff; rank * Stored::Int4.row_size(inputs)];
+        let mut a = vec![0xff; Stored::Int4.a_size(rank, inputs)];
         nibbles::pack_a(&rows, inputs, &mut a);
-        let mut b = vec![0xff; outputs.div_ceil(PANEL) * rank * Stored::Int4.panel_row_size()];
+        let mut b = vec![0xff; Stored::Int4.b_size(outputs, rank)];
         let columns = rng.floats(outputs * rank, 3.0);
-        nibbles::pack_b(&columns, rank, &mut b);
+        let sizes = nibbles::pack_b(&columns, rank, &mut b);
         let scale_at = |bytes: &[u8], at: usize| unpack(Dtype::Bf16, &bytes[at..][..2])[0];
-        // Two numbers a byte, the first vector's in the low halves.
-        let code = |bytes: &[u8], step: usize, at: usize| {
-            let byte = bytes[step + at % LANES].cast_signed();
-            f32::from(if at < LANES { byte << 4 >> 4 } else { byte >> 4 })
-        };
+        let code = |byte: u8, high: bool| f32::from(if high { byte >> 4 } else { byte & 15 }) - 8.0;
         for (j, row) in rows.chunks_exact(inputs).enumerate() {
-            let (first, block) = (j / 4 * 4, block_inputs(inputs));
-            let group = 4.min(rank - first);
-            for lane in 0..LANES.min(inputs) {
-                let mut place = first * Stored::Int4.row_size(inputs);
+            let block = block_inputs(inputs);
+            for lane in 0..4 {
+                let mut place = j / GROUP * group_size(inputs);
                 for start in (0..inputs).step_by(block) {
-                    let scale = scale_at(&a, place + ((j - first) * LANES + lane) * 2);
-                    let steps = place + group * LANES * 2;
-                    let pairs = (start + lane..inputs.min(start + block)).step_by(LANES).map(|c| {
-                        let at = c - start;
-                        (row[c], scale * code(&a, steps + (at / NIBBLE_STEP * group + j - first) * LANES, at % NIBBLE_STEP))
+                    let end = inputs.min(start + block);
+                    let scale = scale_at(&a, place + (j % GROUP * 4 + lane) * 2);
+                    let steps = place + LANES * 2;
+                    // Inputs of the lane: four of every 16.
+                    let pairs = (start..end).filter(|c| (c - start) % LANES / 4 == lane).map(|c| {
+                        let (step, at) = ((c - start) / STEP, (c - start) % STEP);
+                        let byte = a[steps + step * 64 + j % GROUP * LANES + at % LANES];
+                        (row[c], scale * code(byte, at >= LANES))
                     });
                     nearer_than_sevenths(pairs.collect());
-                    place = steps + (inputs.min(start + block) - start).div_ceil(NIBBLE_STEP) * group * LANES;
+                    place = steps + (end - start).div_ceil(STEP) * 64;
                 }
             }
         }
         for (panel, outputs) in columns.chunks(PANEL * rank).enumerate() {
-            let place = panel * rank * Stored::Int4.panel_row_size();
-            for j in 0..rank {
-                let scale = scale_at(&b, place + 2 * j);
-                let step = place + 2 * rank + j * LANES;
-                nearer_than_sevenths(outputs.chunks_exact(rank).enumerate().map(|(n, row)| (row[j], scale * code(&b, step, n))).collect());
+            let mut place = panel * panel_size(rank);
+            for first in (0..rank).step_by(CHUNK) {
+                let count = CHUNK.min(rank - first);
+                for lane in 0..LANES {
+                    let scale = scale_at(&b, place + 2 * lane);
+                    // Columns of the lane: two of the panel's.
+                    let columns = outputs.chunks_exact(rank).enumerate().filter(|(n, _)| n % LANES == lane);
+                    let pairs = columns.flat_map(|(n, row)| {
+                        let (b, sizes) = (&b, &sizes);
+                        (0..count).map(move |j| {
+                            let byte = b[place + 32 + j / 4 * 64 + lane * 4 + j % 4];
+                            (row[first + j] / sizes[first + j], scale * code(byte, n >= LANES))
+                        })
+                    });
+                    nearer_than_sevenths(pairs.collect());
+                }
+                place += 32 + count.div_ceil(4) * 64;
             }
         }
     }
@@ -439,8 +450,8 @@ fn rounded_deltas_of_trained_adapters_stay_near() {
 
 /// (B·A)ᵀ [inputs, outputs]: what the kernels make of the unit vectors, in strips of rows.
 fn delta(stored: Stored, a: &[f32], b: &[f32], rank: usize, inputs: usize, outputs: usize) -> Vec<f32> {
-    let mut packed_a = vec![0; rank * stored.row_size(inputs)];
-    let mut packed_b = vec![0; outputs.div_ceil(PANEL) * rank * stored.panel_row_size()];
+    let mut packed_a = vec![0; stored.a_size(rank, inputs)];
+    let mut packed_b = vec![0; stored.b_size(outputs, rank)];
     let mut scale = vec![1.0; rank];
     match stored {
         Stored::Float(dtype) => {
@@ -454,7 +465,7 @@ fn delta(stored: Stored, a: &[f32], b: &[f32], rank: usize, inputs: usize, outpu
         }
         Stored::Int4 => {
             nibbles::pack_a(a, inputs, &mut packed_a);
-            nibbles::pack_b(b, rank, &mut packed_b);
+            scale = nibbles::pack_b(b, rank, &mut packed_b);
         }
     }
     let unit: Vec<f32> = (0..inputs * inputs).map(|at| if at / inputs == at % inputs { 1.0 } else { 0.0 }).collect();
@@ -510,10 +521,10 @@ fn an_adapter_in_nibbles_takes_the_bytes_it_says() {
     )
     .unwrap();
     let site = adapter.sites[0].as_ref().unwrap();
-    assert_eq!((site.stored, site.rank, &site.scale), (Stored::Int4, 5, &vec![0.5; 5]));
-    // A step of 16 bytes and a vector of scales; two panels for each module.
-    let panels: usize = site.parts.iter().map(|part| part.panels() * part.rank).sum();
-    assert_eq!(adapter.bytes, 5 * (16 + 32) + 5 * 4 + panels * 18);
+    assert_eq!((site.stored, site.rank, site.scale.len()), (Stored::Int4, 5, 5));
+    // Two groups of a step and a vector of scales each; a panel holds a vector of scales and one quad of adapter rows.
+    let panels: usize = site.parts.iter().map(|part| part.panels() * (32 + 64)).sum();
+    assert_eq!(adapter.bytes, 2 * (64 + 32) + 5 * 4 + panels);
 }
 
 type SpoilPlan = fn(&mut Vec<Tensor>, &mut ModulePlan);

@@ -18,7 +18,8 @@ use common::{Rng, bits, bytes_of, round_to};
 use loramux_native::kernels::ahead::Jump;
 use loramux_native::kernels::attention::{Attend, PAGE};
 use loramux_native::kernels::dispatch::{Kernels, available};
-use loramux_native::kernels::lora::{Expand, GROUP, NIBBLE_STEP, PANEL, Shrink, Stored, block_inputs};
+use loramux_native::kernels::lora::{Expand, GROUP, PANEL, Shrink, Stored};
+use loramux_native::kernels::nibbles::{CHUNK, STEP, block_inputs};
 use loramux_native::kernels::simd::{Dtype, LANES, Portable, Simd};
 
 /// Largest error allowed, as a multiple of the sum of the absolute values of what is added up.
@@ -72,48 +73,68 @@ fn held(stored: Stored, value: f32) -> f32 {
     }
 }
 
-/// Of nibbles, two vectors of `values` alternate in halves of bytes.
+/// `values` that share a step, as int4's kernels round them: whole numbers up to 127, and the step.
+fn as_bytes(values: &[f32]) -> (Vec<f64>, f64) {
+    let largest = values.iter().fold(0f32, |top, v| top.max(v.abs()));
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    (values.iter().map(|v| f64::from((v * inverse).round_ties_even())).collect(), f64::from(largest / 127.0))
+}
+
+/// Elements one behind the other; not for int4.
 fn packed_elements(stored: Stored, values: &[f32]) -> Vec<u8> {
-    let byte = |v: f32| (v as i8).cast_unsigned();
     match stored {
         Stored::Float(dtype) => bytes_of(dtype, values),
-        Stored::Int8 => values.iter().map(|&v| byte(v)).collect(),
-        Stored::Int4 => {
-            let pairs = values.chunks_exact(NIBBLE_STEP).map(|step| step.split_at(LANES));
-            pairs.flat_map(|(low, high)| low.iter().zip(high).map(|(&low, &high)| byte(low) & 15 | byte(high) << 4)).collect()
-        }
+        Stored::Int8 | Stored::Int4 => values.iter().map(|&v| (v as i8).cast_unsigned()).collect(),
     }
+}
+
+/// A vector of bytes whose low and high halves are codes of `low` and `high`, −8 … 7, by place.
+fn nibbles_of(low: impl Fn(usize) -> f32, high: impl Fn(usize) -> f32) -> [u8; 4 * LANES] {
+    let code = |value: f32| (value as i8 + 8).cast_unsigned();
+    std::array::from_fn(|at| code(low(at)) | code(high(at)) << 4)
 }
 
 /// Bytes of A [rank, width] as `Shrink::a` wants them; with scales, `a` becomes what they make of it.
 fn packed_a(rng: &mut Rng, stored: Stored, width: usize, a: &mut [f32]) -> Vec<u8> {
-    let step = if stored == Stored::Int4 { NIBBLE_STEP } else { LANES };
-    let block = if stored == Stored::Int4 { block_inputs(width) } else { width };
     let mut packed = Vec::new();
+    let rank = a.len() / width;
     for group in a.chunks_mut(GROUP * width) {
-        for first in (0..width).step_by(block) {
-            let inputs = first..width.min(first + block);
-            // Steps of the group's rows alternate.
-            let mut steps = Vec::new();
-            for c in inputs.clone().step_by(step) {
-                for row in group.chunks_exact(width) {
-                    let end = inputs.end.min(c + step);
-                    steps.extend_from_slice(&row[c..end]);
-                    steps.resize(steps.len() + c + step - end, 0.0);
-                }
+        if stored == Stored::Int4 {
+            pack_group_of_nibbles(rng, width, group, &mut packed);
+            continue;
+        }
+        // Vectors of the group's rows alternate.
+        let mut vectors = Vec::new();
+        for c in (0..width).step_by(LANES) {
+            for row in group.chunks_exact(width) {
+                vectors.extend_from_slice(&row[c..width.min(c + LANES)]);
+                vectors.resize(vectors.len() + (c + LANES).saturating_sub(width), 0.0);
             }
-            if stored == Stored::Int4 {
-                for row in group.chunks_exact_mut(width) {
-                    let scales: Vec<f32> = rng.floats(LANES, 0.3).iter().map(|&v| round_to(Dtype::Bf16, v)).collect();
-                    packed.extend(bytes_of(Dtype::Bf16, &scales));
-                    row[inputs.clone()].iter_mut().enumerate().for_each(|(c, value)| *value *= scales[c % LANES]);
-                }
-            }
-            packed.extend(packed_elements(stored, &steps));
+        }
+        packed.extend(packed_elements(stored, &vectors));
+    }
+    assert_eq!(packed.len(), stored.a_size(rank, width));
+    packed
+}
+
+fn pack_group_of_nibbles(rng: &mut Rng, width: usize, group: &mut [f32], packed: &mut Vec<u8>) {
+    let block = block_inputs(width);
+    for first in (0..width).step_by(block) {
+        let end = width.min(first + block);
+        let scales: Vec<f32> = rng.floats(LANES, 0.3).iter().map(|&v| round_to(Dtype::Bf16, v)).collect();
+        packed.extend(bytes_of(Dtype::Bf16, &scales));
+        for c in (first..end).step_by(STEP) {
+            // What lies past the end of a row or the last row may be anything.
+            let code = |c: usize, at: usize| {
+                let (row, input) = (at / LANES, c + at % LANES);
+                if input < end { group.get(row * width + input).copied().unwrap_or(-3.0) } else { 5.0 }
+            };
+            packed.extend(nibbles_of(|at| code(c, at), |at| code(c + LANES, at)));
+        }
+        for (j, row) in group.chunks_exact_mut(width).enumerate() {
+            row[first..end].iter_mut().enumerate().for_each(|(c, value)| *value *= scales[4 * j + c % LANES / 4]);
         }
     }
-    assert_eq!(packed.len(), a.len() / width * stored.row_size(width));
-    packed
 }
 
 /// One shrink: x rows lie apart with NaN between, A packed in groups of whole vectors.
@@ -168,10 +189,20 @@ impl ShrinkCase {
     fn reference(&self) -> Vec<(f64, f64)> {
         let mut out = Vec::with_capacity(self.rows * self.rank);
         for x in self.x.chunks_exact(self.x_stride) {
+            let x: Vec<f64> = match self.stored {
+                Stored::Int4 => x[..self.width]
+                    .chunks(block_inputs(self.width))
+                    .flat_map(|x| {
+                        let (bytes, step) = as_bytes(x);
+                        bytes.into_iter().map(move |byte| byte * step)
+                    })
+                    .collect(),
+                _ => x.iter().map(|&x| f64::from(x)).collect(),
+            };
             for (a, scale) in self.a.chunks_exact(self.width).zip(&self.scale) {
                 let (mut sum, mut size) = (0.0, 0.0);
                 for (x, a) in x.iter().zip(a) {
-                    let term = f64::from(*x) * f64::from(*a);
+                    let term = x * f64::from(*a);
                     sum += term;
                     size += term.abs();
                 }
@@ -216,13 +247,36 @@ fn shrink_matches_the_reference_and_no_row_depends_on_its_neighbours() {
     println!("shrink: largest relative error {:.2e}", worst.0);
 }
 
+#[test]
+fn rounding_to_bytes_hides_no_nan_and_no_infinity() {
+    let mut rng = Rng(12);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for at in [0, 17, 400, 575] {
+            let mut shrink = ShrinkCase::new(&mut rng, Stored::Int4, 8, 576, 5);
+            shrink.x[2 * shrink.x_stride + at] = bad;
+            let mut expand = ExpandCase::new(&mut rng, Stored::Int4, 40, 70, 5, false, false);
+            expand.h[2 * (40 + GAP) + at % 40] = bad;
+            for set in sets() {
+                for (i, row) in shrink.run(set, 0, 5, (0, 8)).chunks_exact(8 + 2).enumerate() {
+                    assert!(row[..8].iter().all(|h| h.is_finite() == (i != 2)), "{}: row {i} of h with {bad} at {at}: {row:?}", set.name);
+                }
+                for (i, row) in expand.run(set, 0, 5, &[(0, 3)]).chunks_exact(70 + GAP).enumerate() {
+                    assert!(row[..70].iter().all(|y| y.is_finite() == (i != 2)), "{}: row {i} of y with {bad}: {row:?}", set.name);
+                }
+            }
+        }
+    }
+}
+
 struct ExpandCase {
     stored: Stored,
     rank: usize,
     width: usize,
     h: Vec<f32>,
-    /// f32 [width, rank], as PEFT stores B.
+    /// f32 [width, rank], as PEFT stores B: what a scale multiplies, if there are scales.
     b: Vec<f32>,
+    /// f32 [panels, scales of a panel]; ones if there are none.
+    scales: Vec<f32>,
     packed: Vec<u8>,
     y: Vec<f32>,
     gain: Option<Vec<f32>>,
@@ -234,21 +288,35 @@ const GAP: usize = 5;
 
 impl ExpandCase {
     fn new(rng: &mut Rng, stored: Stored, rank: usize, width: usize, rows: usize, gain: bool, offset: bool) -> Self {
-        let mut b: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| held(stored, v)).collect();
-        let mut panels = vec![0.0; width.div_ceil(PANEL) * rank * PANEL];
-        for n in 0..width {
-            for j in 0..rank {
-                panels[(n / PANEL * rank + j) * PANEL + n % PANEL] = b[n * rank + j];
+        let b: Vec<f32> = rng.floats(rank * width, 1.0).iter().map(|&v| held(stored, v)).collect();
+        let element = |n: usize, j: usize, outside: f32| if n < width && j < rank { b[n * rank + j] } else { outside };
+        // Int8 has one for each adapter row of each panel, int4 one for columns n and 16 + n of each chunk of adapter rows.
+        let per_panel = if stored == Stored::Int4 { rank.div_ceil(CHUNK) * LANES } else { rank };
+        let mut scales = vec![1.0; width.div_ceil(PANEL) * per_panel];
+        if !matches!(stored, Stored::Float(_)) {
+            scales = rng.floats(scales.len(), 0.02).iter().map(|&v| round_to(Dtype::Bf16, v)).collect();
+        }
+        let mut packed = Vec::new();
+        for panel in 0..width.div_ceil(PANEL) {
+            let first = panel * PANEL;
+            let scales = bytes_of(Dtype::Bf16, &scales[panel * per_panel..][..per_panel]);
+            if stored == Stored::Int4 {
+                for j in (0..rank).step_by(4) {
+                    if j % CHUNK == 0 {
+                        packed.extend(&scales[j / CHUNK * 32..][..32]);
+                    }
+                    let code = |n: usize, at: usize| element(first + n + at / 4, j + at % 4, 6.0);
+                    packed.extend(nibbles_of(|at| code(0, at), |at| code(LANES, at)));
+                }
+            } else {
+                if stored == Stored::Int8 {
+                    packed.extend(scales);
+                }
+                let elements: Vec<f32> = (0..rank * PANEL).map(|at| element(first + at % PANEL, at / PANEL, 0.0)).collect();
+                packed.extend(packed_elements(stored, &elements));
             }
         }
-        let mut packed = packed_elements(stored, &panels);
-        if !matches!(stored, Stored::Float(_)) {
-            // One scale for each adapter row of each panel, in front of the panel's elements.
-            let scales: Vec<f32> = rng.floats(width.div_ceil(PANEL) * rank, 0.02).iter().map(|&v| round_to(Dtype::Bf16, v)).collect();
-            b.iter_mut().enumerate().for_each(|(i, b)| *b *= scales[i / rank / PANEL * rank + i % rank]);
-            let panels = packed.chunks_exact(packed.len() / width.div_ceil(PANEL)).zip(scales.chunks_exact(rank.max(1)));
-            packed = panels.flat_map(|(panel, scales)| [&bytes_of(Dtype::Bf16, scales), panel].concat()).collect();
-        }
+        assert_eq!(packed.len(), stored.b_size(width, rank));
         let apart = |rng: &mut Rng, columns: usize, gap: f32| {
             let mut out = vec![gap; rows * (columns + GAP)];
             for row in out.chunks_exact_mut(columns + GAP) {
@@ -262,6 +330,7 @@ impl ExpandCase {
             width,
             h: apart(rng, rank, f32::NAN),
             b,
+            scales,
             packed,
             y: apart(rng, width, GUARD),
             gain: gain.then(|| rng.floats(width, 1.5)),
@@ -298,8 +367,18 @@ impl ExpandCase {
     fn reference(&self, i: usize, n: usize) -> (f64, f64) {
         let mut sum = f64::from(self.y[i * (self.width + GAP) + n]);
         let mut size = sum.abs();
-        for j in 0..self.rank {
-            let term = f64::from(self.h[i * (self.rank + GAP) + j]) * f64::from(self.b[n * self.rank + j]);
+        let h = &self.h[i * (self.rank + GAP)..][..self.rank];
+        let per_panel = self.scales.len() / self.width.div_ceil(PANEL);
+        let scales = &self.scales[n / PANEL * per_panel..][..per_panel];
+        let scaled: Vec<f64> = match self.stored {
+            Stored::Int4 => {
+                let chunks = h.chunks(CHUNK).zip(scales.chunks(LANES)).map(|(h, scales)| (as_bytes(h), f64::from(scales[n % LANES])));
+                chunks.flat_map(|((bytes, step), scale)| bytes.into_iter().map(move |byte| byte * step * scale)).collect()
+            }
+            _ => h.iter().zip(scales).map(|(h, scale)| f64::from(*h) * f64::from(*scale)).collect(),
+        };
+        for (h, b) in scaled.iter().zip(&self.b[n * self.rank..]) {
+            let term = h * f64::from(*b);
             sum += term;
             size += term.abs();
         }

@@ -8,11 +8,17 @@ export const ELEMENT_BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2,
 /** Native pads rows of A to whole vectors and B to whole panels of output columns. */
 const VECTOR = 16;
 const PANEL = 32;
-/** Scales are bfloat16: for each adapter row of a panel of int8 and int4, and by vectors in rows of A in int4. */
+/** Scales are bfloat16: in int8 for each adapter row of a panel, in int4 in vectors. */
 const SCALE_BYTES = 2;
-/** Inputs that a row of A in int4 holds in one vector of bytes, and most of these that share a vector of scales. */
+/** Int4 holds four adapter rows together, in A as in B; a step of A is 32 inputs of theirs. */
+const NIBBLE_GROUP = 4;
 const NIBBLE_STEP = 32;
-const MAX_BLOCK_STEPS = 18;
+const NIBBLE_STEP_BYTES = (NIBBLE_GROUP * NIBBLE_STEP) / 2;
+const SCALES_BYTES = VECTOR * SCALE_BYTES;
+/** Most steps of A that share a vector of scales. */
+const MAX_BLOCK_STEPS = 5;
+/** Adapter rows of a panel of B that share one. */
+const NIBBLE_CHUNK = 16;
 
 type Tensors = ReadonlyMap<string, NativeTensorInfo>;
 
@@ -27,23 +33,27 @@ function elementBytes(names: readonly string[], tensors: Tensors): number {
   return dtypes.size > 1 ? 4 : (ELEMENT_BYTES[dtype] ?? 4);
 }
 
-/** Bytes of one adapter row of int4's A: blocks as equal as whole steps allow, each with its scales. */
-function nibbleRowBytes(inFeatures: number): number {
+/** Bytes of A [rank, in], all modules of a site together; `elementBytes` is that of the file. */
+function aBytes(dtype: AdapterDtype, rank: number, inFeatures: number, elementBytes: number): number {
+  if (dtype !== 'int4') return rank * roundUp(inFeatures, VECTOR) * (dtype === 'int8' ? 1 : elementBytes);
   const steps = Math.ceil(inFeatures / NIBBLE_STEP);
-  const blockSteps = Math.ceil(steps / Math.ceil(steps / MAX_BLOCK_STEPS));
-  return steps * VECTOR + Math.ceil(steps / blockSteps) * VECTOR * SCALE_BYTES;
+  // Blocks as equal as whole steps allow.
+  const blocks = Math.ceil(steps / Math.ceil(steps / Math.ceil(steps / MAX_BLOCK_STEPS)));
+  return Math.ceil(rank / NIBBLE_GROUP) * (steps * NIBBLE_STEP_BYTES + blocks * SCALES_BYTES);
 }
 
-/** Bytes of an adapter row, A's and B's together; `elementBytes` is that of the file. */
-function rankBytes(dtype: AdapterDtype, inFeatures: number, outFeatures: number, elementBytes: number): number {
+/** Bytes of B [out, rank] of one module. */
+function bBytes(dtype: AdapterDtype, rank: number, outFeatures: number, elementBytes: number): number {
   const panels = Math.ceil(outFeatures / PANEL);
   switch (dtype) {
     case 'file':
-      return (roundUp(inFeatures, VECTOR) + panels * PANEL) * elementBytes;
+      return panels * PANEL * rank * elementBytes;
     case 'int8':
-      return roundUp(inFeatures, VECTOR) + panels * (PANEL + SCALE_BYTES);
-    case 'int4':
-      return nibbleRowBytes(inFeatures) + panels * (PANEL / 2 + SCALE_BYTES);
+      return panels * (PANEL + SCALE_BYTES) * rank;
+    case 'int4': {
+      const quads = Math.ceil(rank / NIBBLE_GROUP) * ((PANEL * NIBBLE_GROUP) / 2);
+      return panels * (quads + Math.ceil(rank / NIBBLE_CHUNK) * SCALES_BYTES);
+    }
   }
 }
 
@@ -62,14 +72,17 @@ export function residentBytes(
   const names = new Map<number, string[]>();
   for (const { site, a, b } of modules) names.set(site, [...(names.get(site) ?? []), a, b]);
   let bytes = 0;
+  const ranks = new Map<number, number>();
   const biased = new Map<string, number>();
   for (const { site: id, module, rank, magnitude, loraBias } of modules) {
-    const site = siteById.get(id);
-    const outFeatures = site?.modules[module]?.outFeatures ?? 0;
-    const stored = elementBytes(names.get(id) ?? [], tensors);
-    bytes += rank * (rankBytes(adapterDtype, site?.inFeatures ?? 0, outFeatures, stored) + 4);
+    const outFeatures = siteById.get(id)?.modules[module]?.outFeatures ?? 0;
+    ranks.set(id, (ranks.get(id) ?? 0) + rank);
+    bytes += bBytes(adapterDtype, rank, outFeatures, elementBytes(names.get(id) ?? [], tensors)) + rank * 4;
     if (magnitude !== undefined) bytes += outFeatures * 4;
     if (loraBias !== undefined) biased.set(`${id} ${module}`, outFeatures);
+  }
+  for (const [id, rank] of ranks) {
+    bytes += aBytes(adapterDtype, rank, siteById.get(id)?.inFeatures ?? 0, elementBytes(names.get(id) ?? [], tensors));
   }
   for (const { site, module } of extras.biases) {
     biased.set(`${site} ${module}`, siteById.get(site)?.modules[module]?.outFeatures ?? 0);

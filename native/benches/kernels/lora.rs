@@ -60,11 +60,11 @@ impl<'a> Site<'a> {
     }
 
     fn a_bytes(&self) -> usize {
-        self.rank * self.stored.row_size(self.inputs)
+        self.stored.a_size(self.rank, self.inputs)
     }
 
     fn adapter_bytes(&self) -> usize {
-        self.a_bytes() + self.outputs.div_ceil(PANEL) * self.rank * self.stored.panel_row_size()
+        self.a_bytes() + self.stored.b_size(self.outputs, self.rank)
     }
 
     /// `rows` rows from `first` on with the next adapter.

@@ -77,10 +77,11 @@ fn packed_size(file: &File, plan: &AdapterPlan, storage: FactorStorage, manifest
     }
     for module in &plan.modules {
         let Some(site) = manifest.sites.get(module.site) else { continue };
-        let panels = site.modules.get(module.module).map_or(0, |module| module.out_features.div_ceil(PANEL));
+        let outputs = site.modules.get(module.module).map_or(0, |module| module.out_features);
         let stored = storage.of(Dtype::F32);
         size = size.saturating_sub(size_in_file(&module.a) + size_in_file(&module.b));
-        size += module.rank.min(MAX_RANK) * (stored.row_size(site.in_features) + panels * stored.panel_row_size());
+        let rank = module.rank.min(MAX_RANK);
+        size += stored.a_size(rank, site.in_features) + stored.b_size(outputs, rank);
     }
     size
 }
@@ -99,20 +100,26 @@ impl Layout for Packed {
     fn site(&mut self, site: usize, delta: SiteValues<'_>) -> Result<()> {
         let stored = self.storage.of(delta.dtype);
         let (rank, width) = (delta.rank(), delta.in_features);
-        let (a, packed) = self.slab.reserve(rank * stored.row_size(width))?;
+        let (a, packed) = self.slab.reserve(stored.a_size(rank, width))?;
         let steps = pack_stacked_a(stored, &delta, packed);
         let mut scale = Vec::with_capacity(rank);
         let mut parts = Vec::with_capacity(delta.parts.len());
         for part in delta.parts {
-            let (b, packed) = self.slab.reserve(part.out_features.div_ceil(PANEL) * part.rank() * stored.panel_row_size())?;
+            let (b, packed) = self.slab.reserve(stored.b_size(part.out_features, part.rank()))?;
             let rank_offset = scale.len();
             if let Some(f) = &part.factors {
-                match stored {
-                    Stored::Float(dtype) => pack_panels(dtype, &f.b.in_dtype(dtype), f.rank, packed),
-                    Stored::Int8 => quantise::pack_b(&f.b.widen(), f.rank, packed),
-                    Stored::Int4 => nibbles::pack_b(&f.b.widen(), f.rank, packed),
-                }
-                scale.extend((rank_offset..rank_offset + f.rank).map(|j| steps.as_ref().map_or(f.scale, |steps| f.scale * steps[j])));
+                let sizes = match stored {
+                    Stored::Float(dtype) => {
+                        pack_panels(dtype, &f.b.in_dtype(dtype), f.rank, packed);
+                        None
+                    }
+                    Stored::Int8 => {
+                        quantise::pack_b(&f.b.widen(), f.rank, packed);
+                        steps.as_ref().map(|steps| steps[rank_offset..rank_offset + f.rank].to_vec())
+                    }
+                    Stored::Int4 => Some(nibbles::pack_b(&f.b.widen(), f.rank, packed)),
+                };
+                scale.extend((0..f.rank).map(|j| sizes.as_ref().map_or(f.scale, |sizes| f.scale * sizes[j])));
             }
             parts.push(Part {
                 rank_offset,
@@ -159,7 +166,7 @@ impl Packed {
         let (dtype, width) = (rows.values.dtype, rows.width);
         let pieces: Vec<&[u8]> = rows.rows().collect();
         let count = pieces.len();
-        let (offset, packed) = self.slab.reserve(count * Stored::Float(dtype).row_size(width))?;
+        let (offset, packed) = self.slab.reserve(Stored::Float(dtype).a_size(count, width))?;
         pack_rows(dtype, &pieces, width, packed);
         Ok(ReplacedRows { rows: PackedRows { dtype, count, width, offset }, tokens: rows.tokens })
     }

@@ -1,11 +1,13 @@
 //! Factors in 4 bits: a quarter of float16's memory traffic and an eighth more for scales.
 //!
-//! Some 32 numbers share a scale: in A one lane's of a block, in B the outputs of one panel for one adapter row. Codes are
+//! Some 32 to 40 numbers share a scale: in A one lane's of a block, in B two columns' of 16 adapter rows. Codes are
 //! −8 … 7 times a scale of either sign, so the largest of them may take the −8. Of eight scales the one with the least
 //! squared error is taken and fitted once more to the codes that it gave: trained factors are then off by 0.067 to 0.073 of
 //! their norm, where the largest number over 7 is off by 0.077 to 0.086; all scales of a fine grid would leave 0.5 % less.
 
-use crate::kernels::lora::{GROUP, NIBBLE_STEP, PANEL, SCALE_BYTES, Stored, block_inputs};
+use crate::kernels::byte_dot::{QUAD, VECTOR};
+use crate::kernels::lora::{GROUP, PANEL, SCALE_BYTES};
+use crate::kernels::nibbles::{CHUNK, STEP, ZERO_POINT, block_inputs, group_size, panel_size};
 use crate::kernels::simd::LANES;
 use crate::pace;
 use half::bf16;
@@ -23,57 +25,68 @@ const SMALLEST: f32 = 1e-30;
 /// 1.5 · 2²³: adding and taking it away rounds to the nearest whole number, ties to even, without a call.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// Packs rows of `width` numbers as `Shrink::a` wants them.
+/// Packs rows of `width` numbers as the shrink wants them.
 pub fn pack_a(rows: &[f32], width: usize, packed: &mut [u8]) {
-    let row_size = Stored::Int4.row_size(width);
-    for (group, mut packed) in rows.chunks(GROUP * width).zip(packed.chunks_mut(GROUP * row_size)) {
+    for (group, mut packed) in rows.chunks(GROUP * width).zip(packed.chunks_exact_mut(group_size(width))) {
         pace::worked(packed.len());
-        let count = group.len() / width;
         for first in (0..width).step_by(block_inputs(width)) {
             let inputs = first..width.min(first + block_inputs(width));
-            let (scales, rest) = packed.split_at_mut(count * LANES * SCALE_BYTES);
-            let (steps, rest) = rest.split_at_mut(inputs.len().div_ceil(NIBBLE_STEP) * count * LANES);
+            let (scales, rest) = packed.split_at_mut(LANES * SCALE_BYTES);
+            let (steps, rest) = rest.split_at_mut(inputs.len().div_ceil(STEP) * VECTOR);
             packed = rest;
+            // Number 8s + 4h + k of a lane is the step's input 16h + 4q + k for lane q of an adapter row's.
+            let mut numbers = vec![[0.0; LANES]; steps.len() / VECTOR * 2 * QUAD];
             for (j, row) in group.chunks_exact(width).enumerate() {
-                let codes = fit(&vectors(&row[inputs.clone()]), &mut scales[j * LANES * SCALE_BYTES..]);
-                for (pair, step) in codes.chunks_exact(2).zip(steps.as_chunks_mut::<LANES>().0.iter_mut().skip(j).step_by(count)) {
-                    *step = std::array::from_fn(|lane| pair[0][lane] | pair[1][lane] << 4);
+                for (c, value) in row[inputs.clone()].iter().enumerate() {
+                    numbers[c / LANES * QUAD + c % QUAD][j * QUAD + c % LANES / QUAD] = *value;
                 }
             }
+            let codes = fit(&numbers, scales);
+            for (step, codes) in steps.as_chunks_mut::<VECTOR>().0.iter_mut().zip(codes.chunks_exact(2 * QUAD)) {
+                *step = std::array::from_fn(|at| codes[at % QUAD][at / QUAD] | codes[QUAD + at % QUAD][at / QUAD] << 4);
+            }
         }
     }
 }
 
-/// Packs `b` [out, rank] as `Expand::b` wants it.
-pub fn pack_b(b: &[f32], rank: usize, packed: &mut [u8]) {
-    let panels = packed.chunks_exact_mut(rank * Stored::Int4.panel_row_size());
-    for (rows, packed) in b.chunks(PANEL * rank).zip(panels) {
+/// Packs `b` [out, rank] as the expand wants it; returns what each adapter row was divided by, so that rows of any size can
+/// share scales.
+pub fn pack_b(b: &[f32], rank: usize, packed: &mut [u8]) -> Vec<f32> {
+    let sizes: Vec<f32> = (0..rank).map(|j| root_mean_square(b.iter().skip(j).step_by(rank))).collect();
+    for (rows, mut packed) in b.chunks(PANEL * rank).zip(packed.chunks_exact_mut(panel_size(rank))) {
         pace::worked(packed.len());
-        let (scales, elements) = packed.split_at_mut(rank * SCALE_BYTES);
-        for first in (0..rank).step_by(LANES) {
-            let count = LANES.min(rank - first);
-            // A lane is an adapter row.
-            let mut outputs = [[0.0; LANES]; PANEL];
-            for (output, row) in outputs.iter_mut().zip(rows.chunks_exact(rank)) {
-                output[..count].copy_from_slice(&row[first..first + count]);
+        for first in (0..rank).step_by(CHUNK) {
+            let count = CHUNK.min(rank - first);
+            let (scales, rest) = packed.split_at_mut(LANES * SCALE_BYTES);
+            let (quads, rest) = rest.split_at_mut(count.div_ceil(QUAD) * VECTOR);
+            packed = rest;
+            // A lane is a pair of columns; number j of it is the first one's adapter row j, number count + j the other's.
+            let mut numbers = vec![[0.0; LANES]; 2 * count];
+            for (n, row) in rows.chunks_exact(rank).enumerate() {
+                for (j, value) in row[first..first + count].iter().enumerate() {
+                    numbers[n / LANES * count + j][n % LANES] = value / sizes[first + j];
+                }
             }
-            let codes = fit(&outputs, &mut scales[first * SCALE_BYTES..(first + count) * SCALE_BYTES]);
-            let (low, high) = codes.split_at(LANES);
-            for (j, step) in elements.as_chunks_mut::<LANES>().0[first..first + count].iter_mut().enumerate() {
-                *step = std::array::from_fn(|lane| low[lane][j] | high[lane][j] << 4);
+            let codes = fit(&numbers, scales);
+            let code = |j: usize, half: usize, n: usize| if j < count { codes[half * count + j][n] } else { 0 };
+            for (quad, bytes) in quads.as_chunks_mut::<VECTOR>().0.iter_mut().enumerate() {
+                let at = |at: usize, half: usize| code(QUAD * quad + at % QUAD, half, at / QUAD);
+                *bytes = std::array::from_fn(|byte| at(byte, 0) | at(byte, 1) << 4);
             }
         }
     }
+    sizes
 }
 
-/// Whole steps of a row, zeros behind its end.
-fn vectors(row: &[f32]) -> Vec<Vector> {
-    let mut vectors = vec![[0.0; LANES]; 2 * row.len().div_ceil(NIBBLE_STEP)];
-    vectors.as_flattened_mut()[..row.len()].copy_from_slice(row);
-    vectors
+/// Of numbers of any size; 1 where all are too small to matter.
+#[allow(clippy::cast_possible_truncation, reason = "a mean of float32 is one")]
+fn root_mean_square<'a>(numbers: impl Iterator<Item = &'a f32>) -> f32 {
+    let (squares, count) = numbers.fold((0.0, 0.0), |(sum, count), &v| (sum + f64::from(v).powi(2), count + 1.0));
+    let size = (squares / count).sqrt() as f32;
+    if size < SMALLEST { 1.0 } else { size }
 }
 
-/// Writes the scales of the lanes, as many as there is room for, and returns each number's code, the lower four bits.
+/// Writes the scales of the lanes, as many as there is room for, and returns each number's code as it is stored, below 16.
 fn fit(vectors: &[Vector], scales: &mut [u8]) -> Vec<[u8; LANES]> {
     let largest = vectors.iter().fold([0.0f32; LANES], |top, v| lanes(|i| if v[i].abs() > top[i].abs() { v[i] } else { top[i] }));
     let largest = largest.map(|top| if top.abs() < SMALLEST { 0.0 } else { top });
@@ -91,7 +104,7 @@ fn fit(vectors: &[Vector], scales: &mut [u8]) -> Vec<[u8; LANES]> {
         *place = bf16::from_f32(scale * top).to_le_bytes();
     }
     #[allow(clippy::cast_possible_truncation, reason = "codes are whole numbers from −8 to 7")]
-    units.iter().map(|v| best.codes(v).map(|code| (code as i8).cast_unsigned() & 15)).collect()
+    units.iter().map(|v| best.codes(v).map(|code| (code as i8).wrapping_add_unsigned(ZERO_POINT).cast_unsigned())).collect()
 }
 
 /// A scale for each lane, and the sum of squares that it is off by.

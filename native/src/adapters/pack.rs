@@ -6,7 +6,7 @@ use crate::pace;
 
 /// Groups of adapter rows whose vectors alternate (`Shrink::a`), from rows [width] of `dtype`; what pads a row is zero.
 pub fn pack_rows(dtype: Dtype, rows: &[&[u8]], width: usize, packed: &mut [u8]) {
-    let row_size = Stored::Float(dtype).row_size(width);
+    let row_size = Stored::Float(dtype).a_size(1, width);
     match dtype {
         Dtype::F32 => pack_groups::<{ LANES * 4 }>(rows, row_size, packed),
         Dtype::F16 | Dtype::Bf16 => pack_groups::<{ LANES * 2 }>(rows, row_size, packed),

@@ -18,7 +18,7 @@ pub fn pack_a(rows: &[f32], width: usize, packed: &mut [u8]) -> Vec<f32> {
     let mut bytes = vec![0u8; rows.len()];
     let scales = quantise_rows(rows, width, &mut bytes);
     let rows: Vec<&[u8]> = bytes.chunks_exact(width).collect();
-    pack_groups::<LANES>(&rows, Stored::Int8.row_size(width), packed);
+    pack_groups::<LANES>(&rows, Stored::Int8.a_size(1, width), packed);
     scales
 }
 
@@ -36,7 +36,7 @@ pub fn quantise_rows(rows: &[f32], width: usize, bytes: &mut [u8]) -> Vec<f32> {
 
 /// Packs `b` [out, rank] as `Expand::b` wants it.
 pub fn pack_b(b: &[f32], rank: usize, packed: &mut [u8]) {
-    let panels = packed.chunks_exact_mut(rank * Stored::Int8.panel_row_size());
+    let panels = packed.chunks_exact_mut(Stored::Int8.panel_size(rank));
     for (rows, packed) in b.chunks(PANEL * rank).zip(panels) {
         let (scales, elements) = packed.split_at_mut(rank * SCALE_BYTES);
         let places = scales.as_chunks_mut::<SCALE_BYTES>().0.iter_mut().zip(elements.as_chunks_mut::<PANEL>().0);

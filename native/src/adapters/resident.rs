@@ -138,7 +138,7 @@ impl ReplacedRows {
 
 impl PackedRows {
     fn bytes(&self) -> usize {
-        self.count * Stored::Float(self.dtype).row_size(self.width)
+        Stored::Float(self.dtype).a_size(self.count, self.width)
     }
 
     /// Row `row` of the slab's rows as float32, into `out` [width].
@@ -146,7 +146,7 @@ impl PackedRows {
         let (first, size) = (row / GROUP * GROUP, self.dtype.size());
         let group = GROUP.min(self.count - first);
         for (c, lanes) in out[..self.width].chunks_mut(LANES).enumerate() {
-            let place = first * Stored::Float(self.dtype).row_size(self.width) + (c * group + row - first) * LANES * size;
+            let place = Stored::Float(self.dtype).a_size(first, self.width) + (c * group + row - first) * LANES * size;
             unpack(self.dtype, &slab[self.offset + place..], lanes);
         }
     }
@@ -163,7 +163,7 @@ impl SiteDelta {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let floats = |vector: &Option<Vec<f32>>| vector.as_ref().map_or(0, |v| v.len() * 4);
-        let of_part = |p: &Part| p.panels() * p.rank * self.stored.panel_row_size() + floats(&p.gain) + floats(&p.offset);
-        self.rank * self.stored.row_size(self.width) + self.scale.len() * 4 + self.parts.iter().map(of_part).sum::<usize>()
+        let of_part = |p: &Part| self.stored.b_size(p.out_features, p.rank) + floats(&p.gain) + floats(&p.offset);
+        self.stored.a_size(self.rank, self.width) + self.scale.len() * 4 + self.parts.iter().map(of_part).sum::<usize>()
     }
 }

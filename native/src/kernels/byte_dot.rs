@@ -15,7 +15,7 @@ pub trait ByteDot<S: Simd> {
     type Quad: Copy;
     /// One vector of weights below 16.
     type Nibbles: Copy;
-    /// Four activations for [`ByteDot::dot_nibbles`].
+    /// Activations for [`ByteDot::dot_nibbles`], four for each lane.
     type NibbleQuad: Copy;
 
     unsafe fn zero() -> Self::Sums;
@@ -30,6 +30,10 @@ pub trait ByteDot<S: Simd> {
     /// The low, then the high nibbles of one vector.
     unsafe fn load_nibbles(p: *const u8) -> [Self::Nibbles; 2];
     unsafe fn load_nibble_quad(p: *const i8) -> Self::NibbleQuad;
+    /// Sixteen activations: four for each lane of four, again and again.
+    unsafe fn load_nibble_row(p: *const i8) -> Self::NibbleQuad;
+    /// `code` below 16 everywhere.
+    unsafe fn nibbles_of(code: u8) -> Self::Nibbles;
     /// As [`ByteDot::dot`]; at most eight times into one sum.
     unsafe fn dot_nibbles(sums: Self::Sums, nibbles: Self::Nibbles, quad: Self::NibbleQuad) -> Self::Sums;
     unsafe fn nibble_total(sums: Self::Sums) -> S::V;
@@ -38,14 +42,17 @@ pub trait ByteDot<S: Simd> {
     unsafe fn store_bytes(p: *mut i8, v: S::V) -> i32;
 }
 
-const QUAD: usize = 4;
+/// Neighbouring bytes that one 32-bit lane takes.
+pub const QUAD: usize = 4;
+/// Bytes of one vector of quants.
+pub const VECTOR: usize = QUAD * LANES;
 
 impl ByteDot<Portable> for Portable {
     type Sums = [i32; LANES];
-    type Quants = [u8; QUAD * LANES];
+    type Quants = [u8; VECTOR];
     type Quad = [i8; QUAD];
-    type Nibbles = [u8; QUAD * LANES];
-    type NibbleQuad = [i8; QUAD];
+    type Nibbles = [u8; VECTOR];
+    type NibbleQuad = [i8; VECTOR];
 
     #[inline(always)]
     unsafe fn zero() -> Self::Sums {
@@ -88,12 +95,27 @@ impl ByteDot<Portable> for Portable {
     #[inline(always)]
     unsafe fn load_nibble_quad(p: *const i8) -> Self::NibbleQuad {
         // SAFETY: passed on from the caller.
-        unsafe { Self::load_quad(p) }
+        let quad = unsafe { Self::load_quad(p) };
+        std::array::from_fn(|at| quad[at % QUAD])
     }
     #[inline(always)]
-    unsafe fn dot_nibbles(sums: Self::Sums, nibbles: Self::Nibbles, quad: Self::NibbleQuad) -> Self::Sums {
-        // SAFETY: passed on from the caller.
-        unsafe { Self::dot(sums, nibbles, quad) }
+    unsafe fn load_nibble_row(p: *const i8) -> Self::NibbleQuad {
+        // SAFETY: the caller vouches for sixteen activations.
+        let row = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
+        std::array::from_fn(|at| row[at % LANES])
+    }
+    #[inline(always)]
+    unsafe fn nibbles_of(code: u8) -> Self::Nibbles {
+        [code; VECTOR]
+    }
+    #[inline(always)]
+    unsafe fn dot_nibbles(mut sums: Self::Sums, nibbles: Self::Nibbles, quad: Self::NibbleQuad) -> Self::Sums {
+        for (n, sum) in sums.iter_mut().enumerate() {
+            for k in QUAD * n..QUAD * (n + 1) {
+                *sum += i32::from(nibbles[k]) * i32::from(quad[k]);
+            }
+        }
+        sums
     }
     #[inline(always)]
     #[allow(clippy::cast_precision_loss)]

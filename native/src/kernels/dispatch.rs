@@ -26,11 +26,11 @@ macro_rules! kernel_set {
             // has these features.
             $(#[target_feature(enable = $features)])?
             pub unsafe fn shrink(args: &lora::Shrink) {
-                unsafe { lora::shrink::<$isa>(args) }
+                unsafe { lora::shrink::<$isa, $dot>(args) }
             }
             $(#[target_feature(enable = $features)])?
             pub unsafe fn expand(args: &lora::Expand) {
-                unsafe { lora::expand::<$isa>(args) }
+                unsafe { lora::expand::<$isa, $dot>(args) }
             }
             $(#[target_feature(enable = $features)])?
             pub unsafe fn attend(args: &attention::Attend) {

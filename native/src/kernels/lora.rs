@@ -4,6 +4,8 @@
 //! run in one fixed order whatever the tile, so a row's result never depends on the rows beside it.
 
 use super::ahead::{Jump, PREFETCH_BYTES, prefetch_behind};
+use super::byte_dot::ByteDot;
+use super::nibbles;
 use super::simd::{Dtype, LANES, Simd};
 
 /// Output columns of one panel of packed B.
@@ -12,11 +14,6 @@ pub const PANEL: usize = 2 * LANES;
 pub const GROUP: usize = 4;
 /// Bytes of a scale: bfloat16, which has float32's range.
 pub const SCALE_BYTES: usize = 2;
-/// Inputs of one step along a row of A in nibbles: the low ones of a byte vector, then the high ones.
-pub const NIBBLE_STEP: usize = 2 * LANES;
-/// Most steps that share scales, in a row of A in nibbles: up to 36 numbers a scale, so that 576 inputs are one block.
-const MAX_BLOCK_STEPS: usize = 18;
-
 /// How the factors of one site are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
@@ -24,38 +21,36 @@ pub enum Stored {
     /// Signed bytes, −127 … 127. An adapter row of A has one scale, folded into `Shrink::scale`; B has one for each adapter
     /// row of each panel.
     Int8,
-    /// Two signed numbers a byte, −8 … 7. An adapter row of A has a vector of scales, one a lane, for each block of
-    /// `block_inputs`; B has one for each adapter row of each panel.
+    /// Two numbers a byte, −8 … 7 times a scale, multiplied as bytes: see [`nibbles`].
     Int4,
 }
 
 impl Stored {
-    /// Bytes of one adapter row of packed A, `width` inputs.
+    /// Bytes of packed A [rank, width]; also where adapter row `rank` lies, a multiple of GROUP.
     #[must_use]
-    pub const fn row_size(self, width: usize) -> usize {
+    pub const fn a_size(self, rank: usize, width: usize) -> usize {
         match self {
-            Self::Float(dtype) => width.next_multiple_of(LANES) * dtype.size(),
-            Self::Int8 => width.next_multiple_of(LANES),
-            Self::Int4 => width.div_ceil(NIBBLE_STEP) * LANES + width.div_ceil(block_inputs(width)) * LANES * SCALE_BYTES,
+            Self::Float(dtype) => rank * width.next_multiple_of(LANES) * dtype.size(),
+            Self::Int8 => rank * width.next_multiple_of(LANES),
+            Self::Int4 => rank.div_ceil(GROUP) * nibbles::group_size(width),
         }
     }
 
-    /// Bytes that one adapter row takes in one panel of B, its scale included.
+    /// Bytes of one panel of B [out, rank], its scales included.
     #[must_use]
-    pub const fn panel_row_size(self) -> usize {
+    pub const fn panel_size(self, rank: usize) -> usize {
         match self {
-            Self::Float(dtype) => PANEL * dtype.size(),
-            Self::Int8 => PANEL + SCALE_BYTES,
-            Self::Int4 => PANEL / 2 + SCALE_BYTES,
+            Self::Float(dtype) => rank * PANEL * dtype.size(),
+            Self::Int8 => rank * (PANEL + SCALE_BYTES),
+            Self::Int4 => nibbles::panel_size(rank),
         }
     }
-}
 
-/// Inputs of one block of a row of A in nibbles, `width` > 0 of them in all: blocks are as equal as whole steps allow.
-#[must_use]
-pub const fn block_inputs(width: usize) -> usize {
-    let steps = width.div_ceil(NIBBLE_STEP);
-    steps.div_ceil(steps.div_ceil(MAX_BLOCK_STEPS)) * NIBBLE_STEP
+    /// Bytes of packed B [outputs, rank].
+    #[must_use]
+    pub const fn b_size(self, outputs: usize, rank: usize) -> usize {
+        outputs.div_ceil(PANEL) * self.panel_size(rank)
+    }
 }
 
 /// `h[i, j] = scale[j] · Σ_c x[i, c] · a[j, c]` for `rows` rows and adapter rows `j` of `ranks`.
@@ -65,8 +60,7 @@ pub struct Shrink {
     pub x_stride: usize,
     pub rows: usize,
     pub width: usize,
-    /// `stored` [rank, width], rows padded with zeros to whole steps; in nibbles, each block of a group begins with its
-    /// scales, bf16 [rows of the group, LANES].
+    /// `stored` [rank, width], rows padded with zeros to whole vectors; for int4 see [`nibbles`].
     pub a: *const u8,
     pub stored: Stored,
     /// Adapter rows to compute, `ranks.0 .. ranks.1`; whole groups: `ranks.0` is a multiple of GROUP, `ranks.1` too or rank.
@@ -87,7 +81,8 @@ pub struct Expand {
     pub h_stride: usize,
     pub rows: usize,
     pub rank: usize,
-    /// `stored` [panels, rank, PANEL]; columns past `width` are zero. As integers, each panel begins with its scales, bf16 [rank].
+    /// `stored` [panels, rank, PANEL]; columns past `width` are zero. As int8, each panel begins with its scales, bf16 [rank];
+    /// for int4 see [`nibbles`].
     pub b: *const u8,
     pub stored: Stored,
     /// What is read after B.
@@ -106,30 +101,26 @@ pub struct Expand {
     pub strength: f32,
 }
 
-/// Widens what is stored, one step of an adapter row at a time.
+/// Widens what is stored, a vector of an adapter row at a time.
 trait Element {
     const STORED: Stored;
-    /// Vectors of numbers in a step.
-    const VECTORS: usize = 1;
-    /// Bytes of a step.
+    /// Bytes of a vector.
     const STEP: usize;
     /// Bytes of the scale that an adapter row has in each panel of B; 0 = none.
     const SCALE: usize = 0;
-    /// Vector `at` of the step at `p`.
-    unsafe fn load<S: Simd>(p: *const u8, at: usize) -> S::V;
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V;
 }
 struct F32;
 struct F16;
 struct Bf16;
 struct I8;
-struct I4;
-// SAFETY (all blocks below): the caller vouches for a whole step at p.
+// SAFETY (all blocks below): the caller vouches for a whole vector at p.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Element for F32 {
     const STORED: Stored = Stored::Float(Dtype::F32);
     const STEP: usize = 4 * LANES;
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u8, _at: usize) -> S::V {
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
         unsafe { S::load(p.cast()) }
     }
 }
@@ -138,7 +129,7 @@ impl Element for F16 {
     const STORED: Stored = Stored::Float(Dtype::F16);
     const STEP: usize = 2 * LANES;
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u8, _at: usize) -> S::V {
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
         unsafe { S::load_f16(p.cast()) }
     }
 }
@@ -147,7 +138,7 @@ impl Element for Bf16 {
     const STORED: Stored = Stored::Float(Dtype::Bf16);
     const STEP: usize = 2 * LANES;
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u8, _at: usize) -> S::V {
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
         unsafe { S::load_bf16(p.cast()) }
     }
 }
@@ -157,26 +148,15 @@ impl Element for I8 {
     const STEP: usize = LANES;
     const SCALE: usize = SCALE_BYTES;
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u8, _at: usize) -> S::V {
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
         unsafe { S::load_i8(p.cast()) }
-    }
-}
-#[allow(clippy::undocumented_unsafe_blocks)]
-impl Element for I4 {
-    const STORED: Stored = Stored::Int4;
-    const VECTORS: usize = 2;
-    const STEP: usize = LANES;
-    const SCALE: usize = SCALE_BYTES;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u8, at: usize) -> S::V {
-        unsafe { if at == 0 { S::load_low_nibbles(p) } else { S::load_high_nibbles(p) } }
     }
 }
 
 /// # Safety
-/// The pointers of `args` cover the shapes that their docs give; `h` overlaps nothing else; the CPU has `S`.
+/// The pointers of `args` cover the shapes that their docs give; `h` overlaps nothing else; the CPU has `S` and `D`.
 #[inline(always)]
-pub unsafe fn shrink<S: Simd>(args: &Shrink) {
+pub unsafe fn shrink<S: Simd, D: ByteDot<S>>(args: &Shrink) {
     // SAFETY: passed on from the caller.
     unsafe {
         match args.stored {
@@ -184,7 +164,7 @@ pub unsafe fn shrink<S: Simd>(args: &Shrink) {
             Stored::Float(Dtype::F16) => shrink_as::<S, F16>(args),
             Stored::Float(Dtype::Bf16) => shrink_as::<S, Bf16>(args),
             Stored::Int8 => shrink_as::<S, I8>(args),
-            Stored::Int4 => shrink_as::<S, I4>(args),
+            Stored::Int4 => nibbles::shrink::<S, D>(args),
         }
     }
 }
@@ -221,26 +201,16 @@ unsafe fn shrink_as<S: Simd, E: Element>(args: &Shrink) {
 unsafe fn shrink_tile<S: Simd, E: Element, const R: usize, const J: usize>(args: &Shrink, i: usize, j: usize) {
     // SAFETY: the caller keeps i + R ≤ rows and j + J ≤ rank; x is read to width, the group to the end of its last step.
     unsafe {
-        let mut a = args.a.add(j * E::STORED.row_size(args.width));
+        let mut a = args.a.add(E::STORED.a_size(j, args.width));
         let mut sums = [[S::splat(0.0); J]; R];
-        if matches!(E::STORED, Stored::Int4) {
-            let block = block_inputs(args.width);
-            let mut first = 0;
-            while first < args.width {
-                let scales = a;
-                prefetch_behind::<S>(a, J * LANES * SCALE_BYTES);
-                a = a.add(J * LANES * SCALE_BYTES);
-                let products = dot::<S, E, R, J>(args, i, (first, args.width.min(first + block)), &mut a);
-                for jj in 0..J {
-                    let scale = S::load_bf16(scales.add(jj * LANES * SCALE_BYTES).cast());
-                    for ii in 0..R {
-                        sums[ii][jj] = S::mul_add(products[ii][jj], scale, sums[ii][jj]);
-                    }
-                }
-                first += block;
-            }
-        } else {
-            sums = dot::<S, E, R, J>(args, i, (0, args.width), &mut a);
+        let mut c = 0;
+        while c + LANES <= args.width {
+            dot_step::<S, E, R, J, true>(args, i, c, a, &mut sums);
+            a = a.add(J * E::STEP);
+            c += LANES;
+        }
+        if c < args.width {
+            dot_step::<S, E, R, J, false>(args, i, c, a, &mut sums);
         }
         for (ii, row) in sums.iter().enumerate() {
             for (jj, sum) in row.iter().enumerate() {
@@ -251,33 +221,8 @@ unsafe fn shrink_tile<S: Simd, E: Element, const R: usize, const J: usize>(args:
     }
 }
 
-/// Lane-wise products of rows `i .. i + R` and J adapter rows, added up over `inputs`; `a` moves behind what it has read.
-#[inline(always)]
-unsafe fn dot<S: Simd, E: Element, const R: usize, const J: usize>(
-    args: &Shrink,
-    i: usize,
-    inputs: (usize, usize),
-    a: &mut *const u8,
-) -> [[S::V; J]; R] {
-    // SAFETY: as for the caller, `shrink_tile`; only the last step may pass the end of x.
-    unsafe {
-        let mut sums = [[S::splat(0.0); J]; R];
-        let mut c = inputs.0;
-        while c + E::VECTORS * LANES <= inputs.1 {
-            dot_step::<S, E, R, J, true>(args, i, c, *a, &mut sums);
-            *a = a.add(J * E::STEP);
-            c += E::VECTORS * LANES;
-        }
-        if c < inputs.1 {
-            dot_step::<S, E, R, J, false>(args, i, c, *a, &mut sums);
-            *a = a.add(J * E::STEP);
-        }
-        sums
-    }
-}
-
-/// One step at inputs `c …`, all of them there if it is `WHOLE`: what cuts it short needs a call, which would cost the sums
-/// their registers in every step.
+/// One vector of inputs `c …`, all of them there if it is `WHOLE`: what cuts it short needs a call, which would cost the sums
+/// their registers every time.
 #[inline(always)]
 unsafe fn dot_step<S: Simd, E: Element, const R: usize, const J: usize, const WHOLE: bool>(
     args: &Shrink,
@@ -289,27 +234,24 @@ unsafe fn dot_step<S: Simd, E: Element, const R: usize, const J: usize, const WH
     // SAFETY: as for the caller; a vector of x is read as far as `width`.
     unsafe {
         prefetch_behind::<S>(a, J * E::STEP);
-        for at in 0..E::VECTORS {
-            let column = c + at * LANES;
-            let mut av = [S::splat(0.0); J];
-            for (jj, v) in av.iter_mut().enumerate() {
-                *v = E::load::<S>(a.add(jj * E::STEP), at);
-            }
-            for (ii, row) in sums.iter_mut().enumerate() {
-                let x = args.x.wrapping_add((i + ii) * args.x_stride + column);
-                let xv = if WHOLE { S::load(x) } else { S::load_partial(x, args.width.saturating_sub(column).min(LANES)) };
-                for (jj, sum) in row.iter_mut().enumerate() {
-                    *sum = S::mul_add(xv, av[jj], *sum);
-                }
+        let mut av = [S::splat(0.0); J];
+        for (jj, v) in av.iter_mut().enumerate() {
+            *v = E::load::<S>(a.add(jj * E::STEP));
+        }
+        for (ii, row) in sums.iter_mut().enumerate() {
+            let x = args.x.add((i + ii) * args.x_stride + c);
+            let xv = if WHOLE { S::load(x) } else { S::load_partial(x, args.width - c) };
+            for (jj, sum) in row.iter_mut().enumerate() {
+                *sum = S::mul_add(xv, av[jj], *sum);
             }
         }
     }
 }
 
 /// # Safety
-/// The pointers of `args` cover the shapes that their docs give; `y` overlaps nothing else; the CPU has `S`.
+/// The pointers of `args` cover the shapes that their docs give; `y` overlaps nothing else; the CPU has `S` and `D`.
 #[inline(always)]
-pub unsafe fn expand<S: Simd>(args: &Expand) {
+pub unsafe fn expand<S: Simd, D: ByteDot<S>>(args: &Expand) {
     // SAFETY: passed on from the caller.
     unsafe {
         match args.stored {
@@ -317,7 +259,7 @@ pub unsafe fn expand<S: Simd>(args: &Expand) {
             Stored::Float(Dtype::F16) => expand_as::<S, F16>(args),
             Stored::Float(Dtype::Bf16) => expand_as::<S, Bf16>(args),
             Stored::Int8 => expand_as::<S, I8>(args),
-            Stored::Int4 => expand_as::<S, I4>(args),
+            Stored::Int4 => nibbles::expand::<S, D>(args),
         }
     }
 }
@@ -350,48 +292,28 @@ unsafe fn expand_as<S: Simd, E: Element>(args: &Expand) {
 unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel: usize, i: usize) {
     // SAFETY: the caller keeps i + R ≤ rows and panel in range; partial loads and stores stop at the module's width.
     unsafe {
-        let column = panel * PANEL;
-        let left = args.width - column;
-        let lanes = [left.min(LANES), left.saturating_sub(LANES).min(LANES)];
-        let scales = args.b.add(panel * args.rank * E::STORED.panel_row_size());
+        let scales = args.b.add(panel * E::STORED.panel_size(args.rank));
         let b = scales.add(args.rank * E::SCALE);
-        let row_bytes = PANEL / LANES / E::VECTORS * E::STEP;
+        let row_bytes = PANEL / LANES * E::STEP;
         let ahead = args.jump.over(b, PREFETCH_BYTES);
-        let mut acc = [[S::splat(0.0); 2]; R];
-        for (ii, row) in acc.iter_mut().enumerate() {
-            let y = args.y.add((i + ii) * args.y_stride + column);
-            for (half, v) in row.iter_mut().enumerate() {
-                *v = match lanes[half] {
-                    LANES => S::load(y.add(half * LANES)),
-                    0 => S::splat(0.0),
-                    n => S::load_partial(y.add(half * LANES), n),
-                };
-            }
-        }
+        let mut acc = load_outputs::<S, R>(args, panel, i);
         let mut first = 0;
         while first < args.rank {
             let count = (args.rank - first).min(LANES);
             let mut scaled = [[0.0f32; LANES]; R];
             if E::SCALE > 0 {
-                let scale = scales.add(first * E::SCALE);
-                // Of two rows or more a whole vector of scales is readable: a panel's elements lie behind them.
-                let scale = if count == 1 {
-                    S::splat(f32::from_bits(u32::from(u16::from_le_bytes([*scale, *scale.add(1)])) << 16))
-                } else {
-                    S::load_bf16(scale.cast())
-                };
+                let scale = S::load_bf16_partial(scales.add(first * E::SCALE).cast(), count);
                 for (ii, row) in scaled.iter_mut().enumerate() {
                     let h = args.h.add((i + ii) * args.h_stride + first);
-                    let h = if count == LANES { S::load(h) } else { S::load_partial(h, count) };
-                    S::store(row.as_mut_ptr(), S::mul(h, scale));
+                    S::store(row.as_mut_ptr(), S::mul(S::load_partial(h, count), scale));
                 }
             }
             for j in 0..count {
                 let p = b.add((first + j) * row_bytes);
                 // Several times a line where rows are short: a branch costs more.
                 S::prefetch(ahead.wrapping_add((first + j) * row_bytes));
-                let low = E::load::<S>(p, 0);
-                let high = E::load::<S>(p.add(row_bytes - E::STEP), 1);
+                let low = E::load::<S>(p);
+                let high = E::load::<S>(p.add(E::STEP));
                 for (ii, row) in acc.iter_mut().enumerate() {
                     let h = if E::SCALE > 0 { scaled[ii][j] } else { *args.h.add((i + ii) * args.h_stride + first + j) };
                     row[0] = S::mul_add(S::splat(h), low, row[0]);
@@ -400,10 +322,53 @@ unsafe fn expand_tile<S: Simd, E: Element, const R: usize>(args: &Expand, panel:
             }
             first += count;
         }
-        for (ii, row) in acc.iter().enumerate() {
+        store_outputs::<S, R>(args, panel, i, &acc);
+    }
+}
+
+/// Lanes of each half of a panel that are columns of the module.
+fn columns_of(args: &Expand, panel: usize) -> [usize; 2] {
+    let left = args.width - panel * PANEL;
+    [left.min(LANES), left.saturating_sub(LANES).min(LANES)]
+}
+
+/// The outputs of rows `i .. i + R` in one panel; zeros past the module's width.
+///
+/// # Safety
+/// As for [`expand`]; i + R ≤ rows, and the panel is one of the module.
+#[inline(always)]
+pub unsafe fn load_outputs<S: Simd, const R: usize>(args: &Expand, panel: usize, i: usize) -> [[S::V; 2]; R] {
+    let columns = columns_of(args, panel);
+    // SAFETY: partial loads stop at the module's width.
+    unsafe {
+        let mut outputs = [[S::splat(0.0); 2]; R];
+        for (ii, row) in outputs.iter_mut().enumerate() {
+            let y = args.y.add((i + ii) * args.y_stride + panel * PANEL);
+            for (half, v) in row.iter_mut().enumerate() {
+                *v = match columns[half] {
+                    LANES => S::load(y.add(half * LANES)),
+                    0 => S::splat(0.0),
+                    n => S::load_partial(y.add(half * LANES), n),
+                };
+            }
+        }
+        outputs
+    }
+}
+
+/// Applies gain and offset to `outputs` and writes them back.
+///
+/// # Safety
+/// As for [`load_outputs`].
+#[inline(always)]
+pub unsafe fn store_outputs<S: Simd, const R: usize>(args: &Expand, panel: usize, i: usize, outputs: &[[S::V; 2]; R]) {
+    let (columns, column) = (columns_of(args, panel), panel * PANEL);
+    // SAFETY: partial loads and stores stop at the module's width.
+    unsafe {
+        for (ii, row) in outputs.iter().enumerate() {
             let y = args.y.add((i + ii) * args.y_stride + column);
             for (half, &sum) in row.iter().enumerate() {
-                let n = lanes[half];
+                let n = columns[half];
                 if n == 0 {
                     continue;
                 }

@@ -7,6 +7,7 @@ pub mod byte_dot;
 pub mod dense;
 pub mod dispatch;
 pub mod lora;
+pub mod nibbles;
 pub mod norm;
 pub mod quantised;
 pub mod simd;

@@ -7,15 +7,11 @@
 //! 4 bits: of each 64 bytes the low nibbles are one group of four inputs and the high nibbles the next,
 //! `value = q · scale + min`. Scales and minima: float16 `[panels, blocks, LANES]`.
 
-use super::byte_dot::ByteDot;
+use super::byte_dot::{ByteDot, QUAD, VECTOR};
 use super::simd::{LANES, Simd};
 
 /// Input columns that share a scale.
 pub const BLOCK: usize = 32;
-/// Inputs that one 32-bit lane of a dot product takes.
-const QUAD: usize = 4;
-/// Bytes of one vector of quants: a quad of every output column.
-const VECTOR: usize = QUAD * LANES;
 /// How far ahead of its reads a tile asks for weights.
 const PREFETCH_BYTES: usize = 2048;
 /// What a quant of 8 bits is stored with, so that it has no sign.

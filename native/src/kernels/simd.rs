@@ -46,10 +46,6 @@ pub trait Simd: Copy {
     unsafe fn load_bf16(p: *const u16) -> Self::V;
     /// Sixteen signed bytes.
     unsafe fn load_i8(p: *const i8) -> Self::V;
-    /// The low halves of sixteen bytes as signed numbers, −8 … 7.
-    unsafe fn load_low_nibbles(p: *const u8) -> Self::V;
-    /// The high halves.
-    unsafe fn load_high_nibbles(p: *const u8) -> Self::V;
     /// `a · b + c`, fused where the instruction set can.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -84,6 +80,18 @@ pub trait Simd: Copy {
         lanes[0]
     }
 
+    /// The sum of each four neighbouring lanes, halves onto halves.
+    #[inline(always)]
+    unsafe fn sum_quads(v: Self::V) -> [f32; LANES / 4] {
+        let mut lanes = [0.0f32; LANES];
+        // SAFETY: `lanes` holds exactly LANES elements.
+        unsafe { Self::store(lanes.as_mut_ptr(), v) };
+        std::array::from_fn(|quad| {
+            let at = 4 * quad;
+            (lanes[at] + lanes[at + 2]) + (lanes[at + 1] + lanes[at + 3])
+        })
+    }
+
     #[inline(always)]
     unsafe fn max_lane(v: Self::V) -> f32 {
         let mut lanes = [0.0f32; LANES];
@@ -105,8 +113,25 @@ pub trait Simd: Copy {
         let mut lanes = [0.0f32; LANES];
         // SAFETY: the caller vouches for n readable elements; n ≤ LANES bounds the copy.
         unsafe {
+            if n == LANES {
+                return Self::load(p);
+            }
             std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
             Self::load(lanes.as_ptr())
+        }
+    }
+
+    /// The first `n` ≤ LANES bfloat16, zeros behind.
+    #[inline(always)]
+    unsafe fn load_bf16_partial(p: *const u16, n: usize) -> Self::V {
+        let mut lanes = [0u16; LANES];
+        // SAFETY: the caller vouches for n readable elements; n ≤ LANES bounds the copy.
+        unsafe {
+            if n == LANES {
+                return Self::load_bf16(p);
+            }
+            std::ptr::copy_nonoverlapping(p.cast::<u8>(), lanes.as_mut_ptr().cast(), 2 * n);
+            Self::load_bf16(lanes.as_ptr())
         }
     }
 
@@ -194,18 +219,6 @@ impl Simd for Portable {
         // SAFETY: the caller vouches for LANES readable elements.
         let bytes = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
         lanewise!(|i: usize| f32::from(bytes[i]))
-    }
-    #[inline(always)]
-    unsafe fn load_low_nibbles(p: *const u8) -> Self::V {
-        // SAFETY: the caller vouches for LANES readable bytes.
-        let bytes = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
-        lanewise!(|i: usize| f32::from((bytes[i] << 4) >> 4))
-    }
-    #[inline(always)]
-    unsafe fn load_high_nibbles(p: *const u8) -> Self::V {
-        // SAFETY: the caller vouches for LANES readable bytes.
-        let bytes = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
-        lanewise!(|i: usize| f32::from(bytes[i] >> 4))
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {

@@ -3,7 +3,7 @@
 use super::simd::Simd;
 use std::arch::x86_64::*;
 
-/// One 512-bit register. Needs `avx512f`.
+/// One 512-bit register. Needs `avx512f`, `avx512bw` and `avx512vl`.
 #[derive(Clone, Copy)]
 pub struct Avx512;
 
@@ -20,6 +20,30 @@ impl Simd for Avx512 {
             let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
             sum_halves(_mm512_castps512_ps256(v), high)
         }
+    }
+
+    #[inline(always)]
+    unsafe fn max_lane(v: Self::V) -> f32 {
+        unsafe {
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
+            max_of_halves(_mm512_castps512_ps256(v), high)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(p: *const f32, n: usize) -> Self::V {
+        unsafe { _mm512_maskz_loadu_ps(first_lanes(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_partial(p: *const u16, n: usize) -> Self::V {
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(p: *mut f32, n: usize, v: Self::V) {
+        unsafe { _mm512_mask_storeu_ps(p, first_lanes(n), v) }
     }
 
     #[inline(always)]
@@ -53,14 +77,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_i8(p: *const i8) -> Self::V {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
-    }
-    #[inline(always)]
-    unsafe fn load_low_nibbles(p: *const u8) -> Self::V {
-        unsafe { nibbles_to_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
-    }
-    #[inline(always)]
-    unsafe fn load_high_nibbles(p: *const u8) -> Self::V {
-        unsafe { nibbles_to_floats(_mm512_srli_epi32::<4>(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())))) }
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -99,14 +115,11 @@ impl Simd for Avx512 {
     }
 }
 
-/// The lowest four bits of each lane, −8 … 7: a look-up, which ignores the bits above them.
+/// The mask of the first `n` ≤ LANES lanes.
 #[inline(always)]
-unsafe fn nibbles_to_floats(words: __m512i) -> __m512 {
-    // SAFETY: register arithmetic on AVX-512, which the callers' contract vouches for.
-    unsafe {
-        let values = _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0);
-        _mm512_permutexvar_ps(words, values)
-    }
+#[allow(clippy::cast_possible_truncation, reason = "LANES bits")]
+const fn first_lanes(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
 }
 
 /// The balanced tree of [`Simd::sum`]: eight lanes onto eight, four onto four, two onto two, one onto one.
@@ -118,6 +131,18 @@ unsafe fn sum_halves(low: __m256, high: __m256) -> f32 {
         let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    }
+}
+
+/// The largest lane: eight against eight, four against four, two against two, one against one.
+#[inline(always)]
+unsafe fn max_of_halves(low: __m256, high: __m256) -> f32 {
+    // SAFETY: register arithmetic only; the caller vouches for `avx2`.
+    unsafe {
+        let eight = _mm256_max_ps(low, high);
+        let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
     }
 }
 
@@ -141,6 +166,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
         unsafe { sum_halves(v.0, v.1) }
+    }
+
+    #[inline(always)]
+    unsafe fn max_lane(v: Self::V) -> f32 {
+        unsafe { max_of_halves(v.0, v.1) }
     }
 
     #[inline(always)]
@@ -178,23 +208,6 @@ impl Simd for Avx2 {
     unsafe fn load_i8(p: *const i8) -> Self::V {
         unsafe {
             let widen = |q: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(q.cast())));
-            (widen(p), widen(p.add(8)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_low_nibbles(p: *const u8) -> Self::V {
-        unsafe {
-            let widen = |q: *const u8| {
-                let bytes = _mm256_cvtepi8_epi32(_mm_loadl_epi64(q.cast()));
-                _mm256_cvtepi32_ps(_mm256_srai_epi32::<28>(_mm256_slli_epi32::<28>(bytes)))
-            };
-            (widen(p), widen(p.add(8)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_high_nibbles(p: *const u8) -> Self::V {
-        unsafe {
-            let widen = |q: *const u8| _mm256_cvtepi32_ps(_mm256_srai_epi32::<4>(_mm256_cvtepi8_epi32(_mm_loadl_epi64(q.cast()))));
             (widen(p), widen(p.add(8)))
         }
     }

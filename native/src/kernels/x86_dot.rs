@@ -55,6 +55,14 @@ impl ByteDot<Avx512> for Vnni512 {
         unsafe { Self::load_quad(p) }
     }
     #[inline(always)]
+    unsafe fn load_nibble_row(p: *const i8) -> __m512i {
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn nibbles_of(code: u8) -> __m512i {
+        unsafe { _mm512_set1_epi8(code.cast_signed()) }
+    }
+    #[inline(always)]
     unsafe fn dot_nibbles(sums: __m512i, nibbles: __m512i, quad: __m512i) -> __m512i {
         unsafe { Self::dot(sums, nibbles, quad) }
     }
@@ -120,6 +128,14 @@ impl ByteDot<Avx512> for Wide512 {
     #[inline(always)]
     unsafe fn load_nibble_quad(p: *const i8) -> __m512i {
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibble_row(p: *const i8) -> __m512i {
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn nibbles_of(code: u8) -> __m512i {
+        unsafe { _mm512_set1_epi8(code.cast_signed()) }
     }
     #[inline(always)]
     unsafe fn dot_nibbles(sums: __m512i, nibbles: __m512i, quad: __m512i) -> __m512i {
@@ -199,6 +215,14 @@ impl ByteDot<Avx2> for Vnni256 {
         unsafe { Self::load_quad(p) }
     }
     #[inline(always)]
+    unsafe fn load_nibble_row(p: *const i8) -> __m256i {
+        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn nibbles_of(code: u8) -> [__m256i; 2] {
+        unsafe { [_mm256_set1_epi8(code.cast_signed()); 2] }
+    }
+    #[inline(always)]
     unsafe fn dot_nibbles(sums: [__m256i; 2], nibbles: [__m256i; 2], quad: __m256i) -> [__m256i; 2] {
         unsafe { Self::dot(sums, nibbles, quad) }
     }
@@ -267,6 +291,14 @@ impl ByteDot<Avx2> for Wide256 {
     #[inline(always)]
     unsafe fn load_nibble_quad(p: *const i8) -> __m256i {
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibble_row(p: *const i8) -> __m256i {
+        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn nibbles_of(code: u8) -> [__m256i; 2] {
+        unsafe { [_mm256_set1_epi8(code.cast_signed()); 2] }
     }
     #[inline(always)]
     unsafe fn dot_nibbles(sums: [__m256i; 2], nibbles: [__m256i; 2], quad: __m256i) -> [__m256i; 2] {

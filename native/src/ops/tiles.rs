@@ -32,7 +32,7 @@ impl<'a> Term<'a> {
     /// A and every B, which lie one behind the other.
     pub fn factors(&self) -> &'a [u8] {
         let delta = self.delta;
-        let end = delta.parts.last().map_or(delta.a, |part| part.b + part.panels() * part.rank * delta.stored.panel_row_size());
+        let end = delta.parts.last().map_or(delta.a, |part| part.b + delta.stored.b_size(part.out_features, part.rank));
         &self.weights[delta.a..end.max(delta.a)]
     }
 }
