@@ -16,6 +16,9 @@ const ADAPTER_MEMORY = '6GiB';
 /** Loads at once before a window. */
 const LOADS = 4;
 
+/** Requests that were sent by now: a prompt is made from its number, and none is sent twice while it could be cached. */
+let sent = 0;
+
 const nameOf = (adapter: number): string => `registered-${adapter}`;
 
 /** First-token and inter-token times while requests arrive by themselves, whatever the server is doing. */
@@ -85,10 +88,10 @@ async function loadAll(server: ServerProcess, count: number): Promise<void> {
   await Promise.all(Array.from({ length: LOADS }, lane));
 }
 
-function send(url: string, number: number, arrival: Arrival, onToken = (): void => undefined): Promise<StreamTimes> {
+function send(url: string, arrival: Arrival, onToken = (): void => undefined): Promise<StreamTimes> {
   const { adapter, promptTokens, newTokens } = arrival;
-  // Prompts differ, so the prefix cache has nothing to share.
-  const prompt = promptOf(number * 13 + 5, promptTokens);
+  // Prompts differ, from window to window too, so the prefix cache has nothing to share.
+  const prompt = promptOf(sent++ * 13 + 5, promptTokens);
   return streamCompletion(url, { model: nameOf(adapter), prompt, maxTokens: newTokens }, onToken);
 }
 
@@ -100,8 +103,7 @@ async function saturate(server: ServerProcess, adapters: number, seconds: number
   let [next, tokens] = [0, 0];
   const lane = async (): Promise<void> => {
     while (!over()) {
-      const number = next++;
-      await send(server.url, number, endless[number % endless.length] as Arrival, () => {
+      await send(server.url, endless[next++ % endless.length] as Arrival, () => {
         if (!over()) tokens += 1;
       });
     }
@@ -115,9 +117,9 @@ async function saturate(server: ServerProcess, adapters: number, seconds: number
 async function play(url: string, trace: readonly Arrival[]): Promise<StreamTimes[]> {
   const startedMs = performance.now();
   const answers: Promise<StreamTimes>[] = [];
-  for (const [number, arrival] of trace.entries()) {
+  for (const arrival of trace) {
     await sleep(Math.max(0, startedMs + arrival.at * 1_000 - performance.now()));
-    answers.push(send(url, number, arrival));
+    answers.push(send(url, arrival));
   }
   return Promise.all(answers);
 }
