@@ -107,6 +107,7 @@ function document(results: Results): string[] {
     ...arrivalTable(results),
     '',
     'The client runs on the same cores as the server.',
+    ...warmUps(results),
     '',
     ...serverTable(results),
   ];
@@ -128,4 +129,10 @@ function machine(runs: readonly RunRecord[]): string[] {
           .join(', ')}. ${noise}`,
     ];
   });
+}
+
+function warmUps(results: Results): string[] {
+  const found = results.serving('overhead', 'base', 'warmUps');
+  if (found === null) return [];
+  return [`The 16 streams have run ${found.value} times before the first that counts: V8 compiles for about as long.`];
 }

@@ -11,6 +11,8 @@ import { threadTimes } from './thread-times.js';
 
 /** Repeats of each side within a round. */
 const REPEATS = 2;
+/** Passes of each mix before the first that counts: V8 compiles what they run again and again for about as many. */
+const WARM_UPS = 6;
 
 /** Tokens per second of all streams together while all of them decode. */
 async function throughServer(url: string, adapters: readonly string[]): Promise<number> {
@@ -55,7 +57,7 @@ export async function measureOverhead(run: ServingRun): Promise<void> {
   try {
     for (const mix of OVERHEAD.mixes) {
       const adapters = adaptersOf(mix, 16, streams);
-      await throughServer(server.url, adapters);
+      for (let pass = 0; pass < WARM_UPS; pass += 1) await throughServer(server.url, adapters);
       for (let round = 0; round < run.rounds * REPEATS; round += 1) {
         const job = { phase: 'decode', adapters, prompts, steps: newTokens, withoutOperators: false } as const;
         const alone = async (): Promise<Record<string, number>> => {
@@ -63,7 +65,7 @@ export async function measureOverhead(run: ServingRun): Promise<void> {
           return { engine: tokens / seconds };
         };
         const sides = [alone, () => measureServer(server, adapters)];
-        const values: Record<string, number> = {};
+        const values: Record<string, number> = { warmUps: WARM_UPS };
         for (const measure of round % 2 === 0 ? sides : sides.reverse()) Object.assign(values, await measure());
         run.record({ kind: 'serving', scenario: 'overhead', variant: mix, round, values });
       }
