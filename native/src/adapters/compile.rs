@@ -59,7 +59,7 @@ pub fn compile(
     let mut packed = Packed { storage, slab, sites, embedding: None, head: None, norms: Vec::new() };
     read_adapter(file, plan, manifest, weights, &mut packed)?;
     let Packed { slab, sites, embedding, head, norms, .. } = packed;
-    let bytes = sites.iter().flatten().map(SiteDelta::bytes).sum::<usize>()
+    let bytes = sites.iter().flatten().map(|site| site.bytes).sum::<usize>()
         + embedding.as_ref().map_or(0, EmbeddingDelta::bytes)
         + head.as_ref().map_or(0, ReplacedRows::bytes)
         + norms.iter().flatten().map(|weight| weight.len() * 4).sum::<usize>();
@@ -131,7 +131,7 @@ impl Layout for Packed {
                 offset: part.offset,
             });
         }
-        self.sites[site] = Some(SiteDelta { stored, rank, width, a, scale, parts });
+        self.sites[site] = Some(SiteDelta::new(stored, width, a, scale, parts));
         Ok(())
     }
 

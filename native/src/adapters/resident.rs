@@ -46,6 +46,10 @@ pub struct SiteDelta {
     pub width: usize,
     /// Byte offset of A in the slab; layout: `kernels::lora::Shrink::a`.
     pub a: usize,
+    /// Where the last B ends in the slab.
+    pub end: usize,
+    /// Bytes of all factors, scales, gains and biases.
+    pub bytes: usize,
     /// f32 [rank].
     pub scale: Vec<f32>,
     pub parts: Vec<Part>,
@@ -160,10 +164,14 @@ impl Part {
 }
 
 impl SiteDelta {
+    /// A [rank, width] at byte `a` of the slab, and behind it the B of `parts`; the rank is that of `scale`.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub fn new(stored: Stored, width: usize, a: usize, scale: Vec<f32>, parts: Vec<Part>) -> Self {
+        let rank = scale.len();
         let floats = |vector: &Option<Vec<f32>>| vector.as_ref().map_or(0, |v| v.len() * 4);
-        let of_part = |p: &Part| self.stored.b_size(p.out_features, p.rank) + floats(&p.gain) + floats(&p.offset);
-        self.stored.a_size(self.rank, self.width) + self.scale.len() * 4 + self.parts.iter().map(of_part).sum::<usize>()
+        let of_part = |p: &Part| stored.b_size(p.out_features, p.rank) + floats(&p.gain) + floats(&p.offset);
+        let bytes = stored.a_size(rank, width) + rank * 4 + parts.iter().map(of_part).sum::<usize>();
+        let end = parts.last().map_or(a, |part| a.max(part.b + stored.b_size(part.out_features, part.rank)));
+        Self { stored, rank, width, a, end, bytes, scale, parts }
     }
 }

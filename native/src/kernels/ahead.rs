@@ -26,14 +26,24 @@ impl Jump {
 
 /// Asks for as much of `bytes` as kernels ask for ahead of their reads.
 pub fn ask_for(bytes: &[u8]) {
-    for line in bytes.chunks(CACHE_LINE).take(PREFETCH_BYTES / CACHE_LINE) {
+    ask_for_slice(&bytes[..bytes.len().min(PREFETCH_BYTES)]);
+}
+
+pub fn ask_for_value<T>(value: &T) {
+    ask_for_slice(std::slice::from_ref(value));
+}
+
+/// Asks for all lines of `values`.
+pub fn ask_for_slice<T>(values: &[T]) {
+    let first = values.as_ptr().cast::<u8>();
+    for at in (0..size_of_val(values)).step_by(CACHE_LINE) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: SSE is part of x86-64.
+        // SAFETY: SSE is part of x86-64; nothing need be readable there.
         unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(first.wrapping_add(at).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = line;
+        let _ = first.wrapping_add(at);
     }
 }
 

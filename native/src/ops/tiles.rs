@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::adapters::resident::{Part, SiteDelta};
-use crate::kernels::ahead::Jump;
+use crate::kernels::ahead::{Jump, ask_for_slice, ask_for_value};
 use crate::kernels::lora::{Expand, Shrink};
 use crate::session::context::StepContext;
 
@@ -31,9 +31,7 @@ pub struct Term<'a> {
 impl<'a> Term<'a> {
     /// A and every B, which lie one behind the other.
     pub fn factors(&self) -> &'a [u8] {
-        let delta = self.delta;
-        let end = delta.parts.last().map_or(delta.a, |part| part.b + delta.stored.b_size(part.out_features, part.rank));
-        &self.weights[delta.a..end.max(delta.a)]
+        &self.weights[self.delta.a..self.delta.end]
     }
 }
 
@@ -43,7 +41,13 @@ pub fn terms_at(step: &StepContext, site: usize) -> (Vec<Term<'_>>, Vec<usize>) 
     let mut ends = Vec::with_capacity(step.segments.len());
     for segment in &step.segments {
         for (adapter, strength) in &segment.terms {
+            // Weights stream through the caches meanwhile, so that every look at a table would wait for memory.
+            if let Some(next) = adapter.sites.get(site + 1) {
+                ask_for_value(next);
+            }
             if let Some(delta) = &adapter.sites[site] {
+                ask_for_slice(&delta.parts);
+                ask_for_slice(&delta.scale);
                 terms.push(Term { delta, weights: adapter.slab.bytes(), strength: *strength });
             }
         }
@@ -83,7 +87,7 @@ impl Tile<'_> {
 
     /// Bytes of factors; rows beyond the first few cost arithmetic instead, about as much for every four.
     pub fn cost(&self) -> usize {
-        let bytes: usize = self.terms.iter().map(|term| term.delta.bytes()).sum();
+        let bytes: usize = self.terms.iter().map(|term| term.delta.bytes).sum();
         bytes * self.rows().div_ceil(4)
     }
 
