@@ -22,7 +22,7 @@ const STRENGTH = 0.08;
 export function writeAdapters(root: string, cells: readonly Cell[], model: PreparedModel, gguf: boolean): void {
   const { sites, config } = model.manifest;
   const named = (cell: Cell): string[] => adaptersOf(cell.mix, cell.rank, cell.batch);
-  const peersUse = new Set(cells.filter(({ peers }) => peers).flatMap(named));
+  const peersUse = new Set(cells.filter(({ by }) => by === 'all').flatMap(named));
   for (const name of new Set(cells.flatMap(named))) {
     if (name === BASE_NAME) continue;
     const { rank, index } = parseAdapterName(name);

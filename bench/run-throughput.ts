@@ -6,6 +6,8 @@ import type { BenchRecord } from './report/records.js';
 import { adaptersOf } from './scenarios/adapter-mix.js';
 import type { Cell, Group } from './scenarios/throughput.js';
 
+/** Float32 throughout, adapters as their files have them. */
+const REFERENCE = 'loramux f32';
 /** What one contender leaves spinning must not reach the next. */
 const SETTLE_MS = 100;
 
@@ -33,11 +35,10 @@ function jobOf(cell: Cell, contender: Contender, scale: number): Job {
 }
 
 function cellsFor(group: Group, contender: Contender): Cell[] {
-  if (contender.kind === 'peer') {
-    return group.cells.filter(({ peers, mix }) => peers && (mix === 'base' || contender.baseOnly !== true));
-  }
-  // What the operators cost the base is a question of its own in the reference mode; the others share them.
-  return group.cells.filter(({ withoutOperators }) => !withoutOperators || contender.name === 'loramux f32');
+  return group.cells.filter(({ by, mix }) => {
+    if (contender.kind === 'peer') return by === 'all' && (mix === 'base' || contender.baseOnly !== true);
+    return by !== 'reference' || contender.name === REFERENCE;
+  });
 }
 
 /**

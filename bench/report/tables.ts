@@ -68,7 +68,7 @@ export function batchTable(results: Results, mix: 'base' | 'distinct'): string[]
 
 const MIXES: readonly (readonly [label: string, cell: string])[] = [
   ['base', 'decode/16/base/16'],
-  ['base, graph without our operators', 'decode/16/base/16/bare'],
+  ['base, graph without our operators', 'operators/16/without'],
   ['16 identical, rank 16', 'decode/16/identical/16'],
   ['2 distinct, rank 16', 'decode/16/distinct:2/16'],
   ['4 distinct, rank 16', 'decode/16/distinct:4/16'],

@@ -9,8 +9,8 @@ export interface Cell {
   readonly mix: AdapterMix;
   readonly rank: RankChoice;
   readonly promptTokens: number;
-  /** By all contenders; else by loramux alone. */
-  readonly peers: boolean;
+  /** By all contenders, by loramux in all its modes, or in its reference mode alone. */
+  readonly by: 'all' | 'loramux' | 'reference';
   /** The graph from which every operator for adapters was taken. */
   readonly withoutOperators: boolean;
 }
@@ -30,30 +30,36 @@ export interface Group {
 
 const DECODE_PROMPT = 32;
 
-function decode(batch: number, mix: AdapterMix, rank: RankChoice = 16, peers = false): Cell {
+function decode(batch: number, mix: AdapterMix, rank: RankChoice = 16): Cell {
   const id = `decode/${batch}/${mix}/${rank}`;
-  return { id, phase: 'decode', batch, mix, rank, promptTokens: DECODE_PROMPT, peers, withoutOperators: false };
+  return { id, phase: 'decode', batch, mix, rank, promptTokens: DECODE_PROMPT, by: 'loramux', withoutOperators: false };
 }
 
-function prefill(batch: number, promptTokens: number, mix: AdapterMix, rank: RankChoice = 16, peers = false): Cell {
+function prefill(batch: number, promptTokens: number, mix: AdapterMix, rank: RankChoice = 16): Cell {
   const id = `prefill/${batch}x${promptTokens}/${mix}/${rank}`;
-  return { id, phase: 'prefill', batch, mix, rank, promptTokens, peers, withoutOperators: false };
+  return { id, phase: 'prefill', batch, mix, rank, promptTokens, by: 'loramux', withoutOperators: false };
 }
 
-/** The cell on the graph without operators. */
-function bare(cell: Cell): Cell {
-  return { ...cell, id: `${cell.id}/bare`, peers: false, withoutOperators: true };
+/** What the operators cost the base: the same rows through the graph with them and without. */
+function operators(batch: number): Cell[] {
+  const cell: Cell = { ...decode(batch, 'base'), by: 'reference' };
+  return [
+    { ...cell, id: `operators/${batch}/without`, withoutOperators: true },
+    { ...cell, id: `operators/${batch}/with` },
+  ];
 }
 
-const withPeers = (cell: Cell): Cell => ({ ...cell, peers: true });
+const withPeers = (cell: Cell): Cell => ({ ...cell, by: 'all' });
 
 export const GROUPS: readonly Group[] = [
+  // One part in a hundred is asked for where two runs of the same differ by ten: many short ones in turn.
+  { name: 'operators1', repeats: 20, quick: true, cells: operators(1) },
+  { name: 'operators16', repeats: 20, quick: true, cells: operators(16) },
   {
     name: 'batch1',
     repeats: 3,
     quick: true,
     cells: [
-      bare(decode(1, 'base')),
       withPeers(decode(1, 'base')),
       decode(1, 'identical', 8),
       withPeers(decode(1, 'identical', 16)),
@@ -74,10 +80,9 @@ export const GROUPS: readonly Group[] = [
   },
   {
     name: 'batch16',
-    repeats: 3,
+    repeats: 6,
     quick: true,
     cells: [
-      bare(decode(16, 'base')),
       withPeers(decode(16, 'base')),
       withPeers(decode(16, 'identical')),
       withPeers(decode(16, 'distinct')),
