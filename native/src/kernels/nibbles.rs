@@ -185,6 +185,8 @@ unsafe fn shrink_tile<S: Simd, D: ByteDot<S>, const R: usize>(args: &Shrink, rou
         let mut sums = [S::splat(0.0); R];
         for b in 0..blocks {
             let scale = S::load_bf16(a.cast());
+            // Scales and steps share lines: none is left out.
+            prefetch_behind::<S>(a, LANES * SCALE_BYTES);
             a = a.add(LANES * SCALE_BYTES);
             let mut dots = [[D::zero(); 2]; R];
             for step in 0..block.min(args.width - b * block).div_ceil(STEP) {
@@ -277,6 +279,7 @@ unsafe fn expand_tile<S: Simd, D: ByteDot<S>, const R: usize>(args: &Expand, pan
         let mut sums = load_outputs::<S, R>(args, panel, i);
         for c in 0..chunks {
             let scale = S::load_bf16(b.cast());
+            S::prefetch(args.jump.over(b, PREFETCH_BYTES));
             b = b.add(LANES * SCALE_BYTES);
             let mut dots = [[D::zero(); 2]; R];
             for quad in 0..CHUNK.min(args.rank - c * CHUNK).div_ceil(QUAD) {
