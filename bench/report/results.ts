@@ -32,9 +32,13 @@ export class Results {
   readonly runs: readonly RunRecord[];
   readonly #throughput = new Map<string, ThroughputRecord[]>();
   readonly #serving = new Map<string, ServingRecord[]>();
+  /** Which run a record is of: each begins with its own. Rounds are numbered anew in each. */
+  readonly #run = new Map<BenchRecord, number>();
 
   constructor(readonly records: readonly BenchRecord[]) {
     this.runs = this.of('run');
+    let run = 0;
+    for (const record of records) this.#run.set(record, record.kind === 'run' ? ++run : run);
     for (const record of this.of('throughput')) push(this.#throughput, `${record.contender}\n${record.cell}`, record);
     for (const record of this.of('serving')) push(this.#serving, `${record.scenario}\n${record.variant}`, record);
   }
@@ -83,7 +87,8 @@ export class Results {
   #ratiosWithin(over: Side, under: Side, key: (record: ThroughputRecord) => string): number[] {
     const ratesOf = (side: Side): Map<string, number[]> => {
       const rates = new Map<string, number[]>();
-      for (const record of this.timings(side)) push(rates, key(record), record.tokens / record.seconds);
+      for (const record of this.timings(side))
+        push(rates, `${this.#run.get(record)} ${key(record)}`, record.tokens / record.seconds);
       return rates;
     };
     const below = ratesOf(under);
@@ -104,9 +109,10 @@ export class Results {
 
   /** A value of each window of one variant over the same of another's window of the same round. */
   servingRatio(scenario: string, over: string, under: string, value: string): Spread | null {
-    const below = new Map(this.windows(scenario, under).map(({ round, values }) => [round, values[value]]));
-    const ratios = this.windows(scenario, over).flatMap(({ round, values }) => {
-      const [a, b] = [values[value], below.get(round)];
+    const when = (record: ServingRecord): string => `${this.#run.get(record)} ${record.round}`;
+    const below = new Map(this.windows(scenario, under).map((record) => [when(record), record.values[value]]));
+    const ratios = this.windows(scenario, over).flatMap((record) => {
+      const [a, b] = [record.values[value], below.get(when(record))];
       return a === undefined || b === undefined ? [] : [a / b];
     });
     return spreadOf(ratios);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { renderPage } from '../../../bench/report/page.js';
 import { drawChart } from '../../../bench/report/plot.js';
-import { readRecords } from '../../../bench/report/records.js';
+import { type BenchRecord, readRecords } from '../../../bench/report/records.js';
 import { Results } from '../../../bench/report/results.js';
 import { median, quantile } from '../../../bench/report/statistics.js';
 import { table } from '../../../bench/report/tables.js';
@@ -42,6 +42,21 @@ describe('the sample’s results', () => {
     const ratio = results.ratio(f32('decode/16/distinct/16'), peer);
     // Round 0: the median of 360 and 380 over 20; round 1: 288 over 32.
     assert.deepEqual(ratio, { value: 13.75, low: 9, high: 18.5, count: 2 });
+  });
+
+  test('rounds of several runs are not mixed: each run numbers its own', () => {
+    const run = SAMPLE.find(({ kind }) => kind === 'run') as BenchRecord;
+    const window = (variant: string, firstTokenP50Ms: number): BenchRecord => {
+      return { kind: 'serving', scenario: 'arrivals', variant, round: 0, values: { firstTokenP50Ms } };
+    };
+    const runs = [run, window('few', 100), window('many', 110), run, window('few', 200), window('many', 200)];
+    const ratio = new Results(runs.map((record) => ({ ...record }))).servingRatio(
+      'arrivals',
+      'many',
+      'few',
+      'firstTokenP50Ms',
+    );
+    assert.deepEqual([ratio?.low, ratio?.high, ratio?.count], [1, 1.1, 2]);
   });
 
   test('first tokens are compared row by row', () => {
