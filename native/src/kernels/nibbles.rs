@@ -91,8 +91,7 @@ pub unsafe fn shrink<S: Simd, D: ByteDot<S>>(args: &Shrink) {
     }
     let mut i = 0;
     while i < args.rows {
-        let rows = height.min(args.rows - i);
-        let rows = if rows < height { 1 } else { rows };
+        let rows = if args.rows - i < height { 1 } else { height };
         for (row, rounded) in rounded.chunks_exact_mut(blocks).take(rows).enumerate() {
             // SAFETY: row i + row is one of x.
             unsafe { round_row::<S, D>(args.x.add((i + row) * args.x_stride), args.width, rounded) };
